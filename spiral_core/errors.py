@@ -1,0 +1,92 @@
+"""Every error that Spiral raises on purpose, as one tree.
+
+::
+
+    SpiralError
+    ├── ArgumentError          a value that the caller passed (also a ValueError)
+    │   ├── ShapeError         an array of the wrong shape
+    │   ├── DtypeError         an array of the wrong dtype
+    │   └── NonFiniteError     NaN or infinity where a finite number is needed
+    ├── StateError             a call out of order, such as backward before forward (also a RuntimeError)
+    ├── StateDictError         a state dict that does not fit; nothing was loaded
+    ├── ConfigError            a run configuration that cannot be run
+    ├── DataError              a data set that is missing, damaged or of the wrong form
+    ├── DivergedError          a loss or gradient that is no longer finite
+    ├── DecodeError            bytes that are no message
+    ├── LocalError             our side of a connection broke the protocol: a bug of ours
+    ├── RemoteError            the other side broke the protocol; carries a close code
+    └── RunLogError            a run directory or run log that cannot be used
+
+Each message names the argument and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class SpiralError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ArgumentError(SpiralError, ValueError):
+    """A value passed by the caller cannot be used."""
+
+
+class ShapeError(ArgumentError):
+    """An array has the wrong shape."""
+
+
+class DtypeError(ArgumentError):
+    """An array has the wrong dtype."""
+
+
+class NonFiniteError(ArgumentError):
+    """A NaN or an infinity stands where a finite number is needed."""
+
+
+class StateError(SpiralError, RuntimeError):
+    """A call came out of order, such as ``backward`` before ``forward``."""
+
+
+class StateDictError(SpiralError, ValueError):
+    """A state dict does not fit the module; nothing was loaded."""
+
+
+class ConfigError(SpiralError, ValueError):
+    """A run configuration cannot be run."""
+
+
+class DataError(SpiralError, ValueError):
+    """A data set is missing, damaged or of the wrong form."""
+
+
+class DivergedError(SpiralError, ArithmeticError):
+    """A loss or a gradient is no longer finite."""
+
+
+class DecodeError(SpiralError, ValueError):
+    """Bytes from outside are not a message of the protocol."""
+
+
+class LocalError(SpiralError, RuntimeError):
+    """Our side of a connection tried what the protocol forbids: a bug of ours."""
+
+
+class RemoteError(SpiralError):
+    """The other side of a connection broke the protocol.
+
+    Parameters
+    ----------
+    code : int
+        The websocket close code to answer with (see `spiral_core.wire.limits`).
+    reason : str
+        One sentence for the log and for the peer.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{reason} (close code {code})")
+        self.code = code
+        self.reason = reason
+
+
+class RunLogError(SpiralError, OSError):
+    """A run directory or run log cannot be used."""

@@ -1,0 +1,47 @@
+"""Numbers of the protocol: its version, sizes, times and close codes.
+
+Each number stands here once, with its reason or its precedent.
+"""
+
+from __future__ import annotations
+
+PROTOCOL = 1
+"""Version of the protocol; both sides must name the same one."""
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+"""Largest single message. A probe batch of 64 RGB images of 96 x 96 in float32 takes 7.1 MB."""
+
+MAX_PACKET_BYTES = 16 * 1024 * 1024
+"""Largest websocket message. Uvicorn's own default is the same 16 MiB."""
+
+COURIER_PACKET_BYTES = 256 * 1024
+"""A courier closes a packet at this size, so that one packet never holds up the server's loop for long."""
+
+HEARTBEAT_SECONDS = 20.0
+"""Ping interval; proxies such as nginx close a websocket after 60 s of silence."""
+
+SILENCE_SECONDS = 60.0
+"""A peer that has sent nothing for this long is taken for lost: three heartbeats."""
+
+VIEW_TICK_SECONDS = 1 / 30
+"""Viewers get their deltas at this interval (20 to 30 Hz looks continuous and leaves the browser time to draw)."""
+
+SNAPSHOT_POINTS = 2000
+"""Most points of one series in a snapshot: about two for each pixel column of a full-width chart."""
+
+# Close codes (RFC 6455 section 7.4; 4000 to 4999 are ours to define).
+CLOSE_NORMAL = 1000
+CLOSE_GOING_AWAY = 1001
+CLOSE_BAD_DATA = 1007
+CLOSE_POLICY = 1008
+CLOSE_TOO_BIG = 1009
+CLOSE_PROTOCOL = 4000
+"""A message that is well formed but not allowed now, or another protocol version."""
+CLOSE_UNAUTHORIZED = 4001
+"""No token, or a wrong one."""
+CLOSE_TOO_SLOW = 4008
+"""The viewer read too slowly for messages that must not be dropped; it may resume."""
+CLOSE_REPLACED = 4009
+"""A newer connection of the same run's courier has taken over."""
+CLOSE_SILENT = 4010
+"""Nothing was heard for `SILENCE_SECONDS`."""

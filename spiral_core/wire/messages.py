@@ -1,0 +1,466 @@
+"""The messages that engine, server and browser exchange.
+
+This file states what is said, not how it is packed (`codec`) nor when it may be said (`session`). The TypeScript types
+of the browser and ``docs/protocol.md`` are generated from it.
+
+Messages of a run (`Logged`) are written by the engine into its run log and travel unchanged to the store and to every
+viewer. They carry the run, the incarnation (one more at each resume from a checkpoint), a sequence number without gaps
+within the incarnation, the step that they speak of and the wall time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from spiral_core.arrays import AnyArray
+from spiral_core.errors import DecodeError
+
+Value: TypeAlias = bool | int | float | str
+"""What a knob can hold."""
+
+DType: TypeAlias = Literal["<f4", "<f8", "<u2", "<i4", "|u1"]
+
+RunStatus: TypeAlias = Literal["starting", "compiling", "training", "paused", "finished", "stopped", "failed", "lost"]
+"""``finished``: all steps done; ``stopped``: by a command or Ctrl-C; ``lost``: said by the server of a mute engine."""
+
+FINAL_STATUSES: frozenset[str] = frozenset({"finished", "stopped", "failed"})
+
+Verb: TypeAlias = Literal["set", "pause", "resume", "stop"]
+
+CommandState: TypeAlias = Literal["accepted", "applied", "rejected"]
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every part of a message: immutable, named fields, unknown fields refused."""
+
+
+class Array(Struct, frozen=True, kw_only=True):
+    """An array as little-endian raw bytes in C order.
+
+    ``data`` has exactly ``itemsize * prod(shape)`` bytes.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def of(cls, values: AnyArray, dtype: DType) -> Array:
+        """Pack a NumPy array, converting it to ``dtype``."""
+        packed = np.ascontiguousarray(values, dtype=np.dtype(dtype))
+        return cls(dtype=dtype, shape=packed.shape, data=packed.tobytes())
+
+    def numpy(self) -> AnyArray:
+        """Give the array as a read-only NumPy view.
+
+        Raises
+        ------
+        DecodeError
+            The bytes do not fill the shape.
+        """
+        kind = np.dtype(self.dtype)
+        count = 1
+        for extent in self.shape:
+            if extent < 0:
+                raise DecodeError(f"array shape {self.shape} has a negative extent")
+            count *= extent
+        if count * kind.itemsize != len(self.data):
+            raise DecodeError(f"array of shape {self.shape} and dtype {self.dtype} cannot hold {len(self.data)} bytes")
+        return np.frombuffer(self.data, dtype=kind).reshape(self.shape)
+
+
+class SeriesSpec(Struct, frozen=True, kw_only=True):
+    """One curve, declared once; frames refer to it by ``index``."""
+
+    index: int
+    name: str
+    """``group/name``, such as ``train/loss`` or ``zspace/zbn1/radius_mean``."""
+    unit: str
+    group: str
+    """The chart that draws it."""
+    scale: Literal["linear", "log"]
+    help: str
+
+
+class KnobSpec(Struct, frozen=True, kw_only=True):
+    """One thing that a person may steer: its meaning, its bounds and the value in force."""
+
+    name: str
+    type: Literal["float", "int"]
+    unit: str
+    scale: Literal["linear", "log"]
+    low: float
+    high: float
+    """Both bounds are allowed values."""
+    step: float
+    """What an arrow key moves: an amount on a linear scale, a factor on a log scale."""
+    boundary: Literal["step"]
+    """Where a new value takes effect."""
+    group: str
+    help: str
+    value: Value | None
+    """In force; None means mixed: the parts that this knob drives hold different values."""
+    since: int
+    """The first step that was computed under this value."""
+
+
+class ZLayer(Struct, frozen=True, kw_only=True):
+    """One Z-space layer of the model."""
+
+    name: str
+    features: int
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """A value asked for."""
+
+    knob: str
+    value: Value
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """A value that has changed."""
+
+    knob: str
+    old: Value | None
+    in_force: Value | None
+
+
+# --- messages of a run, in the order in which a run says them -----------------------------------------------------
+
+
+class Message(Struct, tag_field="type", frozen=True, kw_only=True):
+    """Base of everything that travels on its own."""
+
+
+class Logged(Message, frozen=True, kw_only=True):
+    """A message of a run: kept in the run log, stored, and sent to every viewer."""
+
+    run: str
+    incarnation: int
+    seq: int
+    step: int
+    time: float
+    """Wall time, seconds since 1970."""
+
+
+class RunStarted(Logged, tag="run-started", frozen=True, kw_only=True):
+    """First message of a run: what is trained, on what, with which configuration."""
+
+    name: str
+    model: str
+    data: str
+    total_steps: int
+    """0: until stopped."""
+    config: dict[str, Any]
+    class_names: list[str]
+    layers: list[ZLayer]
+    environment: dict[str, str]
+
+
+class SeriesDeclared(Logged, tag="series-declared", frozen=True, kw_only=True):
+    """The curves of the run."""
+
+    series: list[SeriesSpec]
+
+
+class KnobsDeclared(Logged, tag="knobs-declared", frozen=True, kw_only=True):
+    """The knobs of the run with the values in force."""
+
+    knobs: list[KnobSpec]
+    rev: int
+    """Number of changes applied so far in this run."""
+
+
+class StatusChanged(Logged, tag="status-changed", frozen=True, kw_only=True):
+    """What the engine is doing; with ``done`` of ``total`` where that can be told."""
+
+    status: RunStatus
+    done: int
+    total: int
+    detail: str
+
+
+class Frame(Logged, tag="frame", frozen=True, kw_only=True):
+    """The numbers of one step. ``values[k]`` belongs to the series ``index[k]``; a series may be left out."""
+
+    index: Array
+    """(K,) ``<u2``, ascending."""
+    values: Array
+    """(K,) ``<f8``; NaN and infinity are values."""
+
+
+class Strip(Logged, tag="strip", frozen=True, kw_only=True):
+    """One number for each feature of a layer, such as ``zspace/zbn1/feature_radius`` (relative radius, 0 to 1)."""
+
+    name: str
+    values: Array
+    """(F,) ``<f4``"""
+
+
+class ProbeBatch(Logged, tag="probe-batch", frozen=True, kw_only=True):
+    """The held-out images that every probe looks at; sent once."""
+
+    images: Array
+    """(N, H, W, C) ``<f4``, scaled for display to 0..1."""
+    labels: list[int]
+    masks: Array | None
+    """(N, H, W) ``|u1``: 1 where the object is, where the data set knows it."""
+
+
+class HeatMaps(Logged, tag="heat-maps", frozen=True, kw_only=True):
+    """Class activation maps of the probe batch, computed with the weights after ``step``."""
+
+    method: Literal["gradcam"]
+    layer: str
+    maps: Array
+    """(N, h, w) ``<f4``: signed, before ReLU, at the layer's own resolution."""
+    raw_min: list[float]
+    raw_max: list[float]
+    logit: list[float]
+    """Of the predicted class."""
+    probability: list[float]
+    predicted: list[int]
+    labels: list[int]
+    pointing: list[float] | None
+    """1 where the peak lies on the object, else 0."""
+    energy_over_area: list[float] | None
+    """Share of the positive map on the object, over the object's share of the image; NaN for an empty map."""
+
+
+class Ack(Logged, tag="ack", frozen=True, kw_only=True):
+    """What became of a command. ``step`` is the first update computed under the new values."""
+
+    number: int
+    id: str
+    verb: Verb
+    state: Literal["applied", "rejected"]
+    changes: list[Change]
+    reason: str
+    rev: int
+    actor: str
+    source: str
+
+
+RunMessage: TypeAlias = (
+    RunStarted | SeriesDeclared | KnobsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack
+)
+
+# --- between courier and server -----------------------------------------------------------------------------------
+
+
+class EngineHello(Message, tag="engine-hello", frozen=True, kw_only=True):
+    """Courier to server, first: who speaks."""
+
+    protocol: int
+    run: str
+    incarnation: int
+
+
+class EngineWelcome(Message, tag="engine-welcome", frozen=True, kw_only=True):
+    """Server to courier, first: the last sequence number that is on the server's disk; -1 for none."""
+
+    protocol: int
+    stored: int
+
+
+class Stored(Message, tag="stored", frozen=True, kw_only=True):
+    """Server to courier: everything up to ``seq`` is on disk."""
+
+    seq: int
+
+
+class Command(Message, tag="command", frozen=True, kw_only=True):
+    """Server to courier to engine: a command that is in the journal. An engine applies each ``number`` once."""
+
+    run: str
+    number: int
+    """Counts up from 1 within a run."""
+    id: str
+    """Chosen by the client; the same id twice is the same command."""
+    verb: Verb
+    sets: list[Setting]
+    actor: str
+    source: str
+    """``ui``, ``cli`` or ``api``."""
+    time: float
+
+
+class Ping(Message, tag="ping", frozen=True, kw_only=True):
+    """Either side: are you there? Answered by `Pong` with the same time."""
+
+    time: float
+
+
+class Pong(Message, tag="pong", frozen=True, kw_only=True):
+    """Answer to `Ping`."""
+
+    time: float
+
+
+# --- between server and viewer ------------------------------------------------------------------------------------
+
+
+class RunSummary(Struct, frozen=True, kw_only=True):
+    """One line of the list of runs."""
+
+    id: str
+    name: str
+    status: RunStatus
+    step: int
+    total_steps: int
+    model: str
+    data: str
+    created: float
+    updated: float
+    detail: str
+    connected: bool
+    """Whether the run's engine is connected to the server."""
+
+
+class CommandRecord(Message, tag="command-record", frozen=True, kw_only=True):
+    """A command and what has become of it so far; sent again at each change of state."""
+
+    run: str
+    number: int
+    id: str
+    verb: Verb
+    sets: list[Setting]
+    actor: str
+    source: str
+    time: float
+    state: CommandState
+    step: int | None
+    """The first update computed under the new values; None until applied."""
+    changes: list[Change]
+    reason: str
+    rev: int | None
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """Points of one series, steps ascending.
+
+    When the series has more points than asked for, each bucket of steps is drawn by its least and its greatest point
+    (first point first), and every non-finite point is kept.
+    """
+
+    index: int
+    steps: Array
+    """(M,) ``<f8``"""
+    values: Array
+    """(M,) ``<f8``"""
+    reduced: bool
+
+
+class ViewHello(Message, tag="view-hello", frozen=True, kw_only=True):
+    """Viewer to server, first."""
+
+    protocol: int
+
+
+class ViewWelcome(Message, tag="view-welcome", frozen=True, kw_only=True):
+    """Server to viewer, first."""
+
+    protocol: int
+    instance: str
+    server: str
+
+
+class Watch(Message, tag="watch", frozen=True, kw_only=True):
+    """Viewer to server: show me this run. ``run`` "" means the newest; ``width`` is the chart width in pixels."""
+
+    run: str
+    width: int
+
+
+class RunsListed(Message, tag="runs-listed", frozen=True, kw_only=True):
+    """Server to viewer: the runs, newest first; sent at the start and at each change of the list."""
+
+    runs: list[RunSummary]
+
+
+class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
+    """Server to viewer: the whole state of a run; deltas that follow begin after ``seq``."""
+
+    run: RunSummary
+    incarnation: int
+    seq: int
+    """Of the last message folded in; -1 for none."""
+    rev: int
+    started: RunStarted | None
+    status: StatusChanged | None
+    series: list[SeriesSpec]
+    columns: list[Column]
+    knobs: list[KnobSpec]
+    commands: list[CommandRecord]
+    """The journal, oldest first."""
+    probe: ProbeBatch | None
+    heat_maps: HeatMaps | None
+    strips: list[Strip]
+
+
+class Tick(Message, tag="tick", frozen=True, kw_only=True):
+    """Server to viewer: opens each packet of deltas. The run's messages follow in the same packet."""
+
+    run: str
+    number: int
+    """Counts up by one for each packet of a watch."""
+    merged: int
+    """Frames merged so far because this viewer read too slowly."""
+
+
+class Merged(Message, tag="merged", frozen=True, kw_only=True):
+    """Server to viewer: frames that were merged for a slow viewer, as points with minimum and maximum kept."""
+
+    run: str
+    step: int
+    time: float
+    columns: list[Column]
+
+
+class RunChanged(Message, tag="run-changed", frozen=True, kw_only=True):
+    """Server to viewer: the summary of the watched run, such as its engine being lost or back."""
+
+    run: RunSummary
+
+
+EngineToServer: TypeAlias = EngineHello | Ping | Pong | RunMessage
+ServerToEngine: TypeAlias = EngineWelcome | Stored | Command | Ping | Pong
+ViewerToServer: TypeAlias = ViewHello | Watch | Ping | Pong
+ServerToViewer: TypeAlias = (
+    ViewWelcome | RunsListed | Snapshot | Tick | Merged | RunChanged | CommandRecord | Ping | Pong | RunMessage
+)
+AnyMessage: TypeAlias = (
+    EngineHello
+    | EngineWelcome
+    | Stored
+    | Command
+    | Ping
+    | Pong
+    | ViewHello
+    | ViewWelcome
+    | Watch
+    | RunsListed
+    | Snapshot
+    | Tick
+    | Merged
+    | RunChanged
+    | CommandRecord
+    | RunMessage
+)
+
+# --- REST ---------------------------------------------------------------------------------------------------------
+
+
+class CommandRequest(Struct, frozen=True, kw_only=True):
+    """Body of ``POST /api/runs/{id}/commands``."""
+
+    id: str
+    """Chosen by the client, 1 to 64 characters; the same id twice is the same command."""
+    verb: Verb
+    sets: list[Setting] = []
+    actor: str = ""
+    source: Literal["ui", "cli", "api"] = "api"

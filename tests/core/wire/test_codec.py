@@ -1,0 +1,153 @@
+"""Bytes give a message or DecodeError, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spiral_core.errors import DecodeError
+from spiral_core.wire import codec
+from spiral_core.wire.limits import MAX_MESSAGE_BYTES
+from spiral_core.wire.messages import Array, CommandRequest, Frame, HeatMaps, Ping, StatusChanged, Watch
+
+
+def frame(values: list[float], seq: int = 7) -> Frame:
+    return Frame(
+        run="r",
+        incarnation=0,
+        seq=seq,
+        step=3,
+        time=1.5,
+        index=Array.of(np.arange(len(values)), "<u2"),
+        values=Array.of(np.array(values), "<f8"),
+    )
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40))
+def test_a_frame_comes_back_bit_for_bit_whatever_its_numbers(values: list[float]):
+    sent = frame(values)
+    received = codec.decode(codec.encode(sent))
+    assert received == sent
+    assert received.values.numpy().tobytes() == np.array(values, dtype="<f8").tobytes()
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=400)
+def test_any_bytes_give_a_message_or_decode_error(data: bytes):
+    for read in (codec.decode, codec.decode_packet):
+        try:
+            read(data)
+        except DecodeError:
+            continue
+
+
+@given(st.integers(0, 200), st.integers(0, 255))
+def test_a_damaged_frame_gives_a_message_or_decode_error(position: int, value: int):
+    data = bytearray(codec.encode(frame([1.0, math.nan])))
+    data[position % len(data)] = value
+    try:
+        codec.decode(bytes(data))
+    except DecodeError:
+        return
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_truncated_message_is_refused(cut: int):
+    with pytest.raises(DecodeError):
+        codec.decode(codec.encode(frame([1.0, 2.0]))[:-cut])
+
+
+def test_deeply_nested_bytes_are_refused():
+    with pytest.raises(DecodeError):
+        codec.decode(b"\x81\xa1a" * 100_000 + b"\x00")
+
+
+def test_an_array_that_its_bytes_do_not_fill_is_refused_at_the_door():
+    sent = frame([1.0, 2.0])
+    broken = Frame(
+        run="r", incarnation=0, seq=0, step=0, time=0.0, index=sent.index, values=Array(dtype="<f8", shape=(3,), data=b"")
+    )
+    with pytest.raises(DecodeError, match="cannot hold"):
+        codec.decode(codec.encode(broken))
+
+
+def test_a_negative_extent_is_refused():
+    with pytest.raises(DecodeError, match="negative"):
+        Array(dtype="<f8", shape=(-1, -1), data=b"x" * 8).numpy()
+
+
+def test_unknown_fields_and_tags_are_refused():
+    import msgspec
+
+    good = msgspec.to_builtins(Ping(time=1.0))
+    for bad in ({**good, "extra": 1}, {**good, "type": "pingg"}, {"time": 1.0}, {"type": "ping"}):
+        with pytest.raises(DecodeError):
+            codec.decode(msgspec.msgpack.encode(bad))
+
+
+def test_a_message_beyond_the_limit_is_refused_unread():
+    with pytest.raises(DecodeError, match="exceeds"):
+        codec.decode(b"\xc0" * (MAX_MESSAGE_BYTES + 1))
+
+
+@given(st.lists(st.integers(0, 10), max_size=8))
+def test_a_packet_gives_back_its_messages_in_order(counts: list[int]):
+    sent = [frame([0.5] * count, seq=seq) for seq, count in enumerate(counts)]
+    assert codec.decode_packet(codec.encode_packet(sent)) == sent
+
+
+def test_a_length_that_runs_past_the_packet_is_refused():
+    with pytest.raises(DecodeError, match="past the end"):
+        codec.decode_packet(struct.pack("<I", 10) + b"abc")
+    with pytest.raises(DecodeError, match="within a length"):
+        codec.decode_packet(b"\x01\x00")
+
+
+def test_json_writes_non_finite_numbers_as_words_and_arrays_as_lists():
+    text = codec.to_json(frame([math.nan, math.inf, -math.inf, 1.5]))
+    assert b'"values":["NaN","Infinity","-Infinity",1.5]' in text
+    assert b'"type":"frame"' in text
+
+
+def test_json_that_does_not_fit_names_the_field():
+    with pytest.raises(DecodeError, match="verb"):
+        codec.from_json(b'{"id":"a","verb":"explode"}', CommandRequest)
+    with pytest.raises(DecodeError):
+        codec.from_json(b'{"id":"a","verb":"set","sets":[{"knob":"x","value":NaN}]}', CommandRequest)
+
+
+def test_every_array_in_a_heat_map_survives():
+    maps = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("<f4")
+    sent = HeatMaps(
+        run="r",
+        incarnation=0,
+        seq=0,
+        step=1,
+        time=0.0,
+        method="gradcam",
+        layer="relu3",
+        maps=Array.of(maps, "<f4"),
+        raw_min=[0.0, 1.0],
+        raw_max=[1.0, math.nan],
+        logit=[1.0, 2.0],
+        probability=[0.5, 0.5],
+        predicted=[1, 2],
+        labels=[1, 2],
+        pointing=None,
+        energy_over_area=None,
+    )
+    received = codec.decode(codec.encode(sent))
+    np.testing.assert_array_equal(received.maps.numpy(), maps)
+
+
+def test_messages_cannot_be_changed_after_they_are_made():
+    with pytest.raises(AttributeError):
+        Watch(run="", width=3).width = 4
+    assert StatusChanged(
+        run="r", incarnation=0, seq=0, step=0, time=0.0, status="training", done=0, total=0, detail=""
+    )

@@ -1,0 +1,81 @@
+"""What may be asked for, and the words of a refusal."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiral_core.wire.knobs import command_refusal, refusal
+from spiral_core.wire.messages import KnobSpec, Setting
+
+GAIN = KnobSpec(
+    name="zspace.gain",
+    type="float",
+    unit="",
+    scale="linear",
+    low=0.0,
+    high=1.0,
+    step=0.01,
+    boundary="step",
+    group="zspace",
+    help="",
+    value=1.0,
+    since=1,
+)
+EVERY = KnobSpec(
+    name="xai.every",
+    type="int",
+    unit="steps",
+    scale="linear",
+    low=0,
+    high=1000,
+    step=1,
+    boundary="step",
+    group="xai",
+    help="",
+    value=10,
+    since=1,
+)
+KNOBS = {GAIN.name: GAIN, EVERY.name: EVERY}
+
+
+@given(st.floats(min_value=0.0, max_value=1.0))
+def test_every_value_within_the_bounds_is_taken_and_the_bounds_belong_to_it(value: float):
+    assert refusal(GAIN, value) is None
+
+
+@given(st.floats().filter(lambda value: not 0.0 <= value <= 1.0))
+def test_every_other_number_is_refused_with_the_bounds_named(value: float):
+    reason = refusal(GAIN, value)
+    assert reason is not None
+    assert "between 0 and 1" in reason
+    assert "zspace.gain" in reason
+
+
+@pytest.mark.parametrize("value", [True, False, "0.5", "NaN"])
+def test_what_is_no_number_is_refused(value: bool | str):
+    assert "takes a number" in (refusal(GAIN, value) or "")
+
+
+def test_a_whole_number_knob_refuses_fractions_but_not_floats():
+    assert refusal(EVERY, 5.0) is None
+    assert "whole number" in (refusal(EVERY, 5.5) or "")
+    assert refusal(EVERY, math.inf) is not None
+
+
+def test_one_bad_setting_refuses_the_whole_command():
+    good, bad = Setting(knob="zspace.gain", value=0.5), Setting(knob="xai.every", value=-1)
+    assert command_refusal(KNOBS, "set", [good]) is None
+    assert "xai.every" in (command_refusal(KNOBS, "set", [good, bad]) or "")
+
+
+def test_unknown_knobs_empty_sets_and_repeats_are_refused():
+    assert "unknown knob 'optim.lrr'" in (command_refusal(KNOBS, "set", [Setting(knob="optim.lrr", value=1)]) or "")
+    assert "at least one" in (command_refusal(KNOBS, "set", []) or "")
+    twice = [Setting(knob="zspace.gain", value=0.1), Setting(knob="zspace.gain", value=0.2)]
+    assert "twice" in (command_refusal(KNOBS, "set", twice) or "")
+    assert "no settings" in (command_refusal(KNOBS, "pause", twice) or "")
+    assert command_refusal(KNOBS, "stop", []) is None
