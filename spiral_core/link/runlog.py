@@ -95,7 +95,7 @@ class RunLogWriter:
             seq=self.seq + 1,
             step=step,
             time=self._clock(),
-            **fields,  # type: ignore[arg-type]  # each kind's own fields; msgspec checks names at run time
+            **fields,
         )
         data = codec.encode(message)
         start = os.lseek(self._file, 0, os.SEEK_END)
@@ -178,7 +178,9 @@ class RunLogReader:
         head = self._rest[offset : offset + _HEAD.size]
         length, crc = _HEAD.unpack(head)
         if _CHECK.unpack_from(self._rest, offset + _HEAD.size)[0] != zlib.crc32(head) or length > MAX_MESSAGE_BYTES:
-            raise RunLogError(f"{self._path} is damaged at byte {self._position + offset}: its length cannot be trusted")
+            raise RunLogError(
+                f"{self._path} is damaged at byte {self._position + offset}: its length cannot be trusted"
+            )
         if len(self._rest) < body + length:
             return None
         data = self._rest[body : body + length]

@@ -24,14 +24,14 @@ def framed(message: Message) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-def test_commands_arrive_in_order_and_once():
+def test_commands_arrive_in_order_and_once() -> None:
     inbox = Inbox()
     os.write(inbox.write_end, b"".join(framed(command(number)) for number in range(1, 6)))
     assert [got.number for got in inbox.drain()] == [1, 2, 3, 4, 5]
     assert inbox.drain() == []
 
 
-def test_a_command_cut_in_two_waits_for_its_other_half():
+def test_a_command_cut_in_two_waits_for_its_other_half() -> None:
     inbox = Inbox()
     data = framed(command(1))
     os.write(inbox.write_end, data[:7])
@@ -40,7 +40,7 @@ def test_a_command_cut_in_two_waits_for_its_other_half():
     assert [got.number for got in inbox.drain()] == [1]
 
 
-def test_a_command_ends_the_wait():
+def test_a_command_ends_the_wait() -> None:
     inbox = Inbox()
     threading.Timer(0.05, lambda: os.write(inbox.write_end, framed(command(1)))).start()
     begun = time.monotonic()
@@ -49,7 +49,7 @@ def test_a_command_ends_the_wait():
     assert len(inbox.drain()) == 1
 
 
-def test_a_courier_that_is_gone_does_not_end_the_run_nor_burn_the_processor():
+def test_a_courier_that_is_gone_does_not_end_the_run_nor_burn_the_processor() -> None:
     inbox = Inbox()
     inbox.close_write_end()
     assert inbox.drain() == []
@@ -59,7 +59,7 @@ def test_a_courier_that_is_gone_does_not_end_the_run_nor_burn_the_processor():
     assert not inbox.interrupted
 
 
-def test_the_death_of_the_parent_interrupts_the_run():
+def test_the_death_of_the_parent_interrupts_the_run() -> None:
     read_end, write_end = os.pipe()
     inbox = Inbox(lifeline=read_end)
     inbox.wait(0.01)
@@ -70,7 +70,7 @@ def test_the_death_of_the_parent_interrupts_the_run():
     assert inbox.drain() == []
 
 
-def test_a_message_that_is_no_command_is_refused():
+def test_a_message_that_is_no_command_is_refused() -> None:
     inbox = Inbox()
     os.write(inbox.write_end, framed(Ping(time=0.0)))
     with pytest.raises(DecodeError, match="Ping"):

@@ -33,7 +33,7 @@ def read(path: Path) -> list[object]:
         reader.close()
 
 
-def test_messages_come_back_in_order_numbered_without_gaps(tmp_path: Path):
+def test_messages_come_back_in_order_numbered_without_gaps(tmp_path: Path) -> None:
     log = writer(tmp_path / "frames.log")
     said = [say(log, step) for step in range(50)]
     assert read(tmp_path / "frames.log") == said
@@ -41,7 +41,7 @@ def test_messages_come_back_in_order_numbered_without_gaps(tmp_path: Path):
     assert {(message.run, message.incarnation, message.time) for message in said} == {("r", 2, 5.0)}
 
 
-def test_a_reader_that_follows_sees_each_record_once(tmp_path: Path):
+def test_a_reader_that_follows_sees_each_record_once(tmp_path: Path) -> None:
     log = writer(tmp_path / "frames.log")
     reader = RunLogReader(tmp_path / "frames.log")
     seen = []
@@ -52,7 +52,7 @@ def test_a_reader_that_follows_sees_each_record_once(tmp_path: Path):
     assert seen == list(range(20))
 
 
-def test_a_torn_last_record_is_left_for_later(tmp_path: Path):
+def test_a_torn_last_record_is_left_for_later(tmp_path: Path) -> None:
     path = tmp_path / "frames.log"
     log = writer(path)
     say(log, 3)
@@ -64,7 +64,7 @@ def test_a_torn_last_record_is_left_for_later(tmp_path: Path):
         assert [message.step for message in read(path)] == [3]
 
 
-def test_a_reader_goes_on_where_a_torn_record_is_completed(tmp_path: Path):
+def test_a_reader_goes_on_where_a_torn_record_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "frames.log"
     log = writer(path)
     say(log, 3)
@@ -77,7 +77,7 @@ def test_a_reader_goes_on_where_a_torn_record_is_completed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("position", [8, 9, 11, 13, 17, 20, 40])
-def test_a_flipped_byte_is_reported_with_its_place_and_never_served(tmp_path: Path, position: int):
+def test_a_flipped_byte_is_reported_with_its_place_and_never_served(tmp_path: Path, position: int) -> None:
     path = tmp_path / "frames.log"
     log = writer(path)
     say(log, 30)
@@ -89,7 +89,7 @@ def test_a_flipped_byte_is_reported_with_its_place_and_never_served(tmp_path: Pa
         read(path)
 
 
-def test_a_log_is_never_overwritten_and_another_file_is_not_taken_for_one(tmp_path: Path):
+def test_a_log_is_never_overwritten_and_another_file_is_not_taken_for_one(tmp_path: Path) -> None:
     path = tmp_path / "frames.log"
     writer(path).close()
     with pytest.raises(RunLogError, match="cannot create"):
@@ -116,7 +116,7 @@ while True:
 """
 
 
-def test_kill_minus_nine_loses_nothing_that_was_appended(tmp_path: Path):
+def test_kill_minus_nine_loses_nothing_that_was_appended(tmp_path: Path) -> None:
     path = tmp_path / "frames.log"
     with subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -129,7 +129,7 @@ def test_kill_minus_nine_loses_nothing_that_was_appended(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="/dev/full is Linux's own full disk")
-def test_a_full_disk_is_an_error_that_names_the_remedy(tmp_path: Path):
+def test_a_full_disk_is_an_error_that_names_the_remedy(tmp_path: Path) -> None:
     """A file size limit stands in for the full disk: the same errno path, without needing a mount."""
     script = """
 import resource, sys

@@ -29,7 +29,7 @@ def frame(values: list[float], seq: int = 7) -> Frame:
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40))
-def test_a_frame_comes_back_bit_for_bit_whatever_its_numbers(values: list[float]):
+def test_a_frame_comes_back_bit_for_bit_whatever_its_numbers(values: list[float]) -> None:
     sent = frame(values)
     received = codec.decode(codec.encode(sent))
     assert received == sent
@@ -38,7 +38,7 @@ def test_a_frame_comes_back_bit_for_bit_whatever_its_numbers(values: list[float]
 
 @given(st.binary(max_size=400))
 @settings(max_examples=400)
-def test_any_bytes_give_a_message_or_decode_error(data: bytes):
+def test_any_bytes_give_a_message_or_decode_error(data: bytes) -> None:
     for read in (codec.decode, codec.decode_packet):
         try:
             read(data)
@@ -47,7 +47,7 @@ def test_any_bytes_give_a_message_or_decode_error(data: bytes):
 
 
 @given(st.integers(0, 200), st.integers(0, 255))
-def test_a_damaged_frame_gives_a_message_or_decode_error(position: int, value: int):
+def test_a_damaged_frame_gives_a_message_or_decode_error(position: int, value: int) -> None:
     data = bytearray(codec.encode(frame([1.0, math.nan])))
     data[position % len(data)] = value
     try:
@@ -57,31 +57,37 @@ def test_a_damaged_frame_gives_a_message_or_decode_error(position: int, value: i
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_truncated_message_is_refused(cut: int):
+def test_a_truncated_message_is_refused(cut: int) -> None:
     with pytest.raises(DecodeError):
         codec.decode(codec.encode(frame([1.0, 2.0]))[:-cut])
 
 
-def test_deeply_nested_bytes_are_refused():
+def test_deeply_nested_bytes_are_refused() -> None:
     with pytest.raises(DecodeError):
         codec.decode(b"\x81\xa1a" * 100_000 + b"\x00")
 
 
-def test_an_array_that_its_bytes_do_not_fill_is_refused_at_the_door():
+def test_an_array_that_its_bytes_do_not_fill_is_refused_at_the_door() -> None:
     sent = frame([1.0, 2.0])
     broken = Frame(
-        run="r", incarnation=0, seq=0, step=0, time=0.0, index=sent.index, values=Array(dtype="<f8", shape=(3,), data=b"")
+        run="r",
+        incarnation=0,
+        seq=0,
+        step=0,
+        time=0.0,
+        index=sent.index,
+        values=Array(dtype="<f8", shape=(3,), data=b""),
     )
     with pytest.raises(DecodeError, match="cannot hold"):
         codec.decode(codec.encode(broken))
 
 
-def test_a_negative_extent_is_refused():
+def test_a_negative_extent_is_refused() -> None:
     with pytest.raises(DecodeError, match="negative"):
         Array(dtype="<f8", shape=(-1, -1), data=b"x" * 8).numpy()
 
 
-def test_unknown_fields_and_tags_are_refused():
+def test_unknown_fields_and_tags_are_refused() -> None:
     import msgspec
 
     good = msgspec.to_builtins(Ping(time=1.0))
@@ -90,38 +96,38 @@ def test_unknown_fields_and_tags_are_refused():
             codec.decode(msgspec.msgpack.encode(bad))
 
 
-def test_a_message_beyond_the_limit_is_refused_unread():
+def test_a_message_beyond_the_limit_is_refused_unread() -> None:
     with pytest.raises(DecodeError, match="exceeds"):
         codec.decode(b"\xc0" * (MAX_MESSAGE_BYTES + 1))
 
 
 @given(st.lists(st.integers(0, 10), max_size=8))
-def test_a_packet_gives_back_its_messages_in_order(counts: list[int]):
+def test_a_packet_gives_back_its_messages_in_order(counts: list[int]) -> None:
     sent = [frame([0.5] * count, seq=seq) for seq, count in enumerate(counts)]
     assert codec.decode_packet(codec.encode_packet(sent)) == sent
 
 
-def test_a_length_that_runs_past_the_packet_is_refused():
+def test_a_length_that_runs_past_the_packet_is_refused() -> None:
     with pytest.raises(DecodeError, match="past the end"):
         codec.decode_packet(struct.pack("<I", 10) + b"abc")
     with pytest.raises(DecodeError, match="within a length"):
         codec.decode_packet(b"\x01\x00")
 
 
-def test_json_writes_non_finite_numbers_as_words_and_arrays_as_lists():
+def test_json_writes_non_finite_numbers_as_words_and_arrays_as_lists() -> None:
     text = codec.to_json(frame([math.nan, math.inf, -math.inf, 1.5]))
     assert b'"values":["NaN","Infinity","-Infinity",1.5]' in text
     assert b'"type":"frame"' in text
 
 
-def test_json_that_does_not_fit_names_the_field():
+def test_json_that_does_not_fit_names_the_field() -> None:
     with pytest.raises(DecodeError, match="verb"):
         codec.from_json(b'{"id":"a","verb":"explode"}', CommandRequest)
     with pytest.raises(DecodeError):
         codec.from_json(b'{"id":"a","verb":"set","sets":[{"knob":"x","value":NaN}]}', CommandRequest)
 
 
-def test_every_array_in_a_heat_map_survives():
+def test_every_array_in_a_heat_map_survives() -> None:
     maps = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("<f4")
     sent = HeatMaps(
         run="r",
@@ -145,9 +151,7 @@ def test_every_array_in_a_heat_map_survives():
     np.testing.assert_array_equal(received.maps.numpy(), maps)
 
 
-def test_messages_cannot_be_changed_after_they_are_made():
+def test_messages_cannot_be_changed_after_they_are_made() -> None:
     with pytest.raises(AttributeError):
         Watch(run="", width=3).width = 4
-    assert StatusChanged(
-        run="r", incarnation=0, seq=0, step=0, time=0.0, status="training", done=0, total=0, detail=""
-    )
+    assert StatusChanged(run="r", incarnation=0, seq=0, step=0, time=0.0, status="training", done=0, total=0, detail="")

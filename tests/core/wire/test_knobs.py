@@ -43,12 +43,12 @@ KNOBS = {GAIN.name: GAIN, EVERY.name: EVERY}
 
 
 @given(st.floats(min_value=0.0, max_value=1.0))
-def test_every_value_within_the_bounds_is_taken_and_the_bounds_belong_to_it(value: float):
+def test_every_value_within_the_bounds_is_taken_and_the_bounds_belong_to_it(value: float) -> None:
     assert refusal(GAIN, value) is None
 
 
 @given(st.floats().filter(lambda value: not 0.0 <= value <= 1.0))
-def test_every_other_number_is_refused_with_the_bounds_named(value: float):
+def test_every_other_number_is_refused_with_the_bounds_named(value: float) -> None:
     reason = refusal(GAIN, value)
     assert reason is not None
     assert "between 0 and 1" in reason
@@ -56,23 +56,23 @@ def test_every_other_number_is_refused_with_the_bounds_named(value: float):
 
 
 @pytest.mark.parametrize("value", [True, False, "0.5", "NaN"])
-def test_what_is_no_number_is_refused(value: bool | str):
+def test_what_is_no_number_is_refused(value: bool | str) -> None:
     assert "takes a number" in (refusal(GAIN, value) or "")
 
 
-def test_a_whole_number_knob_refuses_fractions_but_not_floats():
+def test_a_whole_number_knob_refuses_fractions_but_not_floats() -> None:
     assert refusal(EVERY, 5.0) is None
     assert "whole number" in (refusal(EVERY, 5.5) or "")
     assert refusal(EVERY, math.inf) is not None
 
 
-def test_one_bad_setting_refuses_the_whole_command():
+def test_one_bad_setting_refuses_the_whole_command() -> None:
     good, bad = Setting(knob="zspace.gain", value=0.5), Setting(knob="xai.every", value=-1)
     assert command_refusal(KNOBS, "set", [good]) is None
     assert "xai.every" in (command_refusal(KNOBS, "set", [good, bad]) or "")
 
 
-def test_unknown_knobs_empty_sets_and_repeats_are_refused():
+def test_unknown_knobs_empty_sets_and_repeats_are_refused() -> None:
     assert "unknown knob 'optim.lrr'" in (command_refusal(KNOBS, "set", [Setting(knob="optim.lrr", value=1)]) or "")
     assert "at least one" in (command_refusal(KNOBS, "set", []) or "")
     twice = [Setting(knob="zspace.gain", value=0.1), Setting(knob="zspace.gain", value=0.2)]

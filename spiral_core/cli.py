@@ -1,0 +1,193 @@
+"""The command that trains: ``spiral train``, also ``python -m spiral_core.cli``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
+
+import typer
+
+from spiral_core.errors import SpiralError
+
+if TYPE_CHECKING:
+    from spiral_core.engine.config import RunConfig
+    from spiral_core.engine.state import RunState
+    from spiral_core.engine.step import Evaluation, UpdateReport
+    from spiral_core.link.runner import Options, Result
+
+EXIT_BAD_USE = 2
+EXIT_FAILED = 1
+
+TRAIN_HELP = """Train a run, alone or watched by a server.
+
+The run is kept under LOGDIR/<run id>. With --server it can be watched and steered in the browser while it trains; a
+server that is away never slows training down, and gets what it missed when it is back.
+
+Examples:
+
+  spiral train --data fashion --epochs 10
+
+  spiral train --data fashion --epochs 10 --seeds 5
+
+  spiral train --data needle --server http://127.0.0.1:8787
+
+  spiral train --data needle --gain 0.2 --lr 1e-3 --steps 600 --seed 7
+"""
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def reads_environment(command: F) -> F:
+    """Let every option of a command also be given as ``SPIRAL_<OPTION>``, such as ``SPIRAL_LOGDIR``."""
+    hints = get_type_hints(command, include_extras=True)
+    for name, hint in hints.items():
+        for extra in getattr(hint, "__metadata__", ()):
+            if isinstance(extra, typer.models.OptionInfo) and not extra.hidden:
+                # typer keeps the first declaration where a default would stand.
+                declared = (extra.default, *(extra.param_decls or ()))
+                flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("--")]
+                option = flags[0].split("/")[0].removeprefix("--") if flags else name
+                extra.envvar = f"SPIRAL_{option.upper().replace('-', '_')}"
+    command.__annotations__ = hints
+    return command
+
+
+def _token_of(logdir: Path, server: str) -> str:
+    """Find the token of a server on this machine that keeps its runs in the same directory."""
+    try:
+        told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(told.get("token", "")) if told.get("url", "").rstrip("/") == server.rstrip("/") else ""
+
+
+@reads_environment
+def train(
+    data: Annotated[str, typer.Option(help="Data set: needle or fashion.")] = "needle",
+    model: Annotated[str | None, typer.Option(help="z_cam or z_cnn; the data set's own by default.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Updates; 0 means until stopped.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Train this many runs with seeds from --seed on.")] = 1,
+    lr: Annotated[float | None, typer.Option(help="Learning rate at the start.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
+    gain: Annotated[float | None, typer.Option(help="Projector gain at the start, 0 to 1.")] = None,
+    curvature: Annotated[float | None, typer.Option(help="Curvature, below 0.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations; 0: never.")] = None,
+    xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
+    server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
+    logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
+    telemetry: Annotated[bool, typer.Option(help="Observe the Z-space layers at each step.")] = True,
+    dump_every: Annotated[
+        int, typer.Option(min=0, help="Steps between inspection dumps (weights and activations); 0: none.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Train a run, alone or watched by a server."""
+    say: Callable[[str], None] = (lambda _line: None) if quiet else (lambda line: typer.echo(line))
+    try:
+        # Imported here: the engine loads NumPy and Numba, and --help should not.
+        from spiral_core.engine import config as configs
+        from spiral_core.link.runner import Options
+
+        options = Options(
+            logdir=logdir,
+            name=name,
+            server=server,
+            token=token or (_token_of(logdir, server) if server else ""),
+            threads=threads,
+            observe=telemetry,
+            dump_every=dump_every,
+            lifeline=lifeline,
+        )
+        if epochs is not None:
+            if steps is not None:
+                raise typer.BadParameter("give --epochs or --steps, not both")
+            steps = epochs * configs.steps_per_epoch(data, batch_size)
+        planned = [
+            configs.for_data(
+                data,
+                model=model,
+                steps=steps,
+                seed=seed + offset,
+                lr=lr,
+                optimizer=optimizer,
+                momentum=momentum,
+                weight_decay=weight_decay,
+                batch_size=batch_size,
+                gain=gain,
+                curvature=curvature,
+                evaluate_every=evaluate_every,
+                xai_every=xai_every,
+                rate=rate,
+            )
+            for offset in range(seeds)
+        ]
+        results = _train_all(planned, options, say)
+    except SpiralError as error:
+        typer.echo(f"spiral train: {error}", err=True)
+        raise typer.Exit(EXIT_BAD_USE if isinstance(error, ValueError) else EXIT_FAILED) from error
+    if not all(result.delivered for result in results):
+        typer.echo(f"spiral train: the server has not taken in everything; the log is kept in {logdir}", err=True)
+
+
+def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], None]) -> list[Result]:
+    from spiral_core.link import runner
+
+    results: list[Result] = []
+    for config in planned:
+        say(f"{config.model} on {config.data}, seed {config.seed}, lr {config.lr:g}, gain {config.gain:g}")
+        result = runner.train(config, options, _Teller(say))
+        results.append(result)
+        accuracy = "" if result.accuracy is None else f": test accuracy {result.accuracy:.4f}"
+        say(f"{result.status} at step {result.step}{accuracy}  ({result.path})")
+        if result.status == "stopped":
+            break
+    accuracies = [result.accuracy for result in results if result.accuracy is not None]
+    if len(planned) > 1 and accuracies:
+        say(
+            f"test accuracy over {len(accuracies)} of {len(planned)} seeds: "
+            f"mean {fmean(accuracies):.4f}, lowest {min(accuracies):.4f}, highest {max(accuracies):.4f}"
+        )
+    return results
+
+
+class _Teller:
+    """Prints a line at each evaluation."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def __call__(self, state: RunState, report: UpdateReport, evaluation: Evaluation | None) -> None:
+        if evaluation is None:
+            return
+        epoch = report.step / state.dataset.report_batches
+        self._say(
+            f"  step {report.step:6d}  epoch {epoch:5.1f}  loss {report.loss:.4f}  "
+            f"test loss {evaluation.loss:.4f}  test accuracy {evaluation.accuracy:.4f}"
+        )
+
+
+def application() -> typer.Typer:
+    """Build the command line of the engine alone."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+    app.command("train", help=TRAIN_HELP)(train)
+    return app
+
+
+if __name__ == "__main__":
+    sys.exit(application()())

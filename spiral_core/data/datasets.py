@@ -1,0 +1,81 @@
+"""What the engine may ask of any data set, and the data sets it can ask for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from spiral_core.data.batch import Batch
+from spiral_core.data.fashion import FashionDataset
+from spiral_core.data.needle import NeedleDataset
+from spiral_core.errors import DataError
+
+
+class Dataset(Protocol):
+    """Labeled images in batches, each batch a function of (seed, index).
+
+    Nothing here has a state to save: a run that knows its seed and how many batches it has seen can go on.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that `open_dataset` knows."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class index."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per training batch."""
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Batches in one pass over the training images; None where the stream is endless and has no pass."""
+
+    @property
+    def report_batches(self) -> int:
+        """Batches after which a run evaluates and reports: one epoch, or its like on an endless stream."""
+
+    def train_batch(self, index: int) -> Batch:
+        """Return training batch ``index`` >= 0, the same bits at every call and in any order of calls."""
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Yield all held-out images once, always the same; the last batch may be smaller."""
+
+    def probe(self, n: int = 8) -> Batch:
+        """Return ``n`` fixed held-out images that go through the classes in turn."""
+
+
+DATASETS: Final = ("needle", "fashion")
+"""Names for `open_dataset`."""
+
+
+def open_dataset(name: str, *, seed: int, batch_size: int) -> Dataset:
+    """Open a data set by name.
+
+    Parameters
+    ----------
+    name : str
+        One of `DATASETS`.
+    seed : int
+        Seed of the run, >= 0.
+    batch_size : int
+        Images per training batch, >= 1.
+
+    Raises
+    ------
+    DataError
+        When the name is unknown, or an embedded file is missing or damaged.
+    ArgumentError
+        When ``seed`` or ``batch_size`` is out of range.
+    """
+    if name == NeedleDataset.name:
+        return NeedleDataset(seed=seed, batch_size=batch_size)
+    if name == FashionDataset.name:
+        return FashionDataset(seed=seed, batch_size=batch_size)
+    raise DataError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")

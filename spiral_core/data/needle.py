@@ -1,0 +1,292 @@
+"""The needle task: find the one glyph with a shape among shuffled pixels of the same brightness.
+
+The object's place is known, so a heat map can be scored. The stream is endless: a batch is a function of
+(seed, index). `draw_scene` decides what is where and `render` paints it; a variant of the task changes one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from spiral_core.arrays import F32, I64, U8
+from spiral_core.data.batch import Batch
+from spiral_core.data.streams import Purpose, check_count, derived_generator
+
+SIDE: Final = 28
+"""Height and width of an image, pixels."""
+
+GLYPH_SIDE: Final = 7
+"""Height and width of a glyph and of a distractor, pixels: 6.25 % of the image."""
+
+CORNER_RANGE: Final = (1, 19)
+"""Top-left corners of glyph and distractors are uniform in this closed range per axis, so none touches the border."""
+
+AMPLITUDE_RANGE: Final = (0.45, 0.65)
+"""Brightness added by a glyph, uniform; difficulty is its ratio to the background's swing."""
+
+DISTRACTORS: Final = 2
+"""Shuffled copies of the glyph's pixels per image."""
+
+PLACEMENT_TRIES: Final = 20
+"""Corners tried per distractor before it is left out."""
+
+BACKGROUND_LEVEL: Final = 0.3
+BACKGROUND_SWING: Final = 0.15
+"""Largest departure of the smooth background from its level."""
+
+PIXEL_NOISE: Final = 0.05
+"""Standard deviation of the noise that each pixel draws for itself."""
+
+BLUR_SIGMA: Final = 2.0
+"""Of the Gaussian that smooths the background, pixels."""
+
+BLUR_RADIUS: Final = 6
+"""Three sigma: the kernel is cut there."""
+
+EPOCH_IMAGES: Final = 6_000
+"""Images after which a run reports; the stream itself has no end and no epoch."""
+
+HELD_OUT_IMAGES: Final = 512
+HELD_OUT_SEED: Final = 0
+"""One held-out set for all runs, so that runs with different seeds are compared on the same images."""
+
+_GLYPH_ROWS: Final = {
+    "plus": "...#... ...#... ...#... ####### ...#... ...#... ...#...",
+    "ring": "..###.. .#...#. #.....# #.....# #.....# .#...#. ..###..",
+    "cross": "#.....# .#...#. ..#.#.. ...#... ..#.#.. .#...#. #.....#",
+    "triangle": "...#... ...#... ..#.#.. ..#.#.. .#...#. .#...#. #######",
+    "bars": "####### ....... ....... ####### ....... ....... #######",
+    "columns": "#..#..# #..#..# #..#..# #..#..# #..#..# #..#..# #..#..#",
+    "hook": "####### ......# ......# ......# ......# ......# ......#",
+    "bolt": "####... ...#... ...#... ...#### ......# ......# ......#",
+}
+
+CLASS_NAMES: Final = tuple(_GLYPH_ROWS)
+
+
+def _glyph_bitmaps() -> F32:
+    # Shape: (classes, 7, 7)
+    return np.array(
+        [[[pixel == "#" for pixel in row] for row in rows.split()] for rows in _GLYPH_ROWS.values()], dtype=np.float32
+    )
+
+
+def _blur_matrix() -> F32:
+    """Banded (28, 28) matrix K: ``K @ x @ K.T`` is the Gaussian blur of x with zeros outside the image."""
+    distance = np.subtract.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.float64)
+    weight = np.exp(-0.5 * (distance / BLUR_SIGMA) ** 2)
+    weight[np.abs(distance) > BLUR_RADIUS] = 0.0
+    # The kernel's scale cancels when the image is divided by its maximum, so it is not normalized.
+    return weight.astype(np.float32)
+
+
+GLYPHS: Final = _glyph_bitmaps()
+GLYPHS.setflags(write=False)
+_BLUR: Final = _blur_matrix()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What is where in N needle images.
+
+    Parameters
+    ----------
+    labels : (N,) int64
+        Class of the glyph.
+    amplitudes : (N,) float32
+        Brightness that glyph and distractors add.
+    corners : (N, 2) int64
+        Top row and left column of the glyph's box.
+    distractor_corners : (N, 2, 2) int64
+        The same for each distractor; meaningless where it is left out.
+    distractor_present : (N, 2) bool
+        False where no free place was found in `PLACEMENT_TRIES` tries.
+    distractor_patches : (N, 2, 7, 7) float32
+        The glyph's pixels in random order.
+    """
+
+    labels: I64
+    amplitudes: F32
+    corners: I64
+    distractor_corners: I64
+    distractor_present: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    distractor_patches: F32
+
+    def object_masks(self) -> U8:
+        """Return (N, 28, 28) uint8, 1 in the glyph's box."""
+        masks = np.zeros((self.labels.size, SIDE, SIDE), dtype=np.uint8)
+        masks[_box(self.corners)] = 1
+        return masks
+
+    def distractor_masks(self) -> U8:
+        """Return (N, 28, 28) uint8, 1 in the distractors' boxes."""
+        masks = np.zeros((self.labels.size, SIDE, SIDE), dtype=np.uint8)
+        for slot in range(DISTRACTORS):
+            masks[_box(self.distractor_corners[:, slot])] |= self.distractor_present[:, slot, None, None].view(np.uint8)
+        return masks
+
+
+def _box(corners: I64) -> tuple[I64, I64, I64]:
+    """Index arrays that select the 7 x 7 box at each corner: ``images[_box(corners)]`` is (N, 7, 7)."""
+    offset = np.arange(GLYPH_SIDE, dtype=np.int64)
+    rows = corners[:, 0, None, None] + offset[:, None]
+    columns = corners[:, 1, None, None] + offset[None, :]
+    return np.arange(len(corners), dtype=np.int64)[:, None, None], rows, columns
+
+
+def _place_distractors(candidates: I64, corners: I64) -> tuple[I64, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+    """Take each distractor's first candidate that overlaps no box placed before it.
+
+    Parameters
+    ----------
+    candidates : (N, 2, tries, 2) int64
+        Corners to try, in order.
+    corners : (N, 2) int64
+        The glyphs' corners.
+
+    Returns
+    -------
+    (N, 2, 2) int64 and (N, 2) bool
+        Chosen corners, and whether there was one.
+    """
+    every = np.arange(len(corners))
+    chosen = np.empty((len(corners), DISTRACTORS, 2), dtype=np.int64)
+    present = np.empty((len(corners), DISTRACTORS), dtype=np.bool_)
+    for slot in range(DISTRACTORS):
+        tries = candidates[:, slot]
+        free = (np.abs(tries - corners[:, None]) >= GLYPH_SIDE).any(axis=-1)
+        for earlier in range(slot):
+            apart = (np.abs(tries - chosen[:, None, earlier]) >= GLYPH_SIDE).any(axis=-1)
+            free &= apart | ~present[:, None, earlier]
+        first = free.argmax(axis=1)
+        chosen[:, slot] = tries[every, first]
+        present[:, slot] = free[every, first]
+    return chosen, present
+
+
+def draw_scene(generator: np.random.Generator, count: int) -> Scene:
+    """Draw what is where in ``count`` images.
+
+    Every image uses up the same number of draws, so nothing depends on how many tries another image needed.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Advanced.
+    count : int
+        Images, >= 1.
+    """
+    low, high = CORNER_RANGE
+    labels = generator.integers(0, len(CLASS_NAMES), count, dtype=np.int64)
+    amplitudes = generator.uniform(*AMPLITUDE_RANGE, count).astype(np.float32)
+    corners = generator.integers(low, high, (count, 2), dtype=np.int64, endpoint=True)
+    candidates = generator.integers(low, high, (count, DISTRACTORS, PLACEMENT_TRIES, 2), dtype=np.int64, endpoint=True)
+    order = generator.random((count, DISTRACTORS, GLYPH_SIDE**2)).argsort(axis=-1, kind="stable")
+    patches = np.take_along_axis(GLYPHS[labels].reshape(count, 1, -1), order, axis=-1)
+    chosen, present = _place_distractors(candidates, corners)
+    return Scene(
+        labels=labels,
+        amplitudes=amplitudes,
+        corners=corners,
+        distractor_corners=chosen,
+        distractor_present=present,
+        distractor_patches=patches.reshape(count, DISTRACTORS, GLYPH_SIDE, GLYPH_SIDE),
+    )
+
+
+def draw_background(generator: np.random.Generator, count: int) -> F32:
+    """Draw ``0.3 + 0.15 b + 0.05 n``, b smooth with maximum absolute value 1, n unit noise.
+
+    Returns
+    -------
+    (count, 28, 28) float32
+    """
+    # One 28 x 28 product per image is too small for a BLAS to split over threads: the bits do not depend on them.
+    smooth = _BLUR @ generator.standard_normal((count, SIDE, SIDE), dtype=np.float32) @ _BLUR
+    peak = np.abs(smooth).max(axis=(1, 2), keepdims=True)
+    smooth *= np.float32(BACKGROUND_SWING) / peak
+    images = generator.standard_normal((count, SIDE, SIDE), dtype=np.float32)
+    images *= np.float32(PIXEL_NOISE)
+    images += smooth
+    images += np.float32(BACKGROUND_LEVEL)
+    return images
+
+
+def render(scene: Scene, background: F32) -> Batch:
+    """Paint a scene on its background.
+
+    Parameters
+    ----------
+    scene : Scene
+        Of N images.
+    background : (N, 28, 28) float32
+        Written: the glyphs are added in place.
+    """
+    brightness = scene.amplitudes[:, None, None]
+    background[_box(scene.corners)] += brightness * GLYPHS[scene.labels]
+    for slot in range(DISTRACTORS):
+        shown = scene.distractor_present[:, slot, None, None] * scene.distractor_patches[:, slot]
+        background[_box(scene.distractor_corners[:, slot])] += brightness * shown
+    return Batch(background[..., None], scene.labels, scene.object_masks())
+
+
+def needle_batch(generator: np.random.Generator, count: int) -> Batch:
+    """Draw ``count`` needle images with labels and object masks from one generator, which is advanced."""
+    scene = draw_scene(generator, count)
+    return render(scene, draw_background(generator, count))
+
+
+class NeedleDataset:
+    """The endless needle stream of one seed, and a held-out set that all seeds share.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run, >= 0; decides the training images only.
+    batch_size : int
+        Images per batch, >= 1.
+
+    Raises
+    ------
+    ArgumentError
+        When an argument is no integer or too small.
+
+    Notes
+    -----
+    ``batches_per_epoch`` is None because the stream never repeats. ``report_batches`` is the number of batches in
+    6,000 images, after which a run evaluates and speaks of an epoch. Pixels are not standardized: they already lie
+    around 0.3 with a spread of about 0.15, and the first normalization layer takes care of the rest.
+    """
+
+    name = "needle"
+    image_shape = (SIDE, SIDE, 1)
+    class_names = CLASS_NAMES
+    batches_per_epoch: int | None = None
+
+    def __init__(self, *, seed: int, batch_size: int) -> None:
+        self.seed = check_count("seed", seed, 0)
+        self.batch_size = check_count("batch_size", batch_size, 1)
+        self.report_batches = max(1, EPOCH_IMAGES // self.batch_size)
+        self._held_out: Batch | None = None
+
+    def train_batch(self, index: int) -> Batch:
+        """Return training batch ``index`` >= 0 of the endless stream; the same index gives the same bits."""
+        return needle_batch(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size)
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Yield the 512 held-out images in batches of ``batch_size``, the last one possibly smaller."""
+        return self._held_out_images().split(self.batch_size)
+
+    def probe(self, n: int = 8) -> Batch:
+        """Return ``n`` <= 512 fixed held-out images, going through the classes in turn."""
+        return self._held_out_images().one_per_class(n)
+
+    def _held_out_images(self) -> Batch:
+        if self._held_out is None:
+            generator = derived_generator(HELD_OUT_SEED, Purpose.HELD_OUT, 0)
+            self._held_out = needle_batch(generator, HELD_OUT_IMAGES)
+        return self._held_out

@@ -1,0 +1,72 @@
+"""The whole state of a run between two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from spiral_core import data, nn, optim
+from spiral_core.data import Batch, Dataset
+from spiral_core.engine.config import RunConfig
+
+Phase = Literal["training", "paused", "finished", "stopped"]
+
+
+@dataclass
+class RunState:
+    """Everything that the next step depends on, and what steering may change.
+
+    ``step`` is the number of updates done; the next update is number ``step + 1``.
+    """
+
+    config: RunConfig
+    dataset: Dataset
+    model: nn.Sequential
+    optimizer: optim.Optimizer
+    probe: Batch
+    """Held-out images that every Grad-CAM probe looks at."""
+    xai_every: int
+    rate: float
+    step: int = 0
+    rev: int = 0
+    """Changes applied so far."""
+    phase: Phase = "training"
+    since: dict[str, int] = field(default_factory=dict)
+    """For each knob that was ever set: the first step under the value in force."""
+    training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True))
+    watching: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=False, accumulate=False))
+    """Evaluation's and probes' own memory: nothing in it feeds back into training."""
+
+    @property
+    def z_layers(self) -> list[nn.ZSpaceBatchNorm2d]:
+        """The model's Z-space layers, in order."""
+        return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceBatchNorm2d)]
+
+
+def initial_state(config: RunConfig) -> RunState:
+    """Build the state before the first step; the same configuration gives the same state, bit for bit."""
+    dataset = data.open_dataset(config.data, seed=config.seed, batch_size=config.batch_size)
+    height, width, channels = dataset.image_shape
+    model = nn.models.build(
+        config.model,
+        in_channels=channels,
+        image=(height, width),
+        classes=len(dataset.class_names),
+        curvature=config.curvature,
+        gain=config.gain,
+        generator=data.derived_generator(config.seed, data.Purpose.INIT, 0),
+    )
+    optimizer: optim.Optimizer
+    if config.optimizer == "adam":
+        optimizer = optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    else:
+        optimizer = optim.SGD(model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return RunState(
+        config=config,
+        dataset=dataset,
+        model=model,
+        optimizer=optimizer,
+        probe=dataset.probe(),
+        xai_every=config.xai_every,
+        rate=config.rate,
+    )

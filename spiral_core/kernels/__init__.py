@@ -1,0 +1,73 @@
+"""The floor: compiled loops over arrays, and the pool that runs them. The only package that imports numba."""
+
+from __future__ import annotations
+
+from spiral_core.kernels.accelerate import (
+    cache_directory as cache_directory,
+)
+from spiral_core.kernels.accelerate import (
+    choose_by_dtype as choose_by_dtype,
+)
+from spiral_core.kernels.accelerate import (
+    cold_count as cold_count,
+)
+from spiral_core.kernels.accelerate import (
+    compile_plan as compile_plan,
+)
+from spiral_core.kernels.accelerate import (
+    kernel as kernel,
+)
+from spiral_core.kernels.accelerate import (
+    python_function as python_function,
+)
+from spiral_core.kernels.accelerate import (
+    registered as registered,
+)
+from spiral_core.kernels.accelerate import (
+    scalar as scalar,
+)
+from spiral_core.kernels.accelerate import (
+    warm as warm,
+)
+from spiral_core.kernels.convolution import (
+    convolve as convolve,
+)
+from spiral_core.kernels.convolution import (
+    convolve_backward as convolve_backward,
+)
+from spiral_core.kernels.convolution import (
+    gather_patches as gather_patches,
+)
+from spiral_core.kernels.convolution import (
+    scatter_patches as scatter_patches,
+)
+from spiral_core.kernels.elementwise import rectify as rectify
+from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
+from spiral_core.kernels.pool import (
+    get_num_threads as get_num_threads,
+)
+from spiral_core.kernels.pool import (
+    run as run,
+)
+from spiral_core.kernels.pool import (
+    set_num_threads as set_num_threads,
+)
+from spiral_core.kernels.pooling import max_pool as max_pool
+from spiral_core.kernels.pooling import max_pool_backward as max_pool_backward
+from spiral_core.kernels.update import adam_update as adam_update
+from spiral_core.kernels.update import sgd_update as sgd_update
+from spiral_core.kernels.znorm import (
+    channel_sums as channel_sums,
+)
+from spiral_core.kernels.znorm import (
+    fold_lanes as fold_lanes,
+)
+from spiral_core.kernels.znorm import (
+    znorm as znorm,
+)
+from spiral_core.kernels.znorm import (
+    znorm_backward_input as znorm_backward_input,
+)
+from spiral_core.kernels.znorm import (
+    znorm_backward_sums as znorm_backward_sums,
+)

@@ -1,0 +1,70 @@
+"""Parameter updates, one pass over a flat parameter."""
+
+from __future__ import annotations
+
+import math
+
+from spiral_core.arrays import Float
+from spiral_core.kernels.accelerate import kernel
+
+
+@kernel("void({f}[::1], {f}[::1], {f}[::1], {f}, {f}, {f})")
+def sgd_update(value: Float, grad: Float, velocity: Float, lr: float, momentum: float, weight_decay: float) -> None:
+    r"""Apply one step of gradient descent with momentum.
+
+    .. math:: v \leftarrow \mu v + (g + \lambda w), \qquad w \leftarrow w - \eta v
+
+    Parameters
+    ----------
+    value, velocity : (E,)        w and v, updated
+    grad : (E,)                   g
+    lr, momentum, weight_decay    eta, mu, lambda, in the dtype of the arrays
+    """
+    for j in range(value.size):
+        v = momentum * velocity[j] + (grad[j] + weight_decay * value[j])
+        velocity[j] = v
+        value[j] -= lr * v
+
+
+@kernel("void({f}[::1], {f}[::1], {f}[::1], {f}[::1], {f}, {f}, {f}, {f}, {f}, {f}, {f}, {f})")
+def adam_update(
+    value: Float,
+    grad: Float,
+    first: Float,
+    second: Float,
+    step_size: float,
+    beta1: float,
+    rest1: float,
+    beta2: float,
+    rest2: float,
+    eps: float,
+    weight_decay: float,
+    root_correction2: float,
+) -> None:
+    r"""Apply one step of Adam.
+
+    .. math:: g' = g + \lambda w, \quad m \leftarrow \beta_1 m + (1-\beta_1) g', \quad
+              v \leftarrow \beta_2 v + (1-\beta_2) g'^2, \quad
+              w \leftarrow w - \frac{\eta}{1-\beta_1^t} \, \frac{m}{\sqrt{v} / \sqrt{1-\beta_2^t} + \epsilon}
+
+    Parameters
+    ----------
+    value, first, second : (E,)    w, m and v, updated
+    grad : (E,)                    g
+    step_size                      eta / (1 - beta1^t)
+    beta1, beta2, eps              as in the equation
+    rest1, rest2                   1 - beta1 and 1 - beta2; 1 - 0.999 loses three digits when taken in float32
+    weight_decay                   lambda; added to the gradient (not decoupled)
+    root_correction2               sqrt(1 - beta2^t)
+
+    Notes
+    -----
+    Source: Kingma and Ba 2015, algorithm 1, with epsilon outside the corrected root.
+    """
+    for j in range(value.size):
+        g = grad[j] + weight_decay * value[j]
+        m = beta1 * first[j] + rest1 * g
+        v = beta2 * second[j] + rest2 * g * g
+        first[j] = m
+        second[j] = v
+        value[j] -= step_size * m / (math.sqrt(v) / root_correction2 + eps)

@@ -1,0 +1,282 @@
+"""The courier: the process that carries a run log to the server and commands back.
+
+It tails the log, owns the websocket, reconnects with jitter, and resumes behind the last record that the server has on
+disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
+
+The engine rings the doorbell (one byte) after each record; end of file on it means that the run is over, and the
+courier leaves once the server has everything, or when its time is over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from spiral_core.errors import LocalError, RemoteError, RunLogError
+from spiral_core.link.runlog import RunLogReader
+from spiral_core.wire import codec
+from spiral_core.wire.limits import CLOSE_REPLACED, CLOSE_UNAUTHORIZED, COURIER_PACKET_BYTES, MAX_PACKET_BYTES, PROTOCOL
+from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Logged, Stored
+from spiral_core.wire.session import Role, Session
+
+FIRST_RETRY_SECONDS = 0.05
+"""A server that is just starting is found again at once."""
+LAST_RETRY_SECONDS = 5.0
+"""Retries slow down to this, so that a server that is gone costs nothing."""
+FINISH_SECONDS = 10.0
+"""After the run's end, the server gets this long to take in the rest; the log stays on disk in any case."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class Courier:
+    """Carries one run log to one server until the run is over.
+
+    Parameters
+    ----------
+    log : Path
+        The run log, being written by the engine.
+    run, incarnation
+        Of the messages in it.
+    url : str
+        ``ws://host:port/ws/engine``.
+    token : str
+        Sent as a bearer token.
+    doorbell : int
+        Reading end of the engine's doorbell pipe.
+    commands : int
+        Writing end of the engine's command pipe.
+    """
+
+    def __init__(
+        self, *, log: Path, run: str, incarnation: int, url: str, token: str, doorbell: int, commands: int
+    ) -> None:
+        self._log = log
+        self._run = run
+        self._incarnation = incarnation
+        self._url = url
+        self._token = token
+        self._doorbell = doorbell
+        self._commands = commands
+        self._rung = asyncio.Event()
+        self._over = asyncio.Event()
+        self._stored = -1
+        self._sent = -1
+        self._told: str | None = None
+        self._tail = RunLogReader(log)
+        self._last = -1
+
+    async def run(self) -> int:
+        """Carry until the run is over; give the exit status: 0 when the server has everything, else 1."""
+        loop = asyncio.get_running_loop()
+        os.set_blocking(self._doorbell, False)
+        loop.add_reader(self._doorbell, self._answer_door)
+        delay = FIRST_RETRY_SECONDS
+        deadline: float | None = None
+        while True:
+            if self._over.is_set():
+                deadline = loop.time() + FINISH_SECONDS if deadline is None else deadline
+                if self._all_stored() or loop.time() > deadline:
+                    break
+            try:
+                if await self._converse():
+                    delay = FIRST_RETRY_SECONDS
+            except RunLogError as error:
+                self._tell(str(error))
+                return 1
+            with contextlib.suppress(TimeoutError):
+                if not self._over.is_set():
+                    await asyncio.wait_for(self._over.wait(), delay * random.uniform(0.5, 1.0))
+                elif not self._all_stored():
+                    await asyncio.sleep(FIRST_RETRY_SECONDS)
+            delay = min(delay * 1.7, LAST_RETRY_SECONDS)
+        return 0 if self._all_stored() else 1
+
+    def _answer_door(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(self._doorbell, 1 << 16):
+                asyncio.get_running_loop().remove_reader(self._doorbell)
+                self._over.set()
+        self._rung.set()
+
+    def _all_stored(self) -> bool:
+        """Tell whether the server has the whole log; reads only what was written since the last question."""
+        for record in self._tail.records():
+            self._last = _seq(record.data, self._last)
+        return self._stored >= self._last
+
+    def _tell(self, sentence: str) -> None:
+        """Say a thing once on standard error, not at every retry."""
+        if sentence != self._told:
+            self._told = sentence
+            print(f"spiral courier: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - a process's own voice
+
+    async def _converse(self) -> bool:
+        """Hold one connection until it ends; tell whether it ever opened."""
+        opened = False
+        try:
+            async with connect(
+                self._url,
+                additional_headers={"Authorization": f"Bearer {self._token}"},
+                max_size=MAX_PACKET_BYTES,
+                compression=None,
+                ping_interval=None,
+                open_timeout=5,
+                close_timeout=1,
+                proxy=None,
+            ) as socket:
+                session = Session(Role.COURIER, now=asyncio.get_running_loop().time())
+                hello = EngineHello(protocol=PROTOCOL, run=self._run, incarnation=self._incarnation)
+                await socket.send(session.send([hello]))
+                await self._greeted(socket, session)
+                opened = True
+                self._told = None
+                await self._carry(socket, session)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            remedy = "check the token (SPIRAL_TOKEN or --token)" if status in (401, 403) else "check the URL"
+            self._tell(f"the server at {self._url} refused the connection with HTTP {status}: {remedy}")
+        except ConnectionClosed as error:
+            code = error.rcvd.code if error.rcvd else None
+            if code == CLOSE_UNAUTHORIZED:
+                self._tell(f"the server at {self._url} refused the token: check SPIRAL_TOKEN or --token")
+            elif code == CLOSE_REPLACED:
+                self._tell("another courier has taken over this run")
+        except (OSError, WebSocketException, TimeoutError):
+            if not opened:
+                self._tell(f"no server answers at {self._url}; training goes on and the log is kept")
+        except (RemoteError, LocalError) as error:
+            self._tell(str(error))
+        return opened
+
+    async def _greeted(self, socket: ClientConnection, session: Session) -> None:
+        async with asyncio.timeout(5):
+            packet = await socket.recv()
+        for message in session.receive(_binary(packet), now=asyncio.get_running_loop().time()):
+            if isinstance(message, EngineWelcome):
+                self._stored = message.stored
+                self._sent = message.stored
+            else:
+                self._take(message)
+
+    async def _carry(self, socket: ClientConnection, session: Session) -> None:
+        """Send and receive side by side; the first to end ends the other."""
+        tasks = [
+            asyncio.ensure_future(self._send(socket, session)),
+            asyncio.ensure_future(self._receive(socket, session)),
+            asyncio.ensure_future(self._beat(socket, session)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send(self, socket: ClientConnection, session: Session) -> None:
+        reader = RunLogReader(self._log)
+        try:
+            while True:
+                self._rung.clear()
+                # Looked up before the log is read: nothing is appended after the run is over.
+                over = self._over.is_set()
+                batch: list[bytes] = []
+                size = 0
+                for record in reader.records():
+                    seq = _seq(record.data, self._sent + 1)
+                    if seq <= self._sent:
+                        continue
+                    batch.append(record.data)
+                    size += len(record.data)
+                    self._sent = seq
+                    if size >= COURIER_PACKET_BYTES:
+                        await socket.send(session.forward(batch))
+                        batch, size = [], 0
+                if batch:
+                    await socket.send(session.forward(batch))
+                if over and self._stored >= self._sent:
+                    return
+                await self._rung.wait()
+        finally:
+            reader.close()
+
+    async def _receive(self, socket: ClientConnection, session: Session) -> None:
+        async for packet in socket:
+            for message in session.receive(_binary(packet), now=asyncio.get_running_loop().time()):
+                self._take(message)
+            for answer in session.data_to_send():
+                await socket.send(answer)
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Stored):
+            self._stored = max(self._stored, message.seq)
+            if self._over.is_set():
+                self._rung.set()
+        elif isinstance(message, Command):
+            data = codec.encode(message)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._commands, _LENGTH.pack(len(data)) + data)
+
+    async def _beat(self, socket: ClientConnection, session: Session) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(max(0.1, session.next_tick() - loop.time()))
+            session.tick(now=loop.time())
+            for packet in session.data_to_send():
+                await socket.send(packet)
+
+
+def _binary(packet: str | bytes) -> bytes:
+    if isinstance(packet, str):
+        raise RemoteError(1003, "the server sent text; this protocol is binary")
+    return packet
+
+
+def _seq(data: bytes, fallback: int) -> int:
+    message = codec.decode(data)
+    return message.seq if isinstance(message, Logged) else fallback
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a courier; started by the engine, not by people."""
+    parser = argparse.ArgumentParser(prog="spiral-courier", description=__doc__)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--incarnation", type=int, required=True)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--doorbell", type=int, required=True)
+    parser.add_argument("--commands", type=int, required=True)
+    options = parser.parse_args(argv)
+    # Ctrl-C in a terminal reaches the whole group; the courier leaves when the engine closes the doorbell.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return asyncio.run(_main(options))
+
+
+async def _main(options: argparse.Namespace) -> int:
+    courier = Courier(
+        log=options.log,
+        run=options.run,
+        incarnation=options.incarnation,
+        url=options.url,
+        token=os.environ.get("SPIRAL_TOKEN", ""),
+        doorbell=options.doorbell,
+        commands=options.commands,
+    )
+    return await courier.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""What a run says, in the words of the wire: turns reports of the engine into messages of the run log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from spiral_core.arrays import AnyArray
+from spiral_core.engine import controls
+from spiral_core.engine.controls import Outcome
+from spiral_core.engine.state import RunState
+from spiral_core.engine.step import Evaluation, Probe, UpdateReport
+from spiral_core.link.runlog import RunLogWriter
+from spiral_core.nn import ZSpaceObservation
+from spiral_core.telemetry import catalog, values
+from spiral_core.wire.messages import (
+    Ack,
+    Array,
+    Command,
+    Frame,
+    HeatMaps,
+    KnobsDeclared,
+    ProbeBatch,
+    RunStarted,
+    RunStatus,
+    SeriesDeclared,
+    StatusChanged,
+    Strip,
+    ZLayer,
+)
+
+STRIP_SECONDS = 0.1
+"""Per-feature strips are looked at, not analyzed: ten a second are enough for the eye."""
+
+PACE_SECONDS = 1.0
+"""Steps per second are counted over this long."""
+
+
+class Recorder:
+    """Writes what happens in a run into its log.
+
+    Parameters
+    ----------
+    log : RunLogWriter
+    state : RunState
+        Read, never changed.
+    """
+
+    def __init__(self, log: RunLogWriter, state: RunState) -> None:
+        self._log = log
+        self._state = state
+        specs = catalog.declare([layer.name for layer in state.z_layers], masked=state.probe.masks is not None)
+        self._series = {spec.name: spec for spec in specs}
+        self._strips_at = -STRIP_SECONDS
+        self._pace: list[float] = []
+
+    def started(self, name: str, environment: dict[str, str]) -> None:
+        """Say what the run is: configuration, curves, knobs, probe images."""
+        state = self._state
+        config = state.config
+        self._log.append(
+            RunStarted,
+            state.step,
+            name=name,
+            model=config.model,
+            data=config.data,
+            total_steps=config.steps,
+            config={field: getattr(config, field) for field in config.__struct_fields__},
+            class_names=list(state.dataset.class_names),
+            layers=[ZLayer(name=layer.name, features=layer.features) for layer in state.z_layers],
+            environment=environment,
+        )
+        self._log.append(SeriesDeclared, state.step, series=list(self._series.values()))
+        self._log.append(KnobsDeclared, state.step, knobs=controls.declare(state), rev=state.rev)
+        masks = state.probe.masks
+        self._log.append(
+            ProbeBatch,
+            state.step,
+            images=Array.of(_for_display(state.probe.images), "<f4"),
+            labels=state.probe.labels.tolist(),
+            masks=None if masks is None else Array.of(masks, "|u1"),
+        )
+
+    def status(self, status: RunStatus, detail: str = "", *, done: int | None = None, total: int | None = None) -> None:
+        """Say what the engine is doing; progress is counted in steps unless told otherwise."""
+        self._log.append(
+            StatusChanged,
+            self._state.step,
+            status=status,
+            done=self._state.step if done is None else done,
+            total=self._state.config.steps if total is None else total,
+            detail=detail,
+        )
+
+    def ack(self, command: Command, outcome: Outcome) -> None:
+        """Say what became of a command."""
+        self._log.append(
+            Ack,
+            outcome.step,
+            number=command.number,
+            id=command.id,
+            verb=command.verb,
+            state=outcome.state,
+            changes=outcome.changes,
+            reason=outcome.reason,
+            rev=self._state.rev,
+            actor=command.actor,
+            source=command.source,
+        )
+
+    def frame(
+        self,
+        report: UpdateReport,
+        seconds: float,
+        observations: Mapping[str, ZSpaceObservation],
+        evaluation: Evaluation | None,
+        probe: Probe | None,
+    ) -> None:
+        """Say the numbers of the step just done, and now and then the per-feature strips."""
+        now = time.monotonic()
+        numbers = {
+            "train/loss": report.loss,
+            "train/accuracy": report.accuracy,
+            "optim/learning_rate": report.lr,
+            "optim/gradient_norm": report.gradient_norm,
+            "perf/step_ms": seconds * 1e3,
+            "perf/steps_per_second": self._count_pace(now),
+        }
+        if observations:
+            numbers |= values.layer_values(observations)
+        if evaluation is not None:
+            numbers |= {"val/loss": evaluation.loss, "val/accuracy": evaluation.accuracy}
+        if probe is not None:
+            numbers |= _probe_values(probe)
+        index, packed = values.pack(numbers, self._series)
+        self._log.append(Frame, report.step, index=index, values=packed)
+        if now - self._strips_at >= STRIP_SECONDS:
+            self._strips_at = now
+            for name, strip in values.feature_strips(observations).items():
+                self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
+
+    def _count_pace(self, now: float) -> float:
+        self._pace.append(now)
+        while len(self._pace) > 2 and now - self._pace[1] > PACE_SECONDS:
+            self._pace.pop(0)
+        span = now - self._pace[0]
+        return (len(self._pace) - 1) / span if span > 0 else float("nan")
+
+    def heat_maps(self, probe: Probe) -> None:
+        """Say the class activation maps of a probe."""
+        cam = probe.cam
+        scores = probe.scores
+        self._log.append(
+            HeatMaps,
+            probe.step,
+            method="gradcam",
+            layer=probe.layer,
+            maps=Array.of(cam.maps, "<f4"),
+            raw_min=_floats(cam.raw_min),
+            raw_max=_floats(cam.raw_max),
+            logit=_floats(cam.logit),
+            probability=_floats(cam.probability),
+            predicted=[int(label) for label in cam.predicted],
+            labels=self._state.probe.labels.tolist(),
+            pointing=None if scores is None else _floats(scores.pointing),
+            energy_over_area=None if scores is None else _floats(scores.energy_over_area),
+        )
+
+
+def _floats(numbers: AnyArray) -> list[float]:
+    return [float(number) for number in numbers]
+
+
+def _probe_values(probe: Probe) -> dict[str, float]:
+    numbers = {"xai/probability_mean": float(np.mean(probe.cam.probability))}
+    if probe.scores is not None:
+        numbers["xai/pointing"] = float(np.mean(probe.scores.pointing))
+        numbers["xai/energy_over_area"] = values.mean_finite(_floats(probe.scores.energy_over_area))
+    return numbers
+
+
+def _for_display(images: AnyArray) -> AnyArray:
+    """Scale a batch to 0..1 as a whole, so that brightness stays comparable between its images."""
+    low, high = float(images.min()), float(images.max())
+    return (images - low) / (high - low) if high > low else np.zeros_like(images)

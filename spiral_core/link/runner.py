@@ -1,0 +1,278 @@
+"""The training loop with its clock: draws the engine's decisions together with log, inbox and courier.
+
+The order at each step boundary is fixed: commands are drained and applied (on disk first, then acknowledged), then
+comes the pause or the pace, then the update, then what watches it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from spiral_core import kernels
+from spiral_core.engine import controls, step
+from spiral_core.engine.config import RunConfig
+from spiral_core.engine.state import RunState, initial_state
+from spiral_core.engine.step import Evaluation, Probe, UpdateReport
+from spiral_core.link import dump, rundir, spawn
+from spiral_core.link.applied import AppliedLog
+from spiral_core.link.inbox import Inbox
+from spiral_core.link.recorder import Recorder
+from spiral_core.link.runlog import RunLogWriter
+from spiral_core.link.spawn import CourierProcess
+from spiral_core.wire.messages import RunStatus
+
+FINISH_SECONDS = 11.0
+"""How long a finished run waits for its courier: a little longer than the courier waits for the server."""
+INTERRUPT_SECONDS = 1.0
+"""How long an interrupted run waits for it: a person is waiting too, and the log keeps everything."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Circumstances of a run that are not inputs of it."""
+
+    logdir: Path
+    name: str = ""
+    server: str | None = None
+    """Address of the server; None keeps the run to the run log."""
+    token: str = ""
+    threads: int | None = None
+    """Compute threads; None means all cores but one."""
+    observe: bool = True
+    """Whether each step's layers are observed for telemetry."""
+    dump_every: int = 0
+    """Steps between inspection dumps; 0 means none."""
+    lifeline: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    run: str
+    path: Path
+    status: str
+    step: int
+    accuracy: float | None
+    """Of the last evaluation."""
+    delivered: bool
+    """Whether the server has everything; True without a server."""
+
+
+Listener = Callable[[RunState, UpdateReport, Evaluation | None], None]
+
+
+def train(config: RunConfig, options: Options, listen: Listener | None = None) -> Result:
+    """Train a run from its configuration until it is finished or stopped.
+
+    Parameters
+    ----------
+    config : RunConfig
+    options : Options
+    listen : callable, optional
+        Called after each step with state, report and evaluation, such as to print progress.
+
+    Raises
+    ------
+    SpiralError
+        The run cannot start, or its disk fails. The run log then ends with the status ``failed`` where that can still
+        be written.
+    """
+    directory = rundir.create(options.logdir, config, now=time.time())
+    inbox = Inbox(lifeline=options.lifeline)
+    inbox.catch_signals()
+    bell: list[CourierProcess] = []
+    log = RunLogWriter(
+        directory.frames,
+        run=directory.id,
+        incarnation=0,
+        clock=time.time,
+        on_append=lambda: bell[0].ring() if bell else None,
+    )
+    if options.server is not None:
+        bell.append(spawn.start(directory, incarnation=0, server=options.server, token=options.token, inbox=inbox))
+    applied = AppliedLog(directory.applied)
+    delivered = False
+    try:
+        if options.threads is not None:
+            kernels.set_num_threads(options.threads)
+        state = initial_state(config)
+        loop = _Loop(state, options, inbox, Recorder(log, state), applied, directory.dumps, listen)
+        status = loop.run(options.name or directory.id)
+    finally:
+        applied.close()
+        log.close()
+        patience = INTERRUPT_SECONDS if inbox.interrupted else FINISH_SECONDS
+        delivered = bell[0].finish(patience) if bell else True
+    return Result(
+        run=directory.id,
+        path=directory.path,
+        status=status,
+        step=state.step,
+        accuracy=loop.accuracy,
+        delivered=delivered,
+    )
+
+
+class _Loop:
+    """One run's loop; all decisions are the engine's, all waiting is here."""
+
+    def __init__(
+        self,
+        state: RunState,
+        options: Options,
+        inbox: Inbox,
+        recorder: Recorder,
+        applied: AppliedLog,
+        dumps: Path,
+        listen: Listener | None,
+    ) -> None:
+        self._state = state
+        self._options = options
+        self._inbox = inbox
+        self._recorder = recorder
+        self._applied = applied
+        self._dumps = dumps
+        self._listen = listen
+        self._last_number = 0
+        self._next_start = time.monotonic()
+        self._finite = True
+        self.accuracy: float | None = None
+
+    def run(self, name: str) -> str:
+        recorder = self._recorder
+        recorder.started(name, environment())
+        try:
+            if self._warm():
+                recorder.status("training")
+                self._steps()
+        except BaseException as error:
+            recorder.status("failed", f"{type(error).__name__}: {error}")
+            raise
+        status: RunStatus = "finished" if self._state.phase == "finished" else "stopped"
+        recorder.status(status)
+        return status
+
+    def _warm(self) -> bool:
+        """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
+        names = [*self._state.model.kernels(), *self._state.optimizer.KERNELS]
+        dtype = self._state.model.dtype
+        cold = kernels.cold_count(names, dtype) > 0
+
+        def progress(done: int, total: int, name: str) -> None:
+            if cold:
+                self._recorder.status("compiling", name, done=done, total=total)
+            self._drain()
+
+        kernels.warm(names, dtype, progress)
+        return not self._over()
+
+    def _over(self) -> bool:
+        return self._inbox.interrupted or self._state.phase in ("finished", "stopped")
+
+    def _steps(self) -> None:
+        while True:
+            self._drain()
+            if self._over():
+                return
+            if self._state.phase == "paused":
+                self._inbox.wait(None)
+            elif (ahead := self._next_start - time.monotonic()) > 0:
+                self._inbox.wait(ahead)
+            else:
+                self._step()
+
+    def _step(self) -> None:
+        state = self._state
+        self._pace()
+        begun = time.perf_counter()
+        report = step.update(state)
+        seconds = time.perf_counter() - begun
+        observations = (
+            {layer.name: layer.observe(state.training) for layer in state.z_layers} if self._options.observe else {}
+        )
+        probe = step.probe(state) if step.probe_due(state) else None
+        evaluation = self._evaluate() if step.evaluation_due(state) else None
+        self._recorder.frame(report, seconds, observations, evaluation, probe)
+        if probe is not None:
+            self._recorder.heat_maps(probe)
+        self._dump(probe)
+        self._watch_finite(report)
+        if self._listen is not None:
+            self._listen(state, report, evaluation)
+
+    def _pace(self) -> None:
+        """Set when the next step may start; a step that comes late does not make the following ones hurry."""
+        now = time.monotonic()
+        if self._state.rate > 0:
+            interval = 1 / self._state.rate
+            self._next_start = max(self._next_start + interval, now)
+        else:
+            self._next_start = now
+
+    def _evaluate(self) -> Evaluation:
+        tally = Evaluation()
+        for batch in self._state.dataset.test_batches():
+            tally = step.evaluate_batch(self._state, batch, tally)
+            self._drain()
+        self.accuracy = tally.accuracy
+        return tally
+
+    def _dump(self, probe: Probe | None) -> None:
+        every = self._options.dump_every
+        if every and self._state.step % every == 0:
+            dump.write(self._dumps, self._state, probe)
+
+    def _watch_finite(self, report: UpdateReport) -> None:
+        """Say once when the loss stops being a number, and once when it is one again."""
+        finite = abs(report.loss) < float("inf")
+        if finite != self._finite:
+            self._finite = finite
+            detail = (
+                "" if finite else f"the loss is not finite since step {report.step}: lower optim.lr or stop the run"
+            )
+            self._recorder.status("training", detail)
+
+    def _drain(self) -> None:
+        for command in self._inbox.drain():
+            # A server that did not hear the answer sends a command again; its number tells.
+            if command.number <= self._last_number:
+                continue
+            self._last_number = command.number
+            before = self._state.phase
+            rate = self._state.rate
+            outcome = controls.apply(self._state, command)
+            if outcome.state == "applied":
+                self._applied.append(command, outcome, self._state.rev)
+            if self._state.rate != rate:
+                self._next_start = time.monotonic()
+            self._recorder.ack(command, outcome)
+            if self._state.phase != before and self._state.phase in ("training", "paused"):
+                self._recorder.status(self._state.phase)
+
+
+def environment() -> dict[str, str]:
+    """Describe what a run's numbers may depend on besides its inputs."""
+    return {
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "threads": str(kernels.get_num_threads()),
+        "pid": str(os.getpid()),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

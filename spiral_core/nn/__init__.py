@@ -1,0 +1,20 @@
+"""Layers, losses and models: forward beside backward, channels last, float32 or float64."""
+
+from __future__ import annotations
+
+from spiral_core.nn import models as models
+from spiral_core.nn.activation import ReLU as ReLU
+from spiral_core.nn.conv import Conv2d as Conv2d
+from spiral_core.nn.linear import Flatten as Flatten
+from spiral_core.nn.linear import Linear as Linear
+from spiral_core.nn.loss import softmax_cross_entropy as softmax_cross_entropy
+from spiral_core.nn.module import Module as Module
+from spiral_core.nn.module import Parameter as Parameter
+from spiral_core.nn.norm import ZSpaceBatchNorm1d as ZSpaceBatchNorm1d
+from spiral_core.nn.norm import ZSpaceBatchNorm2d as ZSpaceBatchNorm2d
+from spiral_core.nn.observation import ZSpaceBatchNormTelemetry as ZSpaceBatchNormTelemetry
+from spiral_core.nn.observation import ZSpaceObservation as ZSpaceObservation
+from spiral_core.nn.pooling import GlobalAveragePool2d as GlobalAveragePool2d
+from spiral_core.nn.pooling import MaxPool2d as MaxPool2d
+from spiral_core.nn.sequential import Sequential as Sequential
+from spiral_core.nn.workspace import Workspace as Workspace

@@ -1,0 +1,330 @@
+"""Batch normalization that projects whitened values into a hyperbolic ball."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from spiral_core import kernels
+from spiral_core.arrays import F64, AnyArray, Float
+from spiral_core.errors import ArgumentError, ShapeError, StateError
+from spiral_core.kernels.znorm import chunk_span, wide_row
+from spiral_core.nn import observation
+from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_size
+from spiral_core.nn.observation import ZSpaceBatchNormTelemetry, ZSpaceObservation, ZSpacePass
+from spiral_core.nn.workspace import Workspace
+from spiral_core.zspace import check_curvature, check_gain, effective_gain, root_curvature
+
+
+class _ZSpaceBatchNorm(Module):
+    r"""Whiten each feature over the rows, project into the ball, scale and shift.
+
+    .. math:: n = (x - \mu) / \sqrt{v + \epsilon}, \quad
+              p = (1-g)\,n + g\,\tanh(s n)/s, \quad y = \gamma p + \beta, \quad s = \sqrt{-\kappa}
+
+    In training, mean and (population) variance are those of the batch and move the running ones by ``momentum``; in
+    evaluation they are the running ones. Backward works in both and differentiates the statistics only in training.
+
+    Parameters
+    ----------
+    name : str
+    features : int                 F
+    curvature : float              kappa < 0
+    momentum : float               share of the batch in the running statistics, in [0, 1]
+    epsilon : float                > 0, in units of variance
+    projector_gain : float         g in [0, 1]: 0 is Euclidean, 1 fully hyperbolic
+    dtype : float32 or float64
+
+    Notes
+    -----
+    Source: `docs/architecture.md` lists the definitions; the running variance is the biased one, unlike PyTorch's.
+    """
+
+    KERNELS = ("fold_lanes", "channel_sums", "znorm", "znorm_backward_sums", "znorm_backward_input")
+
+    def __init__(
+        self,
+        name: str,
+        features: int,
+        curvature: float = -1.0,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        *,
+        projector_gain: float = 1.0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(name, dtype)
+        self.features = check_size(name, "features", features)
+        if not 0.0 <= momentum <= 1.0:
+            raise ArgumentError(f"{name}: momentum must be in [0, 1], got {momentum!r}")
+        if not (np.isfinite(epsilon) and epsilon > 0):
+            raise ArgumentError(f"{name}: epsilon must be finite and > 0, got {epsilon!r}")
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
+        self._curvature = check_curvature(curvature)
+        self._gain = check_gain(projector_gain)
+        self.gamma = Parameter(f"{name}.gamma", np.ones(features, self.dtype))
+        self.beta = Parameter(f"{name}.beta", np.zeros(features, self.dtype))
+        self.running_mean: Float = np.zeros(features, self.dtype)
+        self.running_var: Float = np.ones(features, self.dtype)
+
+    # Steering.
+
+    @property
+    def projector_gain(self) -> float:
+        """Gain g in force."""
+        return self._gain
+
+    def set_projector_gain(self, gain: float) -> None:
+        """Set the gain of the passes to come.
+
+        Raises
+        ------
+        ArgumentError
+            Not a finite number in [0, 1]; the gain stays as it was.
+        """
+        self._gain = check_gain(gain)
+
+    def with_projector_gain(self, gain: float) -> Self:
+        """Set the gain and give the layer, for building models."""
+        self.set_projector_gain(gain)
+        return self
+
+    @property
+    def curvature(self) -> float:
+        """Curvature kappa in force."""
+        return self._curvature
+
+    def set_curvature(self, curvature: float) -> None:
+        """Set the curvature of the passes to come.
+
+        Raises
+        ------
+        ArgumentError
+            Not finite or not below zero; the curvature stays as it was.
+        """
+        self._curvature = check_curvature(curvature)
+
+    # Telemetry.
+
+    def telemetry(self, workspace: Workspace | None = None) -> ZSpaceBatchNormTelemetry:
+        """Copy out everything about the last pass through ``workspace`` (the layer's own by default).
+
+        Raises
+        ------
+        StateError
+            There was none.
+        """
+        return observation.snapshot(self._pass(workspace))
+
+    def observe(self, workspace: Workspace | None = None) -> ZSpaceObservation:
+        """Give the numbers of the last pass that curves are drawn from.
+
+        Raises
+        ------
+        StateError
+            There was none.
+        """
+        return observation.observe(self._pass(workspace))
+
+    def last_ball_radius(self, workspace: Workspace | None = None) -> F64 | None:
+        """Give the mean ball radius of each feature in the last pass, (F,); None before the first."""
+        try:
+            return self.telemetry(workspace).radius
+        except StateError:
+            return None
+
+    def _pass(self, workspace: Workspace | None) -> ZSpacePass:
+        return (workspace if workspace is not None else self.workspace()).kept(self, ZSpacePass)
+
+    # State.
+
+    def parameters(self) -> list[Parameter]:
+        """Return gamma and beta."""
+        return [self.gamma, self.beta]
+
+    def buffers(self) -> dict[str, AnyArray]:
+        """Return the running statistics."""
+        return {f"{self.name}.running_mean": self.running_mean, f"{self.name}.running_var": self.running_var}
+
+    def state_entries(self) -> list[StateEntry]:
+        """Return parameters, running statistics, gain and curvature."""
+
+        def refusal(check: str, value: AnyArray) -> str | None:
+            try:
+                (check_gain if check == "gain" else check_curvature)(float(value))
+            except ArgumentError as error:
+                return str(error)
+            return None
+
+        def negative(value: AnyArray) -> str | None:
+            return "a variance cannot be negative" if (value < 0).any() else None
+
+        return [
+            *super().state_entries(),
+            array_entry(f"{self.name}.running_mean", self.running_mean),
+            array_entry(f"{self.name}.running_var", self.running_var, negative),
+            StateEntry(
+                f"{self.name}.projector_gain",
+                lambda: np.array(self._gain),
+                lambda value: self.set_projector_gain(float(value)),
+                lambda value: refusal("gain", value),
+            ),
+            StateEntry(
+                f"{self.name}.curvature",
+                lambda: np.array(self._curvature),
+                lambda value: self.set_curvature(float(value)),
+                lambda value: refusal("curvature", value),
+            ),
+        ]
+
+    # Passes.
+
+    def _statistics(self, x: Float, workspace: Workspace) -> tuple[F64, F64]:
+        """Return mean and population variance per feature, in two passes with sums in chunk order."""
+        rows = x.size // self.features
+        width = wide_row(self.features)
+        mean = np.zeros(self.features)
+        for squares in (False, True):
+            sums = self._sums(x.size, 1, "statistics", workspace)
+            lanes = workspace.array(self, "lanes 1", (kernels.get_num_threads(), 1, width), self.dtype)
+            wide_mean = np.tile(mean.astype(self.dtype), width // self.features)
+            kernels.run(kernels.channel_sums, len(sums), x, wide_mean, squares, chunk_span(self.features), lanes, sums)
+            total = sums.sum(axis=0)[0] / rows
+            if squares:
+                return mean, total
+            mean = total
+        raise AssertionError("unreachable")
+
+    def _sums(self, elements: int, kinds: int, role: str, workspace: Workspace) -> F64:
+        chunks = -(-elements // chunk_span(self.features))
+        return workspace.array(self, f"sums {role}", (chunks, kinds, self.features), np.float64)
+
+    def _follow(self, mean: F64, variance: F64) -> None:
+        """Move the running statistics, unless the batch has none to follow."""
+        if np.isfinite(mean).all() and np.isfinite(variance).all():
+            share = self.momentum
+            self.running_mean[...] = share * mean + (1 - share) * self.running_mean
+            self.running_var[...] = share * variance + (1 - share) * self.running_var
+
+    def _forward(self, x: Float, workspace: Workspace) -> Float:
+        flat = x.reshape(-1)
+        training = workspace.is_training(self.training)
+        with np.errstate(all="ignore"):
+            if training:
+                mean, variance = self._statistics(flat, workspace)
+            else:
+                mean, variance = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
+            inv_std = 1.0 / np.sqrt(variance + self.epsilon)
+        width = wide_row(self.features)
+        affine = np.tile(
+            np.stack([mean, inv_std, self.gamma.value, self.beta.value]).astype(self.dtype),
+            (1, width // self.features),
+        )
+        s, g = root_curvature(self._curvature), effective_gain(self._gain)
+        normed = workspace.array(self, "normed", flat.shape, self.dtype)
+        tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
+        out = workspace.array(self, "out", x.shape, self.dtype)
+        sums = self._sums(flat.size, 4, "pass", workspace)
+        kernels.run(
+            kernels.znorm,
+            len(sums),
+            flat,
+            affine,
+            kernels.scalar(s, self.dtype),
+            kernels.scalar(g, self.dtype),
+            chunk_span(self.features),
+            self._lanes(workspace),
+            normed,
+            tangent,
+            out.reshape(-1),
+            sums,
+        )
+        if training:
+            self._follow(mean, variance)
+        workspace.keep(
+            self,
+            ZSpacePass(
+                shape=x.shape,
+                training=training,
+                mean=mean,
+                inv_std=inv_std,
+                normed=normed,
+                tangent=tangent,
+                totals=sums.sum(axis=0),
+                s=s,
+                g=g,
+                curvature=self._curvature,
+                gain=self._gain,
+            ),
+        )
+        return out
+
+    def _lanes(self, workspace: Workspace) -> Float:
+        return workspace.array(self, "lanes", (kernels.get_num_threads(), 4, wide_row(self.features)), self.dtype)
+
+    def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        one = self._pass(workspace)
+        if one.shape != x.shape:
+            raise StateError(
+                f"{self.name}: backward for input {x.shape} after a forward of {one.shape}: run forward first"
+            )
+        flat = grad.reshape(-1)
+        sums = self._sums(flat.size, 4, "backward", workspace)
+        s, g = kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype)
+        span = chunk_span(self.features)
+        kernels.run(
+            kernels.znorm_backward_sums,
+            len(sums),
+            one.normed,
+            one.tangent,
+            flat,
+            s,
+            g,
+            span,
+            self._lanes(workspace),
+            sums,
+        )
+        sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
+        with np.errstate(all="ignore"):
+            if workspace.accumulate:
+                self.gamma.grad += sum_gp.astype(self.dtype)
+                self.beta.grad += sum_g.astype(self.dtype)
+            if not input_grad:
+                return None
+            scale = one.inv_std * self.gamma.value
+            # Statistics of the batch depend on x; running ones are constants.
+            rows = one.rows if one.training else np.inf
+            affine = np.stack([scale, scale * sum_gj / rows, scale * sum_gjn / rows]).astype(self.dtype)
+        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
+        wide = np.tile(affine, (1, wide_row(self.features) // self.features))
+        kernels.run(
+            kernels.znorm_backward_input, len(sums), one.normed, one.tangent, flat, wide, g, span, grad_x.reshape(-1)
+        )
+        return grad_x
+
+
+class ZSpaceBatchNorm1d(_ZSpaceBatchNorm):
+    """Z-space batch norm of (N, F): statistics per feature over the batch."""
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape itself."""
+        if len(shape) != 2 or shape[1] != self.features:
+            raise ShapeError(f"{self.name}: input must have shape (N, {self.features}), got {shape}")
+        return shape
+
+
+class ZSpaceBatchNorm2d(_ZSpaceBatchNorm):
+    """Z-space batch norm of images (N, H, W, C): statistics per channel over batch and pixels."""
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape itself."""
+        if len(shape) != 4 or shape[3] != self.features:
+            raise ShapeError(f"{self.name}: input must have shape (N, H, W, {self.features}), got {shape}")
+        return shape
+
+
+ZSpaceBatchNorm1d.__doc__ = f"{ZSpaceBatchNorm1d.__doc__}\n\n{_ZSpaceBatchNorm.__doc__}"
+ZSpaceBatchNorm2d.__doc__ = f"{ZSpaceBatchNorm2d.__doc__}\n\n{_ZSpaceBatchNorm.__doc__}"

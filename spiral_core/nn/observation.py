@@ -1,0 +1,195 @@
+"""What a Z-space batch norm says about its last pass: a full snapshot, and the short form for curves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from spiral_core.arrays import F64, Float
+from spiral_core.zspace import conformal_factor
+
+QUANTILE_SAMPLE = 4096
+"""Elements that quantiles are taken from. All elements would cost as much as three training steps of `z_cnn`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZSpaceBatchNormTelemetry:
+    """Everything about the last pass, as copies.
+
+    Parameters
+    ----------
+    batch, features : int
+        R rows (batch, or batch times pixels) and F features.
+    mean, inv_std : (F,)
+        The statistics used: of the batch in training, the running ones in evaluation.
+    normed : (R, F)
+        Whitened values n.
+    projected : (R, F)
+        Blended values p, before gamma and beta.
+    jacobian : (R, F)
+        J = dp/dn; includes neither the whitening nor gamma.
+    radius : (F,)
+        Ball radius r averaged over rows; zero at gain 0, where nothing is projected.
+    blended_radius : (F,)
+        abs(p) averaged over rows.
+    conformal : (F,)
+        Conformal factor 2 / (1 - (s r)^2) at each feature's mean r.
+    curvature, gain : float
+        In force during the pass.
+    """
+
+    batch: int
+    features: int
+    mean: F64
+    inv_std: F64
+    normed: Float
+    projected: Float
+    jacobian: Float
+    radius: F64
+    blended_radius: F64
+    conformal: F64
+    curvature: float
+    gain: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZSpaceObservation:
+    """The last pass in a few numbers; means over all elements, quantiles over a fixed sample of `QUANTILE_SAMPLE`.
+
+    Parameters
+    ----------
+    radius_* : float
+        Ball radius r = abs(tanh(s n)) / s, in units of length, at every gain.
+    radius_rel_* : float
+        Relative radius s r in [0, 1].
+    blended_mean : float
+        Mean abs(p).
+    jacobian_mean, jacobian_p05 : float
+        J = dp/dn in [1 - g, 1].
+    saturation : float
+        Share of elements with s r > 0.99.
+    conformal_mean : float
+        2 / (1 - (s mean r)^2); a mean over elements would overflow.
+    curvature, gain : float
+        In force during the pass.
+    feature_radius : (F,)
+        Mean relative radius of each feature.
+    """
+
+    radius_mean: float
+    radius_p05: float
+    radius_p50: float
+    radius_p95: float
+    radius_rel_mean: float
+    radius_rel_p05: float
+    radius_rel_p50: float
+    radius_rel_p95: float
+    blended_mean: float
+    jacobian_mean: float
+    jacobian_p05: float
+    saturation: float
+    conformal_mean: float
+    curvature: float
+    gain: float
+    feature_radius: F64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZSpacePass:
+    """One forward pass of a Z-space batch norm, as its backward pass and telemetry need it.
+
+    Parameters
+    ----------
+    shape : tuple
+        Of the input.
+    training : bool
+        Whether the statistics were those of the batch, so that gradients flow through them.
+    mean, inv_std : (F,)
+    normed, tangent : (E,)
+        n and t = tanh(s n), flat; E = R F.
+    totals : (4, F)
+        Sums over rows of abs(t), abs(n), t^2 and of the count abs(t) > 0.99.
+    s, g : float
+        sqrt(-curvature) and the gain that the projector used.
+    curvature, gain : float
+        As set on the layer.
+    """
+
+    shape: tuple[int, ...]
+    training: bool
+    mean: F64
+    inv_std: F64
+    normed: Float
+    tangent: Float
+    totals: F64
+    s: float
+    g: float
+    curvature: float
+    gain: float
+
+    @property
+    def rows(self) -> int:
+        """R, over which the statistics are taken."""
+        return self.normed.size // self.mean.size
+
+
+def snapshot(one: ZSpacePass) -> ZSpaceBatchNormTelemetry:
+    """Copy a pass out into the form that people read."""
+    rows, features = one.rows, one.mean.size
+    n = one.normed.reshape(rows, features).copy()
+    t = one.tangent.reshape(rows, features)
+    sum_t, sum_n = one.totals[0] / rows, one.totals[1] / rows
+    radius = sum_t / one.s
+    kind = n.dtype.type
+    return ZSpaceBatchNormTelemetry(
+        batch=rows,
+        features=features,
+        mean=one.mean.copy(),
+        inv_std=one.inv_std.copy(),
+        normed=n,
+        projected=kind(1 - one.g) * n + kind(one.g / one.s) * t,
+        jacobian=kind(1) - kind(one.g) * t * t,
+        radius=radius if one.g > 0 else np.zeros(features),
+        blended_radius=(1 - one.g) * sum_n + one.g * radius,
+        conformal=np.array([conformal_factor(float(r), one.curvature) for r in radius]),
+        curvature=one.curvature,
+        gain=one.gain,
+    )
+
+
+def observe(one: ZSpacePass) -> ZSpaceObservation:
+    """Boil a pass down to the numbers of its curves."""
+    elements = one.normed.size
+    mean_t, mean_n, mean_tt, saturation = (float(total) / elements for total in one.totals.sum(axis=1))
+    sample = np.abs(one.tangent[:: _stride(elements, one.mean.size)][:QUANTILE_SAMPLE])
+    with np.errstate(invalid="ignore"):
+        p05, p50, p95 = (float(q) for q in np.quantile(sample, (0.05, 0.5, 0.95)))
+    return ZSpaceObservation(
+        radius_mean=mean_t / one.s,
+        radius_p05=p05 / one.s,
+        radius_p50=p50 / one.s,
+        radius_p95=p95 / one.s,
+        radius_rel_mean=mean_t,
+        radius_rel_p05=p05,
+        radius_rel_p50=p50,
+        radius_rel_p95=p95,
+        blended_mean=(1 - one.g) * mean_n + one.g * mean_t / one.s,
+        jacobian_mean=1 - one.g * mean_tt,
+        # J falls as the radius grows, so its 5th percentile is J at the radius' 95th.
+        jacobian_p05=1 - one.g * p95 * p95,
+        saturation=saturation,
+        conformal_mean=conformal_factor(mean_t / one.s, one.curvature),
+        curvature=one.curvature,
+        gain=one.gain,
+        feature_radius=one.totals[0] / one.rows,
+    )
+
+
+def _stride(elements: int, features: int) -> int:
+    """Step of the sample through the flat array: prime to the number of features, or it would miss some of them."""
+    stride = max(1, elements // QUANTILE_SAMPLE)
+    while math.gcd(stride, features) != 1:
+        stride -= 1
+    return stride

@@ -1,0 +1,157 @@
+"""A chain of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from spiral_core.arrays import AnyArray, Float
+from spiral_core.errors import ArgumentError, ShapeError, StateError
+from spiral_core.nn.module import Module, Parameter, StateEntry
+from spiral_core.nn.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """Input of the chain and output of each layer, from the last forward pass."""
+
+    x: Float
+    outputs: list[Float]
+
+    def input_of(self, position: int) -> Float:
+        return self.x if position == 0 else self.outputs[position - 1]
+
+
+class Sequential(Module):
+    """Run layers one after the other.
+
+    Parameters
+    ----------
+    name : str
+    layers : sequence of Module    at least one; their names differ, their dtypes agree
+
+    Raises
+    ------
+    ArgumentError
+        No layers, two of one name, or two dtypes.
+    """
+
+    def __init__(self, name: str, layers: Sequence[Module]) -> None:
+        if not layers:
+            raise ArgumentError(f"{name}: a chain needs at least one layer")
+        super().__init__(name, layers[0].dtype)
+        names = [layer.name for layer in layers]
+        twice = next((one for one in names if names.count(one) > 1), None)
+        if twice is not None:
+            raise ArgumentError(f"{name}: two layers are called {twice!r}; give each its own name")
+        other = next((layer for layer in layers if layer.dtype != self.dtype), None)
+        if other is not None:
+            raise ArgumentError(f"{name}: {other.name} is {other.dtype}, the others are {self.dtype}")
+        self.layers = list(layers)
+
+    def layer(self, name: str) -> Module:
+        """Return the layer of this name.
+
+        Raises
+        ------
+        ArgumentError
+            There is none; the message lists those there are.
+        """
+        return self.layers[self._position(name)]
+
+    def _position(self, name: str) -> int:
+        for position, layer in enumerate(self.layers):
+            if layer.name == name:
+                return position
+        raise ArgumentError(f"{self.name} has no layer {name!r}; it has {', '.join(one.name for one in self.layers)}")
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the last layer's output."""
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        return shape
+
+    def parameters(self) -> list[Parameter]:
+        """Return every layer's parameters, in order."""
+        return [parameter for layer in self.layers for parameter in layer.parameters()]
+
+    def buffers(self) -> dict[str, AnyArray]:
+        """Return every layer's running statistics."""
+        return {name: array for layer in self.layers for name, array in layer.buffers().items()}
+
+    def state_entries(self) -> list[StateEntry]:
+        """Return every layer's entries, in order."""
+        return [entry for layer in self.layers for entry in layer.state_entries()]
+
+    def set_training(self, training: bool) -> None:
+        """Choose between batch and running statistics in every layer."""
+        super().set_training(training)
+        for layer in self.layers:
+            layer.set_training(training)
+
+    def kernels(self) -> tuple[str, ...]:
+        """Return the kernels of all layers, without repeats, in order of first use."""
+        return tuple(dict.fromkeys(kernel for layer in self.layers for kernel in layer.kernels()))
+
+    def _forward(self, x: Float, workspace: Workspace) -> Float:
+        outputs: list[Float] = []
+        y = x
+        for layer in self.layers:
+            y = layer.forward(y, workspace)
+            outputs.append(y)
+        workspace.keep(self, _Trace(x, outputs))
+        return y
+
+    def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        return self._descend(x, grad, workspace, down_to=0, input_grad=input_grad)
+
+    def _descend(self, x: Float, grad: Float, workspace: Workspace, *, down_to: int, input_grad: bool) -> Float | None:
+        trace = workspace.kept(self, _Trace)
+        if trace.x.shape != x.shape:
+            raise StateError(f"{self.name}: backward for input {x.shape} after a forward of {trace.x.shape}")
+        upstream: Float | None = grad
+        for position in range(len(self.layers) - 1, down_to - 1, -1):
+            # Only the last layer visited may be asked for no gradient.
+            upstream = self.layers[position].backward_in(
+                trace.input_of(position),
+                cast("Float", upstream),
+                workspace,
+                input_grad=position > down_to or input_grad,
+            )
+        return upstream
+
+    def outputs(self, workspace: Workspace | None = None) -> dict[str, Float]:
+        """Return the output of each layer in the last forward pass, by layer name; they live in the workspace.
+
+        Raises
+        ------
+        StateError
+            There was no forward pass.
+        """
+        place = workspace if workspace is not None else self.workspace()
+        trace = place.kept(self, _Trace)
+        return {layer.name: output for layer, output in zip(self.layers, trace.outputs, strict=True)}
+
+    def backward_to(self, layer_name: str, x: Float, grad: Float, workspace: Workspace) -> Float:
+        """Return the gradient with respect to the *output* of a layer.
+
+        Parameters
+        ----------
+        layer_name : str
+        x : (N, ...)           the input of the last forward pass through ``workspace``
+        grad : (N, ...)        gradient with respect to the chain's output
+        workspace : Workspace  with ``accumulate=False`` no parameter's gradient is touched
+
+        Raises
+        ------
+        ArgumentError
+            No such layer.
+        ShapeError, StateError
+            An array does not fit the last forward pass, or there was none.
+        """
+        position = self._position(layer_name)
+        expected = self.output_shape(x.shape)
+        if grad.shape != expected:
+            raise ShapeError(f"{self.name}: grad must have the output's shape {expected}, got {grad.shape}")
+        return cast("Float", self._descend(x, grad, workspace, down_to=position + 1, input_grad=True))

@@ -1,0 +1,92 @@
+"""Everything a forward and backward pass writes besides gradients and running statistics."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from spiral_core.arrays import AnyArray
+from spiral_core.errors import StateError
+
+T = TypeVar("T")
+
+
+class Workspace:
+    """Holds outputs, caches and scratch of layers, so that layers hold only what they have learnt.
+
+    The trainer, each probe and each evaluation own one. Buffers are kept and reused while shapes repeat, so a steady
+    training loop allocates nothing large. An array that a layer returned lives here and is overwritten by the next
+    pass through the same workspace: copy what you keep.
+
+    Parameters
+    ----------
+    training : bool, optional
+        True or False overrides the training flag of every layer; None uses the layer's own.
+    accumulate : bool
+        False makes ``backward`` leave every ``parameter.grad`` as it is, which is what probes need.
+    """
+
+    def __init__(self, training: bool | None = None, accumulate: bool = True) -> None:
+        self.training = training
+        self.accumulate = accumulate
+        self._views: dict[tuple[object, str], AnyArray] = {}
+        self._buffers: dict[tuple[object, str], AnyArray] = {}
+        self._kept: dict[object, object] = {}
+
+    def is_training(self, own: bool) -> bool:
+        """Return the training flag in force for a layer whose own flag is ``own``."""
+        return own if self.training is None else self.training
+
+    def array(
+        self, owner: object, role: str, shape: tuple[int, ...], dtype: DTypeLike, *, zero: bool = False
+    ) -> AnyArray:
+        """Return the buffer of ``owner`` for ``role``, C-contiguous, with old or no content.
+
+        Parameters
+        ----------
+        owner : object
+            The layer, usually.
+        role : str
+            Which of the owner's buffers.
+        shape, dtype
+            When they are those of the last call, so is the array.
+        zero : bool
+            Fill with zeros whenever the array is not the one returned last.
+        """
+        key = (owner, role)
+        view = self._views.get(key)
+        if view is not None and view.shape == shape and view.dtype == dtype:
+            return view
+        size = prod(shape)
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.dtype != dtype or buffer.size < size:
+            buffer = self._buffers[key] = np.empty(size, dtype)
+        view = self._views[key] = buffer[:size].reshape(shape)
+        if zero:
+            view.fill(0)
+        return view
+
+    def keep(self, owner: object, value: object) -> None:
+        """Remember what ``owner`` needs for its backward pass or telemetry, until its next forward pass."""
+        self._kept[owner] = value
+
+    def kept(self, owner: object, kind: type[T]) -> T:
+        """Return what ``owner`` kept.
+
+        Raises
+        ------
+        StateError
+            ``owner`` has not run forward in this workspace.
+        """
+        value = self._kept.get(owner)
+        if not isinstance(value, kind):
+            name = getattr(owner, "name", owner)
+            raise StateError(f"{name}: nothing to work from: run forward in this workspace first")
+        return value
+
+    def nbytes(self) -> int:
+        """Return the memory held in buffers, in bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())

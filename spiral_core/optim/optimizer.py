@@ -1,0 +1,111 @@
+"""What every optimizer has: parameters, a learning rate that can be steered, and a state that can be saved."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from spiral_core.arrays import AnyArray
+from spiral_core.errors import ArgumentError, StateDictError
+from spiral_core.nn import Parameter
+
+
+class Optimizer(ABC):
+    """Updates parameters from their gradients.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter   updated in place
+    lr : float                           learning rate, finite and > 0
+    weight_decay : float                 L2 penalty, added to the gradient; finite and >= 0
+
+    Raises
+    ------
+    ArgumentError
+        No parameters, or a value out of bounds.
+    """
+
+    KERNELS: ClassVar[tuple[str, ...]] = ()
+    """Names of the compiled kernels that the class runs."""
+
+    def __init__(self, parameters: Sequence[Parameter], lr: float, *, weight_decay: float = 0.0) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ArgumentError("an optimizer needs at least one parameter")
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ArgumentError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
+        self.weight_decay = float(weight_decay)
+        self._lr = _checked_rate(lr)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate that the next step uses."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = _checked_rate(value)
+
+    @abstractmethod
+    def step(self) -> None:
+        """Update every parameter from its gradient; gradients stay as they are."""
+
+    @abstractmethod
+    def slots(self) -> dict[str, AnyArray]:
+        """Return the optimizer's own arrays by name; the arrays themselves."""
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zero."""
+        for parameter in self.parameters:
+            parameter.grad.fill(0)
+
+    def state_dict(self) -> dict[str, AnyArray]:
+        """Return copies of the optimizer's arrays and of its learning rate."""
+        return {"lr": np.array(self._lr), **{name: array.copy() for name, array in self.slots().items()}}
+
+    def load_state_dict(self, state: Mapping[str, AnyArray]) -> None:
+        """Load what `state_dict` gave; all of it or nothing.
+
+        Raises
+        ------
+        StateDictError
+            A name missing or unknown, a wrong shape or dtype, or a rate out of bounds. Nothing was loaded.
+        """
+        slots = self.slots()
+        expected = {"lr", *slots}
+        if set(state) != expected:
+            raise StateDictError(f"state dict must hold exactly {sorted(expected)}, got {sorted(state)}")
+        for name, array in slots.items():
+            given = np.asarray(state[name])
+            if given.shape != array.shape or given.dtype != array.dtype:
+                raise StateDictError(
+                    f"{name}: must be {array.dtype} of shape {array.shape}, got {given.dtype} of shape {given.shape}"
+                )
+        try:
+            rate = _checked_rate(float(state["lr"]))
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise StateDictError(f"lr: {error}") from error
+        values = {name: np.array(state[name]) for name in slots}
+        for name, array in slots.items():
+            array[...] = values[name]
+        self._lr = rate
+
+
+def _checked_rate(lr: float) -> float:
+    if not (math.isfinite(lr) and lr > 0):
+        raise ArgumentError(f"lr must be finite and > 0, got {lr!r}")
+    return float(lr)
+
+
+def gradient_norm(parameters: Sequence[Parameter]) -> float:
+    """Return the L2 norm of all gradients together, summed in float64 in the order given; NaN and infinity show."""
+    total = 0.0
+    with np.errstate(all="ignore"):
+        for parameter in parameters:
+            flat = parameter.grad.reshape(-1).astype(np.float64)
+            total += float(np.sum(flat * flat))
+    return math.sqrt(total)

@@ -1,0 +1,74 @@
+"""The numbers of one step, by series name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from spiral_core.arrays import F32
+from spiral_core.nn import ZSpaceObservation
+from spiral_core.wire.messages import Array, SeriesSpec
+
+LAYER_FIELDS = (
+    "radius_mean",
+    "radius_p05",
+    "radius_p50",
+    "radius_p95",
+    "radius_rel_mean",
+    "radius_rel_p05",
+    "radius_rel_p50",
+    "radius_rel_p95",
+    "blended_mean",
+    "jacobian_mean",
+    "jacobian_p05",
+    "saturation",
+    "conformal_mean",
+    "curvature",
+    "gain",
+)
+"""Fields of a layer's observation that are drawn as ``zspace/<layer>/<field>``."""
+
+
+def layer_values(observations: Mapping[str, ZSpaceObservation]) -> dict[str, float]:
+    """Give the series of every Z-space layer, and the mean gain."""
+    values = {
+        f"zspace/{layer}/{name}": float(getattr(observation, name))
+        for layer, observation in observations.items()
+        for name in LAYER_FIELDS
+    }
+    gains = [observation.gain for observation in observations.values()]
+    values["zspace/gain"] = sum(gains) / len(gains) if gains else math.nan
+    return values
+
+
+def feature_strips(observations: Mapping[str, ZSpaceObservation]) -> dict[str, F32]:
+    """Give the relative radius of each feature, by strip name."""
+    return {
+        f"zspace/{layer}/feature_radius": np.asarray(observation.feature_radius, dtype=np.float32)
+        for layer, observation in observations.items()
+    }
+
+
+def mean_finite(values: Sequence[float]) -> float:
+    """Mean of the finite values; NaN when there is none.
+
+    An empty heat map has no energy ratio (NaN); one such image must not hide the other seven.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def pack(values: Mapping[str, float], series: Mapping[str, SeriesSpec]) -> tuple[Array, Array]:
+    """Pack named values as the index and value arrays of a frame, index ascending.
+
+    Raises
+    ------
+    KeyError
+        A value has no declared series: a bug in the caller.
+    """
+    pairs = sorted((series[name].index, value) for name, value in values.items())
+    index = np.array([pair[0] for pair in pairs], dtype=np.uint16)
+    packed = np.array([pair[1] for pair in pairs], dtype=np.float64)
+    return Array.of(index, "<u2"), Array.of(packed, "<f8")

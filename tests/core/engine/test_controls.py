@@ -1,0 +1,114 @@
+"""The table of knobs: declared bounds hold, and a command applies wholly or not at all."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spiral_core.engine import controls
+from spiral_core.engine.config import for_data
+from spiral_core.engine.state import RunState, initial_state
+from spiral_core.wire.messages import Command, KnobSpec, Setting, Verb
+
+
+@pytest.fixture(scope="module")
+def state() -> RunState:
+    return initial_state(for_data("needle", batch_size=8))
+
+
+def command(verb: Verb, **sets: object) -> Command:
+    settings_ = [Setting(knob=knob.replace("__", "."), value=value) for knob, value in sets.items()]  # type: ignore[arg-type]
+    return Command(run="r", number=1, id="a", verb=verb, sets=settings_, actor="", source="api", time=0.0)
+
+
+def in_force(state: RunState) -> dict[str, object]:
+    return {spec.name: spec.value for spec in controls.declare(state)}
+
+
+def test_the_knobs_of_the_demo_are_those_it_promises(state: RunState) -> None:
+    assert set(in_force(state)) == {
+        "optim.lr",
+        "zspace.gain",
+        "zspace.zbn1.gain",
+        "zspace.zbn2.gain",
+        "zspace.zbn3.gain",
+        "xai.every",
+        "run.rate",
+    }
+
+
+def test_a_new_value_takes_effect_at_the_next_update(state: RunState) -> None:
+    state.step = 41
+    outcome = controls.apply(state, command("set", optim__lr=0.01))
+    assert outcome.state == "applied"
+    assert outcome.step == 42
+    assert [(change.knob, change.in_force) for change in outcome.changes] == [("optim.lr", 0.01)]
+    assert state.optimizer.lr == 0.01
+    spec = next(spec for spec in controls.declare(state) if spec.name == "optim.lr")
+    assert (spec.value, spec.since) == (0.01, 42)
+
+
+def test_gain_moves_every_layer_and_shows_mixed_when_they_differ(state: RunState) -> None:
+    controls.apply(state, command("set", zspace__gain=0.5))
+    assert {layer.projector_gain for layer in state.z_layers} == {0.5}
+    outcome = controls.apply(state, command("set", zspace__zbn2__gain=0.25))
+    moved = {change.knob: (change.old, change.in_force) for change in outcome.changes}
+    assert moved == {"zspace.zbn2.gain": (0.5, 0.25), "zspace.gain": (0.5, None)}
+    outcome = controls.apply(state, command("set", zspace__gain=0.25))
+    moved = {change.knob: (change.old, change.in_force) for change in outcome.changes}
+    assert moved == {
+        "zspace.gain": (None, 0.25),
+        "zspace.zbn1.gain": (0.5, 0.25),
+        "zspace.zbn3.gain": (0.5, 0.25),
+    }
+
+
+def test_one_bad_setting_leaves_everything_as_it_was(state: RunState) -> None:
+    before, rev = in_force(state), state.rev
+    outcome = controls.apply(state, command("set", optim__lr=0.5, zspace__gain=1.5))
+    assert outcome.state == "rejected"
+    assert "zspace.gain" in outcome.reason
+    assert in_force(state) == before
+    assert state.rev == rev
+
+
+def bad_values(spec: KnobSpec) -> st.SearchStrategy[float | str | bool]:
+    below = st.floats(max_value=math.nextafter(spec.low, -math.inf))
+    above = st.floats(min_value=math.nextafter(spec.high, math.inf))
+    return below | above | st.just(math.nan) | st.text(max_size=3) | st.booleans()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
+@given(st.data())
+def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunState, data: st.DataObject) -> None:
+    spec = data.draw(st.sampled_from(controls.declare(state)))
+    value = data.draw(bad_values(spec))
+    before = in_force(state)
+    outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
+    assert outcome.state == "rejected"
+    assert spec.name in outcome.reason
+    assert in_force(state) == before
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(st.data())
+def test_every_good_value_of_every_knob_comes_into_force_exactly(state: RunState, data: st.DataObject) -> None:
+    spec = data.draw(st.sampled_from(controls.declare(state)))
+    if spec.type == "int":
+        value: float = data.draw(st.integers(int(spec.low), int(spec.high)))
+    else:
+        value = data.draw(st.floats(spec.low, spec.high, allow_subnormal=False))
+    outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
+    assert outcome.state == "applied"
+    assert in_force(state)[spec.name] == value
+
+
+def test_pause_and_resume_are_absolute_and_an_ended_run_refuses_commands() -> None:
+    state = initial_state(for_data("needle", batch_size=8))
+    for verb, phase in (("pause", "paused"), ("pause", "paused"), ("resume", "training"), ("stop", "stopped")):
+        assert controls.apply(state, command(verb)).state == "applied"
+        assert state.phase == phase
+    assert "stopped" in controls.apply(state, command("set", optim__lr=0.1)).reason

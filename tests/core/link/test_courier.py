@@ -1,0 +1,244 @@
+"""A real courier process against a real websocket server that comes late, breaks off and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from spiral_core.errors import ArgumentError
+from spiral_core.link.inbox import Inbox
+from spiral_core.link.rundir import RunDir
+from spiral_core.link.runlog import RunLogWriter
+from spiral_core.link.spawn import CourierProcess, engine_socket, start
+from spiral_core.wire.limits import PROTOCOL
+from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Logged, StatusChanged, Stored
+from spiral_core.wire.session import Role, Session
+
+
+@dataclass
+class Engine:
+    """What the training loop holds: a log to append to, an inbox, a courier."""
+
+    log: RunLogWriter
+    inbox: Inbox
+    courier: CourierProcess
+
+    def say(self, count: int) -> None:
+        for _ in range(count):
+            self.log.append(StatusChanged, 0, status="training", done=0, total=0, detail="")
+
+
+@dataclass
+class Peer:
+    """A server that stores in memory, and can be told to break off after some messages."""
+
+    stored: list[int] = field(default_factory=list)
+    arrived: list[float] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
+    break_after: int | None = None
+    silent: bool = False
+    commands: list[Command] = field(default_factory=list)
+
+    async def talk(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        self.tokens.append(socket.request.headers.get("Authorization"))
+        session = Session(Role.INGEST, now=0.0)
+        async for packet in socket:
+            assert isinstance(packet, bytes)
+            for message in session.receive(packet, now=0.0):
+                if isinstance(message, EngineHello):
+                    welcome = EngineWelcome(protocol=PROTOCOL, stored=self.stored[-1] if self.stored else -1)
+                    await socket.send(session.send([welcome]))
+                    if self.commands:
+                        await socket.send(session.send(self.commands))
+                elif isinstance(message, Logged):
+                    self.stored.append(message.seq)
+                    self.arrived.append(time.time() - message.time)
+                    if self.break_after is not None and len(self.stored) >= self.break_after:
+                        self.break_after = None
+                        socket.transport.abort()
+                        return
+            if not self.silent and self.stored:
+                await socket.send(session.send([Stored(seq=self.stored[-1])]))
+
+
+async def until(what: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.005)
+
+
+def with_engine(tmp_path: Path, port: int) -> Engine:
+    inbox = Inbox()
+    bell: list[CourierProcess] = []
+    rundir = RunDir(path=tmp_path, id="r")
+    log = RunLogWriter(
+        rundir.frames, run="r", incarnation=0, clock=time.time, on_append=lambda: bell[0].ring() if bell else None
+    )
+    bell.append(start(rundir, incarnation=0, server=f"http://127.0.0.1:{port}", token="secret", inbox=inbox))
+    return Engine(log, inbox, bell[0])
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Callable[[Callable[[Engine, int], Awaitable[None]]], Engine]]:
+    """Run a story with an engine whose server address is reserved but not yet served; the courier always ends."""
+    engines: list[Engine] = []
+
+    def play(story: Callable[[Engine, int], Awaitable[None]]) -> Engine:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        engine = with_engine(tmp_path, port)
+        engines.append(engine)
+        asyncio.run(asyncio.wait_for(story(engine, port), 40))
+        return engine
+
+    yield play
+    for engine in engines:
+        if engine.courier.process.poll() is None:
+            engine.courier.process.kill()
+            engine.courier.process.wait()
+
+
+async def served(peer: Peer, port: int) -> Server:
+    return await serve(peer.talk, "127.0.0.1", port, max_size=None)
+
+
+Play = Callable[[Callable[[Engine, int], Awaitable[None]]], Engine]
+
+
+def test_a_server_that_comes_late_gets_everything_from_the_start(scene: Play) -> None:
+    peer = Peer()
+
+    async def story(engine: Engine, port: int) -> None:
+        engine.say(100)
+        await asyncio.sleep(0.6)
+        server = await served(peer, port)
+        engine.say(100)
+        await until(lambda: len(peer.stored) == 200)
+        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        server.close()
+
+    scene(story)
+    assert peer.stored == list(range(200))
+    assert peer.tokens == ["Bearer secret"]
+
+
+def test_a_connection_that_breaks_is_resumed_behind_what_was_stored(scene: Play) -> None:
+    peer = Peer(break_after=50)
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await served(peer, port)
+        engine.say(120)
+        await until(lambda: len(peer.stored) >= 120)
+        engine.say(5)
+        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        server.close()
+
+    scene(story)
+    assert peer.stored == list(range(125))
+    assert len(peer.tokens) == 2
+
+
+def test_commands_reach_the_inbox_and_records_leave_at_once(scene: Play) -> None:
+    told = [
+        Command(run="r", number=number, id=str(number), verb="pause", sets=[], actor="", source="ui", time=0.0)
+        for number in (1, 2)
+    ]
+    peer = Peer(commands=told)
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await served(peer, port)
+        await asyncio.to_thread(engine.inbox.wait, 10.0)
+        await asyncio.sleep(0.05)
+        assert engine.inbox.drain() == told
+        peer.arrived.clear()
+        for _ in range(40):
+            engine.say(1)
+            await asyncio.sleep(0.01)
+        await until(lambda: len(peer.arrived) >= 40)
+        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        server.close()
+
+    scene(story)
+    # Generous against a busy machine; the doorbell makes it about 1 ms, a poll at any human interval would fail.
+    assert sorted(peer.arrived)[len(peer.arrived) // 2] < 0.05
+
+
+def test_without_a_server_the_courier_leaves_when_its_time_is_over_and_the_log_stays(scene: Play) -> None:
+    async def story(engine: Engine, _port: int) -> None:
+        engine.say(10)
+        await asyncio.sleep(0.5)
+        begun = time.monotonic()
+        assert not await asyncio.to_thread(engine.courier.finish, 0.5)
+        assert time.monotonic() - begun < 3.0
+
+    engine = scene(story)
+    assert engine.log.seq == 9
+
+
+def test_a_server_that_never_confirms_is_not_taken_to_have_everything(scene: Play) -> None:
+    peer = Peer(silent=True)
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await served(peer, port)
+        engine.say(10)
+        await until(lambda: len(peer.stored) == 10)
+        assert not await asyncio.to_thread(engine.courier.finish, 0.5)
+        server.close()
+
+    scene(story)
+
+
+def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
+    async def refuse(socket: ServerConnection) -> None:
+        await socket.close(4001, "no token")
+
+    async def story() -> str:
+        server = await serve(refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        (tmp_path / "frames.log").write_bytes(b"SPIRLOG1")
+        bell_read, bell_write = os.pipe()
+        command_read, command_write = os.pipe()
+        words = ["--log", str(tmp_path / "frames.log"), "--run", "r", "--incarnation", "0"]
+        words += ["--url", engine_socket(f"http://127.0.0.1:{port}"), "--doorbell", str(bell_read)]
+        courier = subprocess.Popen(
+            [sys.executable, "-m", "spiral_core.link.courier", *words, "--commands", str(command_write)],
+            pass_fds=(bell_read, command_write),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        await asyncio.sleep(1.5)
+        os.close(bell_write)
+        _, said = await asyncio.to_thread(courier.communicate, timeout=15)
+        for end in (bell_read, command_read, command_write):
+            os.close(end)
+        server.close()
+        return said
+
+    said = asyncio.run(story())
+    assert said.count("refused the token") == 1
+    assert "SPIRAL_TOKEN" in said
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8787", "ftp://host", "", "http://"])
+def test_an_address_that_is_none_is_refused_with_an_example(address: str) -> None:
+    with pytest.raises(ArgumentError, match="http://127"):
+        engine_socket(address)
+
+
+def test_addresses_keep_their_path_and_their_encryption() -> None:
+    assert engine_socket("http://127.0.0.1:8787/") == "ws://127.0.0.1:8787/ws/engine"
+    assert engine_socket("https://host/spiral") == "wss://host/spiral/ws/engine"
