@@ -126,8 +126,9 @@ class Recorder:
             "optim/learning_rate": report.lr,
             "optim/gradient_norm": report.gradient_norm,
             "perf/step_ms": seconds * 1e3,
-            "perf/steps_per_second": self._count_pace(now),
         }
+        if (pace := self._count_pace(now)) is not None:
+            numbers["perf/steps_per_second"] = pace
         if observations:
             numbers |= values.layer_values(observations)
         if evaluation is not None:
@@ -141,12 +142,12 @@ class Recorder:
             for name, strip in values.feature_strips(observations).items():
                 self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
 
-    def _count_pace(self, now: float) -> float:
+    def _count_pace(self, now: float) -> float | None:
         self._pace.append(now)
         while len(self._pace) > 2 and now - self._pace[1] > PACE_SECONDS:
             self._pace.pop(0)
         span = now - self._pace[0]
-        return (len(self._pace) - 1) / span if span > 0 else float("nan")
+        return (len(self._pace) - 1) / span if span > 0 else None
 
     def heat_maps(self, probe: Probe) -> None:
         """Say the class activation maps of a probe."""
