@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
 
-from spiral_core.errors import SpiralError
+from spiral_core.errors import ConfigError, SpiralError
 
 if TYPE_CHECKING:
     from spiral_core.engine.config import RunConfig
@@ -100,7 +100,6 @@ def train(
     say: Callable[[str], None] = (lambda _line: None) if quiet else (lambda line: typer.echo(line))
     try:
         # Imported here: the engine loads NumPy and Numba, and --help should not.
-        from spiral_core.engine import config as configs
         from spiral_core.link.runner import Options
 
         options = Options(
@@ -113,35 +112,39 @@ def train(
             dump_every=dump_every,
             lifeline=lifeline,
         )
-        if epochs is not None:
-            if steps is not None:
-                raise typer.BadParameter("give --epochs or --steps, not both")
-            steps = epochs * configs.steps_per_epoch(data, batch_size)
-        planned = [
-            configs.for_data(
-                data,
-                model=model,
-                steps=steps,
-                seed=seed + offset,
-                lr=lr,
-                optimizer=optimizer,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                batch_size=batch_size,
-                gain=gain,
-                curvature=curvature,
-                evaluate_every=evaluate_every,
-                xai_every=xai_every,
-                rate=rate,
-            )
-            for offset in range(seeds)
-        ]
+        asked = {
+            "model": model,
+            "steps": steps,
+            "lr": lr,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "batch_size": batch_size,
+            "gain": gain,
+            "curvature": curvature,
+            "evaluate_every": evaluate_every,
+            "xai_every": xai_every,
+            "rate": rate,
+        }
+        planned = [_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)]
         results = _train_all(planned, options, say)
     except SpiralError as error:
         typer.echo(f"spiral train: {error}", err=True)
         raise typer.Exit(EXIT_BAD_USE if isinstance(error, ValueError) else EXIT_FAILED) from error
     if not all(result.delivered for result in results):
         typer.echo(f"spiral train: the server has not taken in everything; the log is kept in {logdir}", err=True)
+
+
+def _plan(data: str, epochs: int | None, asked: dict[str, object]) -> RunConfig:
+    """Give the data set's configuration with what was asked for; epochs become steps."""
+    from spiral_core.engine import config as configs
+
+    if epochs is None:
+        return configs.for_data(data, **asked)
+    if asked["steps"] is not None:
+        raise ConfigError("give --epochs or --steps, not both")
+    config = configs.for_data(data, **asked)
+    return configs.for_data(data, **{**asked, "steps": epochs * configs.steps_per_epoch(config)})
 
 
 def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], None]) -> list[Result]:

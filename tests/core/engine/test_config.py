@@ -50,5 +50,5 @@ def test_unknown_data_and_fields_are_refused_with_what_there_is() -> None:
 
 
 def test_an_epoch_of_the_embedded_images_drops_the_last_partial_batch() -> None:
-    assert steps_per_epoch("fashion") == 2000 // 64
-    assert steps_per_epoch("fashion", 100) == 20
+    assert steps_per_epoch(for_data("fashion")) == 2000 // 64
+    assert steps_per_epoch(for_data("fashion", batch_size=100)) == 20
