@@ -98,39 +98,35 @@ def train(
 ) -> None:
     """Train a run, alone or watched by a server."""
     say: Callable[[str], None] = (lambda _line: None) if quiet else (lambda line: typer.echo(line))
-    try:
-        # Imported here: the engine loads NumPy and Numba, and --help should not.
-        from spiral_core.link.runner import Options
+    # Imported here: the engine loads NumPy and Numba, and --help should not.
+    from spiral_core.link.runner import Options
 
-        options = Options(
-            logdir=logdir,
-            name=name,
-            server=server,
-            token=token or (_token_of(logdir, server) if server else ""),
-            threads=threads,
-            observe=telemetry,
-            dump_every=dump_every,
-            lifeline=lifeline,
-        )
-        asked = {
-            "model": model,
-            "steps": steps,
-            "lr": lr,
-            "optimizer": optimizer,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "batch_size": batch_size,
-            "gain": gain,
-            "curvature": curvature,
-            "evaluate_every": evaluate_every,
-            "xai_every": xai_every,
-            "rate": rate,
-        }
-        planned = [_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)]
-        results = _train_all(planned, options, say)
-    except SpiralError as error:
-        typer.echo(f"spiral train: {error}", err=True)
-        raise typer.Exit(EXIT_BAD_USE if isinstance(error, ValueError) else EXIT_FAILED) from error
+    options = Options(
+        logdir=logdir,
+        name=name,
+        server=server,
+        token=token or (_token_of(logdir, server) if server else ""),
+        threads=threads,
+        observe=telemetry,
+        dump_every=dump_every,
+        lifeline=lifeline,
+    )
+    asked = {
+        "model": model,
+        "steps": steps,
+        "lr": lr,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "batch_size": batch_size,
+        "gain": gain,
+        "curvature": curvature,
+        "evaluate_every": evaluate_every,
+        "xai_every": xai_every,
+        "rate": rate,
+    }
+    planned = [_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)]
+    results = _train_all(planned, options, say)
     if not all(result.delivered for result in results):
         typer.echo(f"spiral train: the server has not taken in everything; the log is kept in {logdir}", err=True)
 
@@ -192,5 +188,17 @@ def application() -> typer.Typer:
     return app
 
 
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command line; an error of ours is one line and an exit status, not a traceback.
+
+    The status is 2 for what the caller can mend in the command itself, and 1 for the rest, such as a full disk.
+    """
+    try:
+        app()
+    except SpiralError as error:
+        typer.echo(f"{name}: {error}", err=True)
+        sys.exit(EXIT_BAD_USE if isinstance(error, ValueError) else EXIT_FAILED)
+
+
 if __name__ == "__main__":
-    sys.exit(application()())
+    run(application(), "spiral")

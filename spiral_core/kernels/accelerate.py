@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -109,6 +110,21 @@ _DIGEST = _source_digest()
 _DIRECTORY = cache_directory()
 
 
+def _writable(directory: Path) -> bool:
+    """Try it out: permissions do not tell, for a file system may be read-only or a parent may be a file."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
+
+
+_CACHED = _writable(_DIRECTORY)
+"""Where our folder cannot be written, numba is told to cache nothing: it would look for a folder of its own, beside
+the sources, and raise where there is none."""
+
+
 @contextmanager
 def _our_cache() -> Iterator[None]:
     """Point numba's cache at our folder, for the moment of decoration only: other users of numba keep theirs."""
@@ -138,7 +154,7 @@ def kernel(template: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         with _our_cache():
-            dispatcher = numba.njit(cache=True, **JIT_OPTIONS)(function)
+            dispatcher = numba.njit(cache=_CACHED, **JIT_OPTIONS)(function)
         name = function.__name__
         if name in _REGISTRY:
             raise ArgumentError(f"two kernels are called {name!r}: rename one")
@@ -225,7 +241,10 @@ def warm(names: Sequence[str], dtype: DTypeLike, on_progress: Callable[[int, int
     report = on_progress or (lambda _done, _total, _name: None)
     for done, entry in enumerate(entries):
         report(done, len(entries), entry.name)
-        entry.dispatcher.compile(entry.signature(dtype))
+        # The one input and output here is writing the cache, after the kernel is ready for use: a full disk costs time
+        # at the next start and nothing else.
+        with suppress(OSError):
+            entry.dispatcher.compile(entry.signature(dtype))
         _note_ready(entry.name, dtype)
     report(len(entries), len(entries), "")
 
@@ -238,5 +257,4 @@ def _note_ready(name: str, dtype: DTypeLike) -> None:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError:
-        # A cache that cannot be written costs time at the next start and nothing else.
         return

@@ -25,7 +25,7 @@ P = ParamSpec("P")
 RangedKernel: TypeAlias = Callable[Concatenate[int, int, int, P], None]
 """``kernel(start, stop, slot, *args)``: does the chunks ``start <= k < stop`` with the scratch of ``slot``."""
 
-_Job: TypeAlias = tuple[Callable[..., None], int, int, int, tuple[Any, ...]]
+_Job: TypeAlias = tuple[Callable[..., None], int, int, int, tuple[Any, ...], dict[str, Any]]
 
 _BLAS_LIMIT = threadpool_limits(limits=1, user_api="blas")
 
@@ -41,15 +41,15 @@ class _Worker:
 
     def _serve(self) -> None:
         while (job := self.jobs.get()) is not None:
-            function, start, stop, slot, arguments = job
+            function, start, stop, slot, arguments, named = job
             try:
-                function(start, stop, slot, *arguments)
+                function(start, stop, slot, *arguments, **named)
             except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
                 self.done.put(error)
             else:
                 self.done.put(None)
             # Not to keep the arrays of the last job alive while waiting.
-            del job, arguments
+            del job, arguments, named
 
 
 def _default_threads() -> int:
@@ -75,6 +75,12 @@ class _Pool:
         while len(self.workers) < count:
             self.workers.append(_Worker(len(self.workers) + 1))
         return self.workers[:count]
+
+    def dismiss(self) -> None:
+        """Let the workers end after the job at hand; the next run hires others."""
+        for worker in self.workers:
+            worker.jobs.put(None)
+        self.workers = []
 
     def forget(self) -> None:
         """After a fork the threads are gone and the lock may be held by nobody."""
@@ -128,12 +134,18 @@ def run(kernel: RangedKernel[P], chunks: int, *args: P.args, **kwargs: P.kwargs)
         workers = _POOL.hire(share - 1)
         edges = [chunks * index // share for index in range(share + 1)]
         for index, worker in enumerate(workers, start=1):
-            worker.jobs.put((kernel, edges[index], edges[index + 1], index, args))
-        failures: list[BaseException | None] = []
+            worker.jobs.put((kernel, edges[index], edges[index + 1], index, args, kwargs))
+        collected = False
         try:
-            kernel(0, edges[1], 0, *args, **kwargs)
+            try:
+                kernel(0, edges[1], 0, *args, **kwargs)
+            finally:
+                failures = [worker.done.get() for worker in workers]
+                collected = True
         finally:
-            failures = [worker.done.get() for worker in workers]
+            # An interrupt (Ctrl-C) came while waiting: an answer left behind would end a later run before its time.
+            if not collected:
+                _POOL.dismiss()
         for failure in failures:
             if failure is not None:
                 raise failure

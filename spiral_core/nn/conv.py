@@ -103,9 +103,11 @@ class Conv2d(Module):
         h, w, c = shape[1:]
         taps = self.kernel_size[0] * self.kernel_size[1] * c
         rows = geometry[11] * geometry[12] * geometry[13]
-        size = (h + 2 * self.padding[0]) * (w + 2 * self.padding[1]) * c
-        padded = workspace.array(self, "padded", (2 * threads, size), self.dtype, zero=True)
-        return padded, workspace.array(self, "patches", (threads, rows, taps), self.dtype)
+        # Asked for with both axes, because the zero border moves when they change at the same product.
+        shape_padded = (2 * threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
+        padded = workspace.array(self, "padded", shape_padded, self.dtype, zero=True)
+        patches = workspace.array(self, "patches", (threads, rows, taps), self.dtype)
+        return padded.reshape(2 * threads, -1), patches
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         out = workspace.array(self, "out", self.output_shape(x.shape), self.dtype)

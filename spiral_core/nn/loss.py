@@ -30,7 +30,7 @@ def softmax_cross_entropy(logits: Float, labels: I64, grad: Float) -> tuple[floa
     Raises
     ------
     ShapeError, DtypeError, ArgumentError
-        Arrays that do not fit each other, labels that are no int64, or a label out of range.
+        Arrays that do not fit each other, labels that are no int64, or a label out of range. Nothing was written.
 
     Notes
     -----
@@ -40,6 +40,8 @@ def softmax_cross_entropy(logits: Float, labels: I64, grad: Float) -> tuple[floa
         raise ShapeError(
             f"logits (N, K), labels (N,) and grad (N, K) must fit, got {logits.shape}, {labels.shape}, {grad.shape}"
         )
+    if grad.dtype != logits.dtype:
+        raise DtypeError(f"grad must have the dtype of logits, {logits.dtype}, got {grad.dtype}")
     if labels.dtype != np.int64:
         raise DtypeError(f"labels must be int64, got {labels.dtype}; convert with astype(np.int64)")
     rows, classes = logits.shape

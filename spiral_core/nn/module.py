@@ -303,6 +303,8 @@ def check_pair(name: str, what: str, value: tuple[int, int], least: int) -> tupl
         Not such a pair.
     """
     pair = tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in pair):
+    if len(pair) != 2 or not all(
+        isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= least for v in pair
+    ):
         raise ArgumentError(f"{name}: {what} must be a pair (height, width) of integers >= {least}, got {value!r}")
     return int(pair[0]), int(pair[1])

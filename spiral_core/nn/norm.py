@@ -287,8 +287,8 @@ class _ZSpaceBatchNorm(Module):
             self._lanes(workspace),
             sums,
         )
-        sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
         with np.errstate(all="ignore"):
+            sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
             if workspace.accumulate:
                 self.gamma.grad += sum_gp.astype(self.dtype)
                 self.beta.grad += sum_g.astype(self.dtype)

@@ -143,16 +143,21 @@ def snapshot(one: ZSpacePass) -> ZSpaceBatchNormTelemetry:
     sum_t, sum_n = one.totals[0] / rows, one.totals[1] / rows
     radius = sum_t / one.s
     kind = n.dtype.type
+    # A diverged run may be looked at too: 0 * infinity is NaN here, as it was in the pass.
+    with np.errstate(all="ignore"):
+        projected = kind(1 - one.g) * n + kind(one.g / one.s) * t
+        jacobian = kind(1) - kind(one.g) * t * t
+        blended_radius = (1 - one.g) * sum_n + one.g * radius
     return ZSpaceBatchNormTelemetry(
         batch=rows,
         features=features,
         mean=one.mean.copy(),
         inv_std=one.inv_std.copy(),
         normed=n,
-        projected=kind(1 - one.g) * n + kind(one.g / one.s) * t,
-        jacobian=kind(1) - kind(one.g) * t * t,
+        projected=projected,
+        jacobian=jacobian,
         radius=radius if one.g > 0 else np.zeros(features),
-        blended_radius=(1 - one.g) * sum_n + one.g * radius,
+        blended_radius=blended_radius,
         conformal=np.array([conformal_factor(float(r), one.curvature) for r in radius]),
         curvature=one.curvature,
         gain=one.gain,
@@ -188,8 +193,11 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
 
 
 def _stride(elements: int, features: int) -> int:
-    """Step of the sample through the flat array: prime to the number of features, or it would miss some of them."""
+    """Step of the sample through the flat array: prime to the number of features, or it would miss some of them.
+
+    It is searched upwards: a smaller step would sample the first images of the batch alone.
+    """
     stride = max(1, elements // QUANTILE_SAMPLE)
     while math.gcd(stride, features) != 1:
-        stride -= 1
+        stride += 1
     return stride

@@ -80,6 +80,11 @@ class Adam(Optimizer):
             slots[f"second.{parameter.name}"] = second
         return slots
 
+    def _refuse(self, name: str, value: AnyArray) -> str | None:
+        if (name == "steps" or name.startswith("second.")) and (value < 0).any():
+            return "cannot be negative"
+        return None
+
     def step(self) -> None:
         """Update every parameter."""
         self._steps += 1

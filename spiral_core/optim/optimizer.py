@@ -58,6 +58,10 @@ class Optimizer(ABC):
     def slots(self) -> dict[str, AnyArray]:
         """Return the optimizer's own arrays by name; the arrays themselves."""
 
+    def _refuse(self, _name: str, _value: AnyArray) -> str | None:
+        """Return why a finite array of the right shape and dtype cannot be loaded into a slot, or None."""
+        return None
+
     def zero_grad(self) -> None:
         """Set every gradient to zero."""
         for parameter in self.parameters:
@@ -73,7 +77,8 @@ class Optimizer(ABC):
         Raises
         ------
         StateDictError
-            A name missing or unknown, a wrong shape or dtype, or a rate out of bounds. Nothing was loaded.
+            A name missing or unknown, a wrong shape or dtype, or a value that is not finite or out of bounds. Nothing
+            was loaded.
         """
         slots = self.slots()
         expected = {"lr", *slots}
@@ -85,6 +90,9 @@ class Optimizer(ABC):
                 raise StateDictError(
                     f"{name}: must be {array.dtype} of shape {array.shape}, got {given.dtype} of shape {given.shape}"
                 )
+            reason = "has a value that is not finite" if not np.isfinite(given).all() else self._refuse(name, given)
+            if reason is not None:
+                raise StateDictError(f"{name}: {reason}")
         try:
             rate = _checked_rate(float(state["lr"]))
         except (ArgumentError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ def check_curvature(curvature: float) -> float:
     ArgumentError
         Not finite, or not below zero.
     """
-    value = float(curvature)
+    value = _number("curvature", curvature)
     if not (math.isfinite(value) and value < 0):
         raise ArgumentError(f"curvature must be finite and < 0, got {curvature!r}")
     return value
@@ -29,10 +29,17 @@ def check_gain(gain: float) -> float:
     ArgumentError
         Not finite, or outside [0, 1].
     """
-    value = float(gain)
+    value = _number("projector gain", gain)
     if not 0.0 <= value <= 1.0:
         raise ArgumentError(f"projector gain must be a finite number in [0, 1], got {gain!r}")
     return value
+
+
+def _number(what: str, value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{what} must be a number, got {value!r}") from error
 
 
 def root_curvature(curvature: float) -> float:

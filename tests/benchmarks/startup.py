@@ -58,12 +58,12 @@ def until_first_frame(server: Cockpit, page: Page, cache: Path) -> float:
     """Start an engine for a server and a browser that are up; wait for its first frame on the page."""
     env = {**os.environ, "SPIRAL_CACHE_DIR": str(cache), "SPIRAL_TOKEN": server.token}
     words = ["train", "--quiet", "--data", "needle", "--rate", "20", "--server", server.url, "--logdir"]
-    seen = page.evaluate("window.spiral.state().run?.id ?? ''")
+    seen = page.evaluate("window.spiral.state().run ?? ''")
     begun = time.perf_counter()
     engine = subprocess.Popen([sys.executable, "-m", "spiral_server.cli", *words, str(server.logdir)], env=env)
     try:
         page.wait_for_function(
-            "seen => { const now = window.spiral.state(); return now.run && now.run.id !== seen && now.step > 0; }",
+            "seen => { const now = window.spiral.state(); return now.run && now.run !== seen && now.step > 0; }",
             arg=seen,
             timeout=120_000,
             polling=20,

@@ -96,7 +96,7 @@ def test_the_gain_slider_steers_the_run_and_every_number_agrees(page: Page, demo
     assert {gain for step, gain in gains.items() if step < since} == {1.0}
     assert {gain for step, gain in gains.items() if step >= since} == {0.2}
 
-    step = (since // 10 + 1) * 10
+    step = -(-since // 10) * 10
     held = dump_at(demo, run, step)
     for layer in ("zbn1", "zbn2", "zbn3"):
         n = held[f"normed/{layer}"].astype(np.float64)

@@ -1,0 +1,62 @@
+import { computed, signal } from "@preact/signals";
+import { language } from "./i18n/language";
+import { Banner } from "./panels/Banner";
+import { ChartCard, pointsOf } from "./panels/ChartCard";
+import { ChartsPanel, markers } from "./panels/ChartsPanel";
+import { EmptyState } from "./panels/EmptyState";
+import { Header } from "./panels/Header";
+import { HeatTile } from "./panels/HeatTile";
+import { Journal } from "./panels/Journal";
+import { KnobControl } from "./panels/KnobControl";
+import { LargeChart, type Opened } from "./panels/LargeChart";
+import { SeePanel } from "./panels/SeePanel";
+import { SteerPanel } from "./panels/SteerPanel";
+import { ZSpacePanel } from "./panels/ZSpacePanel";
+import { run, step, version } from "./store/live";
+
+const opened = signal<Opened>(null);
+
+/** Whether there is anything to draw yet; changes once, so that the page is not laid out anew at every frame. */
+const started = computed(() => {
+  version("series");
+  return run.value !== null && run.value.series.size > 0 && step.value > 0;
+});
+
+const hasRun = computed(() => run.value !== null);
+
+interface AppProps {
+  watch: (run: string) => void;
+  reconnect: () => void;
+}
+
+/** The page: header; steer, charts, see. The only place where panels meet. */
+export function App({ watch, reconnect }: AppProps) {
+  document.documentElement.lang = language.value;
+  return (
+    <div class={hasRun.value ? "page" : "page page-empty"}>
+      <Header watch={watch} />
+      <Banner reconnect={reconnect} />
+      <main class="columns">
+        {hasRun.value && (
+          <SteerPanel knob={(spec, disabled) => <KnobControl spec={spec} disabled={disabled} />} journal={<Journal />} />
+        )}
+        {started.value ? (
+          <ChartsPanel
+            card={(spec) => (
+              <ChartCard spec={spec} markers={() => markers.value} expand={(one, log) => (opened.value = { spec: one, log })} />
+            )}
+          />
+        ) : (
+          <EmptyState />
+        )}
+        {hasRun.value && (
+          <div class="right-column">
+            <SeePanel tile={(index) => <HeatTile key={index} index={index} />} />
+            <ZSpacePanel />
+          </div>
+        )}
+      </main>
+      <LargeChart opened={opened} points={pointsOf} markers={() => markers.value} />
+    </div>
+  );
+}

@@ -1,0 +1,47 @@
+import { signal } from "@preact/signals";
+import { STRINGS, type StringKey } from "./strings";
+
+/** Languages of the page, in the order of the table's columns. */
+export const LANGUAGES = ["en", "ja"] as const;
+export type Language = (typeof LANGUAGES)[number];
+
+const STORED = "spiral.language";
+
+function initial(): Language {
+  let kept: string | null = null;
+  try {
+    kept = localStorage.getItem(STORED);
+  } catch {
+    // No storage: the browser's language decides.
+  }
+  const wanted = kept ?? globalThis.navigator?.language ?? "en";
+  return wanted.startsWith("ja") ? "ja" : "en";
+}
+
+/** The language in force; components that call `t` follow it. */
+export const language = signal<Language>(initial());
+
+/** Choose a language, for this visit and the next. */
+export function speak(next: Language): void {
+  language.value = next;
+  try {
+    localStorage.setItem(STORED, next);
+  } catch {
+    // The choice lasts as long as the page.
+  }
+}
+
+/** The words for a key, with `{x}` filled in from `parts`. */
+export function t(key: StringKey, parts: Record<string, string | number> = {}): string {
+  const words = STRINGS[key][LANGUAGES.indexOf(language.value)] ?? STRINGS[key][0];
+  return words.replace(/\{(\w+)\}/g, (whole, name: string) => String(parts[name] ?? whole));
+}
+
+/** The words for a name that a server chose, when the table has them; else the name itself, made readable. */
+export function named(prefix: "chart" | "knob", name: string): string {
+  const key = `${prefix}.${name}`;
+  if (key in STRINGS) return t(key as StringKey);
+  const layer = /^zspace\.(.+)\.gain$/.exec(name)?.[1];
+  if (prefix === "knob" && layer !== undefined) return t("knob.layer.gain", { layer });
+  return name.replace(/[_.]/g, " ");
+}

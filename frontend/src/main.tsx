@@ -1,0 +1,68 @@
+import { effect } from "@preact/signals";
+import { render } from "preact";
+import "uplot/dist/uPlot.min.css";
+import "./style/tokens.css";
+import "./style/page.css";
+import "./style/panels.css";
+import { App } from "./App";
+import { handle } from "./handle";
+import { socketAddress } from "./net/address";
+import { postCommand } from "./net/commands";
+import { Connection } from "./net/connection";
+import { fetchPoints } from "./net/points";
+import { applyLook } from "./store/appearance";
+import { refineOnZoom } from "./store/detail";
+import { link, receive, run, runs } from "./store/live";
+import { setTransport } from "./store/steering";
+
+/** The token has been exchanged for a cookie; it need not stay in the address, in histories and in shared links. */
+function hideToken(): void {
+  const here = new URL(location.href);
+  if (!here.searchParams.has("token")) return;
+  here.searchParams.delete("token");
+  history.replaceState(null, "", here);
+}
+
+/** The run that the address names (`#run=ID`); "" for the newest. */
+function runOfAddress(): string {
+  return new URLSearchParams(location.hash.slice(1)).get("run") ?? "";
+}
+
+/** Pixels that the widest chart can have; the server reduces a snapshot to them. */
+function chartWidth(): number {
+  return Math.max(600, screen.width);
+}
+
+hideToken();
+applyLook(document.documentElement);
+setTransport(postCommand);
+refineOnZoom(fetchPoints, chartWidth());
+
+const connection = new Connection(socketAddress("ws/view"), receive, (now) => (link.value = now));
+const watch = (id: string): void => connection.watch(id, chartWidth());
+const choose = (id: string): void => {
+  history.replaceState(null, "", `#run=${encodeURIComponent(id)}`);
+  watch(id);
+};
+
+watch(runOfAddress());
+connection.connect();
+window.addEventListener("hashchange", () => watch(runOfAddress()));
+
+// The first run of a server that had none is shown without being asked for; so is the newest one where the address
+// names a run that is gone.
+let wanting = false;
+effect(() => {
+  const listed = runs.value;
+  if (listed === null || run.value !== null) return;
+  const named = runOfAddress();
+  if (listed.length === 0 || (named !== "" && !listed.some((one) => one.id === named))) wanting = true;
+  if (listed.length > 0 && wanting) {
+    wanting = false;
+    watch("");
+  }
+});
+
+window.spiral = handle;
+const page = document.getElementById("page");
+if (page !== null) render(<App watch={choose} reconnect={() => connection.connect()} />, page);

@@ -1,0 +1,44 @@
+import type { Answer } from "../store/steering";
+import type { CommandRecord, CommandRequest } from "../wire/messages";
+import { address } from "./address";
+
+const PATIENCE_MS = 10_000;
+
+/**
+ * Post a command. Accepted is not applied: what the engine made of it comes over the websocket. A command whose answer
+ * is lost may be sent again under the same id; the server knows it and does not apply it twice.
+ */
+export async function postCommand(run: string, request: CommandRequest): Promise<Answer> {
+  const url = address(`api/runs/${encodeURIComponent(run)}/commands`);
+  const body = JSON.stringify(request);
+  for (let attempt = 0; ; attempt++) {
+    try {
+      const response = await fetch(url, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body,
+        credentials: "same-origin",
+        signal: AbortSignal.timeout(PATIENCE_MS),
+      });
+      return await read(response);
+    } catch {
+      if (attempt === 1) return { kind: "refused", reason: "the server cannot be reached", record: null };
+    }
+  }
+}
+
+async function read(response: Response): Promise<Answer> {
+  const content: unknown = await response.json().catch(() => null);
+  if (response.ok && isRecord(content)) return { kind: "record", record: content };
+  const told = (content ?? {}) as { error?: unknown; detail?: unknown; record?: unknown };
+  const reason = [told.error, told.detail].find((text) => typeof text === "string") as string | undefined;
+  return {
+    kind: "refused",
+    reason: reason ?? `the server answered ${response.status}`,
+    record: isRecord(told.record) ? told.record : null,
+  };
+}
+
+function isRecord(content: unknown): content is CommandRecord {
+  return typeof content === "object" && content !== null && "state" in content && "number" in content && "sets" in content;
+}

@@ -1,0 +1,97 @@
+import { computed } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { chartsOf, type ChartSpec } from "../charts/catalogue";
+import type { Marker } from "../charts/marks";
+import { named, t } from "../i18n/language";
+import { grouped, valueText } from "../lib/format";
+import { run, steers, version } from "../store/live";
+import { moreCharts } from "../store/preferences";
+import { cursor, span, zoom } from "../store/view";
+import type { Value } from "../wire/messages";
+
+/** Choices of how many of the newest steps to show; 0 is all. */
+const SPANS = [0, 2000, 500] as const;
+
+const charts = computed(() => {
+  version("series");
+  return chartsOf([...(run.value?.series.values() ?? [])].map((series) => series.spec));
+});
+
+/** Steers in the words of the page, for markers and their hover text. */
+export const markers = computed<readonly Marker[]>(() =>
+  steers.value.map((steer) => {
+    const mixed = t("steer.mixed");
+    const what = steer.knobs
+      .map(({ knob, old, inForce }) => {
+        return `${named("knob", knob)} ${valueText(old as Value | null, mixed)} → ${valueText(inForce as Value | null, mixed)}`;
+      })
+      .join(", ");
+    return { step: steer.step, text: t("charts.steerAt", { what, step: grouped(steer.step) }) };
+  }),
+);
+
+/** The grid of charts; `card` draws one, given from outside. */
+export function ChartsPanel({ card }: { card: (spec: ChartSpec) => ComponentChildren }) {
+  const all = charts.value;
+  const first = all.filter((chart) => chart.primary);
+  const rest = all.filter((chart) => !chart.primary);
+  const id = run.value?.id ?? "";
+  return (
+    <section class="charts" aria-label={t("charts.title")}>
+      <Toolbar />
+      <div class="chart-grid first">
+        {first.map((spec) => (
+          <div key={`${id} ${spec.key}`}>{card(spec)}</div>
+        ))}
+      </div>
+      {rest.length > 0 && (
+        <details class="more" open={moreCharts.value} onToggle={(event) => (moreCharts.value = event.currentTarget.open)}>
+          <summary>{t("charts.more", { count: rest.length })}</summary>
+          {moreCharts.value && (
+            <div class="chart-grid">
+              {rest.map((spec) => (
+                <div key={`${id} ${spec.key}`}>{card(spec)}</div>
+              ))}
+            </div>
+          )}
+        </details>
+      )}
+    </section>
+  );
+}
+
+function Toolbar() {
+  const zoomed = zoom.value;
+  const at = cursor.value;
+  return (
+    <div class="toolbar">
+      <div class="segments" role="group" aria-label={t("charts.span")}>
+        {SPANS.map((count) => (
+          <button
+            key={count}
+            type="button"
+            aria-pressed={zoomed === null && span.value === count}
+            onClick={() => {
+              span.value = count;
+              zoom.value = null;
+            }}
+          >
+            {count === 0 ? t("charts.all") : t("charts.last", { count: grouped(count) })}
+          </button>
+        ))}
+      </div>
+      {zoomed !== null && (
+        <button type="button" class="follow" data-testid="btn-follow" onClick={() => (zoom.value = null)}>
+          {t("charts.follow")}
+        </button>
+      )}
+      <span class="hint">
+        {at !== null
+          ? `${t("header.step")} ${grouped(at)}`
+          : zoomed !== null
+            ? t("charts.zoomed", { from: grouped(zoomed.from), to: grouped(zoomed.to) })
+            : t("charts.hint")}
+      </span>
+    </div>
+  );
+}

@@ -1,0 +1,59 @@
+import { named, t } from "../i18n/language";
+import { grouped, valueText } from "../lib/format";
+import { journal } from "../store/live";
+import type { CommandRecord } from "../wire/messages";
+
+/** Rows drawn at once; older ones are in the API. */
+const SHOWN = 200;
+
+/** Every command of the run, newest first: step, what, old and new value, who, and why when it was refused. */
+export function Journal() {
+  const records = journal.value;
+  return (
+    <section class="journal" aria-label={t("journal.title")}>
+      <h2>
+        {t("journal.title")} <span class="count">{records.length > 0 && grouped(records.length)}</span>
+      </h2>
+      {records.length === 0 && <p class="hint">{t("journal.empty")}</p>}
+      <ol>
+        {records.slice(0, SHOWN).map((record) => (
+          <Row key={record.id} record={record} />
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function Row({ record }: { record: CommandRecord }) {
+  const when = new Date(record.time * 1000);
+  return (
+    <li class={`entry entry-${record.state}`} data-testid="journal-row" data-state={record.state} data-number={record.number}>
+      <span class="entry-step">{record.step === null || record.state === "rejected" ? "—" : grouped(record.step)}</span>
+      <span class="entry-what">
+        {what(record)}
+        {record.state === "accepted" && <span class="soft"> · {t("journal.accepted")}</span>}
+        {record.state === "rejected" && (
+          <span class="entry-reason">
+            {t("journal.rejected")}: {record.reason}
+          </span>
+        )}
+      </span>
+      <span class="entry-who" title={when.toLocaleString()}>
+        {record.actor === "" ? record.source : `${record.actor} (${record.source})`}
+      </span>
+    </li>
+  );
+}
+
+function what(record: CommandRecord): string {
+  if (record.verb !== "set") return t(`verb.${record.verb}`);
+  return record.sets
+    .map((set) => {
+      const change = record.changes.find((one) => one.knob === set.knob);
+      const asked = valueText(set.value);
+      const mixed = t("steer.mixed");
+      const moved = change === undefined ? asked : `${valueText(change.old, mixed)} → ${valueText(change.in_force, mixed)}`;
+      return `${named("knob", set.knob)} ${moved}`;
+    })
+    .join(", ");
+}

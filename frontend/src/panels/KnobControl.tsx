@@ -1,0 +1,148 @@
+import { useSignal } from "@preact/signals";
+import { named, t } from "../i18n/language";
+import { short, valueText } from "../lib/format";
+import { fromSlider, shareOf, stepped, toSlider, track, type Scale } from "../lib/scale";
+import { wishes } from "../store/live";
+import { refuse, steer } from "../store/steering";
+import type { KnobSpec } from "../wire/messages";
+
+/** How many arrow steps Page Up and Page Down make. */
+const PAGE = 10;
+
+/**
+ * One knob: slider, number field, and the two values of a steer. Moving previews, letting go asks; what was asked and
+ * what is in force are both shown until they agree.
+ */
+export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: boolean }) {
+  const draft = useSignal<number | null>(null);
+  const typed = useSignal<string | null>(null);
+  const wish = wishes.value[spec.name];
+  const ask = wish?.ask ?? null;
+  const refusal = wish?.refusal ?? null;
+  const scale: Scale = { ...spec, whole: spec.type === "int" };
+  const inForce = typeof spec.value === "number" ? spec.value : null;
+  const asked = ask !== null && typeof ask.value === "number" ? ask.value : null;
+  const shown = draft.value ?? asked ?? inForce ?? scale.low;
+  const name = named("knob", spec.name);
+  const id = `knob-${spec.name}`;
+
+  const preview = (value: number): void => {
+    draft.value = value;
+  };
+  const commit = (value: number | null = draft.peek()): void => {
+    draft.value = null;
+    typed.value = null;
+    if (value !== null && (value !== (asked ?? inForce) || refusal !== null)) void steer(spec.name, value);
+  };
+  const commitTyped = (): void => {
+    const text = typed.peek();
+    if (text === null) return commit();
+    const value = Number(text.trim().replace(",", "."));
+    if (text.trim() !== "" && Number.isFinite(value)) return commit(value);
+    typed.value = null;
+    refuse(spec.name, text, t("steer.notNumber", { text }));
+  };
+  const arrows = (event: KeyboardEvent, horizontal: boolean): void => {
+    const count = arrowCount(event.key, horizontal);
+    const end = horizontal ? { Home: scale.low, End: scale.high }[event.key] : undefined;
+    if (event.key === "Escape") {
+      draft.value = null;
+      typed.value = null;
+    } else if (event.key === "Enter") commitTyped();
+    else if (count !== 0 || end !== undefined) {
+      event.preventDefault();
+      typed.value = null;
+      preview(end ?? stepped(shown, count, scale));
+    }
+  };
+  const released = (event: KeyboardEvent): void => {
+    if (arrowCount(event.key, true) !== 0 || event.key === "Home" || event.key === "End") {
+      if (draft.peek() !== null) commit();
+    }
+  };
+
+  return (
+    <div
+      class="knob"
+      role="group"
+      aria-label={name}
+      data-testid={id}
+      data-mixed={spec.value === null && ask === null && draft.value === null}
+      data-state={ask !== null ? "asked" : refusal !== null ? "refused" : "settled"}
+    >
+      <div class="knob-head">
+        <span class="knob-name" title={`${spec.name}: ${spec.help}`}>
+          {name}
+          {spec.unit !== "" && <span class="unit">{spec.unit}</span>}
+        </span>
+        <input
+          class="knob-number"
+          data-testid={`${id}-number`}
+          aria-label={t("steer.number", { name })}
+          aria-describedby={`${id}-state`}
+          inputMode="decimal"
+          autocomplete="off"
+          disabled={disabled}
+          value={typed.value ?? (draft.value === null && asked === null && inForce === null ? "" : short(shown, 6))}
+          placeholder={inForce === null ? t("steer.mixed") : ""}
+          onInput={(event) => (typed.value = event.currentTarget.value)}
+          onKeyDown={(event) => arrows(event, false)}
+          onKeyUp={released}
+          onBlur={commitTyped}
+        />
+      </div>
+      <input
+        class="slider"
+        type="range"
+        {...track(scale)}
+        data-testid={`${id}-slider`}
+        aria-label={t("steer.slider", { name })}
+        aria-valuetext={short(shown, 6)}
+        aria-describedby={`${id}-state`}
+        disabled={disabled}
+        value={toSlider(shown, scale)}
+        style={{ "--filled": `${100 * shareOf(shown, scale)}%`, "--held": heldAt(inForce, scale) }}
+        onInput={(event) => preview(fromSlider(Number(event.currentTarget.value), scale))}
+        onChange={(event) => {
+          preview(fromSlider(Number(event.currentTarget.value), scale));
+          commit();
+        }}
+        onKeyDown={(event) => arrows(event, true)}
+        onKeyUp={released}
+      />
+      <div class="knob-state" id={`${id}-state`} aria-live="polite">
+        <span class="inforce" data-testid={`${id}-inforce`} data-value={spec.value === null ? "mixed" : String(spec.value)}>
+          <span class="soft">{t("steer.inforce")}</span> <b>{valueText(spec.value, t("steer.mixed"))}</b>{" "}
+          <span class="soft">{t("steer.since", { step: spec.since })}</span>
+        </span>
+        {ask !== null ? (
+          <span class="asked" data-testid={`${id}-asked`} data-phase={ask.phase}>
+            <span class="spinner" aria-hidden="true" />
+            {t("steer.asked")} <b>{valueText(ask.value)}</b>
+          </span>
+        ) : (
+          draft.value !== null && <span class="asked preview">{t("steer.preview")}</span>
+        )}
+      </div>
+      {refusal !== null && (
+        <p class="refusal" role="alert" data-testid={`${id}-refusal`}>
+          {t("steer.refused", { reason: refusal.reason })}
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** How far a key moves: up and down always, left and right only on a slider. */
+function arrowCount(key: string, horizontal: boolean): number {
+  if (key === "ArrowUp" || (horizontal && key === "ArrowRight")) return 1;
+  if (key === "ArrowDown" || (horizontal && key === "ArrowLeft")) return -1;
+  if (key === "PageUp") return PAGE;
+  if (key === "PageDown") return -PAGE;
+  return 0;
+}
+
+/** Where the tick of the value in force stands on the track. */
+function heldAt(inForce: number | null, scale: Scale): string {
+  return inForce === null ? "-10px" : `${100 * shareOf(inForce, scale)}%`;
+}

@@ -1,0 +1,399 @@
+"""The single writer of live state: what engines say goes in here, what viewers see and engines are told comes out.
+
+Decides nothing by itself: the rules stand in `live`, the disk in `store`. All methods run on one event loop; what may
+wait for a disk runs on a thread. Frames are shown at once; `Stored` and commands wait for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+
+from spiral_core.errors import RemoteError
+from spiral_core.wire import codec
+from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED
+from spiral_core.wire.messages import (
+    AnyMessage,
+    CommandRecord,
+    CommandRequest,
+    EngineHello,
+    Frame,
+    HeatMaps,
+    Logged,
+    Message,
+    RunChanged,
+    RunSummary,
+    Watch,
+)
+from spiral_server.live import commands, snapshot
+from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
+from spiral_server.live.run_view import RunView
+from spiral_server.live.soundness import unsound
+from spiral_server.store.errors import UnknownRunError
+from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
+from spiral_server.store.rebuild import view_of
+
+log = structlog.get_logger(__name__)
+
+BACKLOG_BYTES = 8 * 1024 * 1024
+"""An engine's bytes that may wait for the disk; beyond, its courier is not read, and keeps them in its log."""
+IDLE_VIEWS = 8
+"""Runs kept in memory that nobody trains or watches."""
+LEAVE_SECONDS = 1.0
+"""How long a stopping server waits for its connections to be closed."""
+CLOSE_INTERNAL = 1011
+"""RFC 6455: the server met a condition that it cannot handle, such as a full disk."""
+
+T = TypeVar("T")
+
+
+class Hub:
+    """Live state of all runs.
+
+    Parameters
+    ----------
+    store : RunStore
+        Owned: closed with the hub.
+    clock : callable
+        Wall time in seconds.
+    """
+
+    def __init__(self, store: RunStore, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[LiveRun]] = {}
+        self._journaling: dict[tuple[str, str], asyncio.Task[CommandRecord]] = {}
+        self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
+        self._viewers: set[Viewer] = set()
+        self._links: set[EngineLink] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- runs
+
+    def summaries(self) -> list[RunSummary]:
+        """List the runs, newest first."""
+        return snapshot.listing(self._summaries.values())
+
+    async def view(self, run: str) -> RunView:
+        """Give the view of a run, read back from the store where need be; to be looked at, not changed."""
+        return (await self._live(run)).view
+
+    async def _live(self, run: str, *, create: bool = False) -> LiveRun:
+        live = self._runs.get(run)
+        if live is not None:
+            self._runs.move_to_end(run)
+            return live
+        if run not in self._summaries and not create:
+            raise UnknownRunError(f"there is no run {check_run_id(run)!r}; GET api/runs lists those that there are")
+        loading = self._loading.get(run)
+        if loading is None:
+            loading = self._loading[run] = asyncio.create_task(self._load(run))
+            loading.add_done_callback(lambda _: self._loading.pop(run))
+        live = await asyncio.shield(loading)
+        return self._runs.setdefault(run, live)
+
+    async def _load(self, run: str) -> LiveRun:
+        view = RunView(run)
+        if run in self._summaries:
+            view = view_of(run, await asyncio.to_thread(self._store.history, run))
+        live = self._runs[run] = LiveRun(view)
+        if view.ended:
+            self._expire(live)
+        idle = [name for name, other in self._runs.items() if other.idle and other is not live]
+        for name in idle[:-IDLE_VIEWS]:
+            del self._runs[name]
+        return live
+
+    def _changed(self, live: LiveRun) -> None:
+        """Look whether a run's line in the list has changed, and tell."""
+        new, old = live.view.summary, self._summaries.get(live.view.run)
+        self._summaries[new.id] = new
+        if old is not None and (old.status, old.connected, old.name) == (new.status, new.connected, new.name):
+            return
+        self._store.note(new)
+        listed = snapshot.listed(self._summaries.values())
+        data = codec.encode(listed)
+        for viewer in self._viewers:
+            viewer.post(listed, data)
+        if old is None:
+            self._invite()
+        elif old.connected != new.connected:
+            self._tell(live, RunChanged(run=new))
+
+    def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
+        if live.viewers:
+            data = codec.encode(message) if data is None else data
+            for viewer in live.viewers:
+                viewer.post(message, data)
+
+    # --- engines
+
+    async def join(self, hello: EngineHello, bell: Bell) -> EngineLink:
+        """Take in a courier; the older connection of its run is replaced.
+
+        Raises
+        ------
+        RemoteError
+            The courier cannot be taken in.
+        """
+        if not is_run_id(hello.run) or hello.incarnation < 0:
+            raise RemoteError(CLOSE_PROTOCOL, f"{hello.run[:100]!r} is no run id, or its incarnation is negative")
+        live = await self._live(hello.run, create=True)
+        if live.engine is not None:
+            if hello.incarnation < live.engine.incarnation:
+                raise RemoteError(CLOSE_REPLACED, "a newer incarnation of this run is connected")
+            live.engine.bell.leave(CLOSE_REPLACED, "a newer connection of this run has taken over")
+        link = live.engine = EngineLink(live, hello.incarnation, bell)
+        self._links.add(link)
+        try:
+            link.stored = await asyncio.wrap_future(self._store.stored(hello.run, hello.incarnation))
+        except BaseException:
+            self.leave(link)
+            raise
+        link.told = link.stored
+        if live.engine is link:
+            live.view.connected = True
+            self._changed(live)
+            bell.ring(urgent=True)
+        return link
+
+    async def ingest(self, link: EngineLink, messages: Sequence[AnyMessage]) -> None:
+        """Take in messages of a run: show them, then have them stored.
+
+        Waits only while too much is on its way to the disk.
+
+        Raises
+        ------
+        RemoteError
+            A message that no engine of ours sends, or a link that has been replaced.
+        """
+        live = link.live
+        if live.engine is not link:
+            raise RemoteError(CLOSE_REPLACED, "a newer connection of this run has taken over")
+        entries: list[Entry] = []
+        for message in messages:
+            if isinstance(message, Logged):
+                reason = unsound(message, run=live.view.run, incarnation=link.incarnation)
+                if reason is not None:
+                    raise RemoteError(CLOSE_PROTOCOL, reason)
+                entries.append(Entry(message, codec.encode(message)))
+        for message, data in entries:
+            self._show(live, message, data)
+        self._changed(live)
+        if entries:
+            size = sum(len(data) for _, data in entries)
+            link.backlog += size
+            kept = self._store.append(live.view.run, entries)
+            kept.add_done_callback(self._calling(partial(self._kept, link, entries[-1].message, size)))
+            if link.backlog > BACKLOG_BYTES:
+                await asyncio.gather(asyncio.wrap_future(kept), return_exceptions=True)
+
+    def _show(self, live: LiveRun, message: Logged, data: bytes) -> None:
+        if not live.view.admits(message):
+            return
+        ended = live.view.ended
+        settled = live.view.fold(message)
+        if isinstance(message, Frame):
+            live.tail.append(message)
+        self._tell(live, message, data)
+        if settled is not None:
+            self._tell(live, settled)
+        if live.view.ended and not ended:
+            self._expire(live)
+
+    def _calling(self, callback: Callable[[BaseException | None], None]) -> Callable[[Future[None]], None]:
+        """Make a callback for the store's thread that calls back on the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def call(future: Future[None]) -> None:
+            loop.call_soon_threadsafe(callback, future.exception())
+
+        return call
+
+    def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
+        link.backlog -= size
+        if error is not None:
+            link.bell.leave(CLOSE_INTERNAL, "the server cannot write; it will ask for these messages again")
+            return
+        link.live.kept(last.incarnation, last.seq)
+        if last.incarnation == link.incarnation:
+            link.stored = max(link.stored, last.seq)
+            link.bell.ring(urgent=True)
+
+    def leave(self, link: EngineLink) -> None:
+        """Let a courier go; without a final word its run is lost until it comes back."""
+        self._links.discard(link)
+        if link.live.engine is link:
+            link.live.engine = None
+            link.live.view.connected = False
+            self._changed(link.live)
+
+    # --- viewers
+
+    def arrive(self, bell: Bell) -> Viewer:
+        """Take in a viewer and send the list of runs."""
+        viewer = Viewer(bell)
+        self._viewers.add(viewer)
+        listed = snapshot.listed(self._summaries.values())
+        viewer.post(listed, codec.encode(listed))
+        return viewer
+
+    def depart(self, viewer: Viewer) -> None:
+        """Let a viewer go."""
+        self._viewers.discard(viewer)
+        self._unwatch(viewer)
+
+    def _unwatch(self, viewer: Viewer) -> None:
+        if viewer.live is not None:
+            viewer.live.viewers.discard(viewer)
+            viewer.live = None
+
+    async def watch(self, viewer: Viewer, watch: Watch) -> None:
+        """Show a run to a viewer: its snapshot, then what follows. A run that does not exist yet is waited for."""
+        viewer.wanted = watch
+        run = watch.run
+        if not run and self._summaries:
+            run = self.summaries()[0].id
+        if run not in self._summaries:
+            return
+        live = await self._live(run)
+        if viewer.wanted is not watch or viewer not in self._viewers:
+            return
+        viewer.wanted, viewer.shown = None, watch
+        self._unwatch(viewer)
+        live.viewers.add(viewer)
+        viewer.live = live
+        viewer.mailbox.watch(run)
+        state, after = snapshot.snapshot_of(live.view)
+        read = self._reading(live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
+        parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
+        # A later watch of the same viewer may have overtaken this one.
+        if viewer.live is live and viewer.shown is watch:
+            viewer.mailbox.open_with(parts)
+            viewer.bell.ring(urgent=True)
+
+    def _invite(self) -> None:
+        """Show the run that has just come to those who wait for it."""
+        for viewer in self._viewers:
+            if viewer.wanted is not None:
+                self._start(self.watch(viewer, viewer.wanted))
+
+    # --- questions
+
+    def _reading(self, live: LiveRun, query: SeriesQuery) -> Callable[[], SeriesRead]:
+        """Prepare to read points as they are now, on a thread: what is shown already and what is on disk, as one."""
+        view = live.view
+        last = query.last
+        if view.frame_step is not None:
+            last = view.frame_step if last is None else min(last, view.frame_step)
+        first = -1 if query.first is None else query.first
+        tail = [frame for frame in live.tail if first <= frame.step and (last is None or frame.step <= last)]
+        query = query._replace(last=last)
+
+        def read() -> SeriesRead:
+            read = self._store.series(view.run, query) if self._store.knows(view.run) else SeriesRead()
+            read.columns = snapshot.with_tail(read.columns, tail, indices=query.indices, points=query.points)
+            return read
+
+        return read
+
+    async def series(self, run: str, query: SeriesQuery) -> SeriesRead:
+        """Read points of a run's series."""
+        return await asyncio.to_thread(self._reading(await self._live(run), query))
+
+    async def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
+        """Give the newest heat maps at or before a step."""
+        newest = (await self._live(run)).view.newest_heat_maps
+        if newest is not None and (step is None or newest.step <= step):
+            return newest
+        return await asyncio.to_thread(self._store.heat_maps, run, step)
+
+    # --- commands
+
+    async def submit(self, run: str, request: CommandRequest) -> commands.Answer:
+        """Judge a command, put it on disk, then hand it to the engine; the same id again gives the same record.
+
+        Raises
+        ------
+        EndedError
+            The run has ended.
+        BusyError
+            Too many commands wait.
+        StoreError
+            There is no such run, or the journal cannot be written; then the command has not been given.
+        """
+        live = await self._live(run)
+        known = live.view.ledger.find(request.id)
+        if known is not None:
+            return commands.Answer(known, True)
+        task = self._journaling.get((run, request.id))
+        if task is not None:
+            return commands.Answer(await asyncio.shield(task), True)
+        if live.view.ended:
+            raise commands.EndedError(f"run {run!r} is {live.view.state}: it takes no more commands")
+        if live.view.ledger.waiting + live.journaling >= commands.MAX_WAITING:
+            raise commands.BusyError(f"{commands.MAX_WAITING} commands wait for the engine of run {run!r} already")
+        number = live.view.ledger.reserve()
+        record = commands.judge(request, run=run, number=number, knobs=live.view.knobs, time=self._clock())
+        live.journaling += 1
+        task = self._start(self._journal(live, record))
+        self._journaling[run, request.id] = task
+        task.add_done_callback(lambda _: self._journaling.pop((run, request.id)))
+        # The one who asked may hang up; the command goes on.
+        return commands.Answer(await asyncio.shield(task), False)
+
+    async def _journal(self, live: LiveRun, record: CommandRecord) -> CommandRecord:
+        try:
+            await asyncio.wrap_future(self._store.journal(record))
+        finally:
+            live.journaling -= 1
+        live.view.ledger.add(record)
+        self._tell(live, record)
+        if live.view.ended:
+            self._expire(live)
+        if live.engine is not None:
+            live.engine.bell.ring(urgent=True)
+        return record
+
+    def _expire(self, live: LiveRun) -> None:
+        """Reject what an ended run has left undone."""
+        for record in live.view.ledger.expire():
+            self._store.journal(record)
+            self._tell(live, record)
+
+    # --- the end
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of the hub failed", error=str(task.exception()))
+
+    async def part(self) -> None:
+        """Ask every connection to end, and wait for that a moment."""
+        for bell in [party.bell for party in self._viewers] + [link.bell for link in self._links]:
+            bell.leave(CLOSE_GOING_AWAY, "the server is going away")
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while (self._viewers or self._links) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """End what is under way and close the store."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LEAVE_SECONDS)
+        for live in self._runs.values():
+            self._store.note(snapshot.unplugged(live.view.summary))
+        await asyncio.to_thread(self._store.close)

@@ -1,0 +1,1 @@
+"""Starts engine processes and ends them."""

@@ -1,0 +1,96 @@
+"""Who takes part in a run: its engine's courier, and those who watch.
+
+Holds no connection: a `Bell` is how a party is called, and what rings is the business of the routes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from spiral_core.wire.limits import CLOSE_TOO_SLOW
+from spiral_core.wire.messages import Frame, Message, Stored, Watch
+from spiral_server.live.commands import command_of
+from spiral_server.live.mailbox import Mailbox
+from spiral_server.live.run_view import RunView
+
+
+class Bell(Protocol):
+    """Calls the tasks of a connection."""
+
+    def ring(self, *, urgent: bool) -> None:
+        """Something is there to be sent; urgent things do not wait for the tick."""
+
+    def leave(self, code: int, reason: str) -> None:
+        """Ask for the connection to be closed; the first reason counts."""
+
+
+class Viewer:
+    """One page that watches."""
+
+    def __init__(self, bell: Bell) -> None:
+        self.bell = bell
+        self.mailbox = Mailbox()
+        self.wanted: Watch | None = None
+        """What was asked for and is not there yet."""
+        self.shown: Watch | None = None
+        """What was answered last."""
+        self.live: LiveRun | None = None
+
+    def post(self, message: Message, data: bytes) -> None:
+        """Put a message into the mailbox; a viewer that lets it overflow must go."""
+        self.mailbox.put(message, data)
+        if self.mailbox.overflowed:
+            self.bell.leave(CLOSE_TOO_SLOW, "this viewer reads too slowly; it may come back")
+        self.bell.ring(urgent=self.mailbox.urgent)
+
+
+class EngineLink:
+    """The connection of one run's courier."""
+
+    def __init__(self, live: LiveRun, incarnation: int, bell: Bell) -> None:
+        self.live = live
+        self.incarnation = incarnation
+        self.bell = bell
+        self.stored = -1
+        """Last sequence number on disk."""
+        self.told = -1
+        """Last one that the courier knows to be there."""
+        self.sent = 0
+        """Number of the last command handed out here."""
+        self.backlog = 0
+        """Bytes that wait for the disk."""
+
+    def take(self) -> list[Message]:
+        """Give what the courier is to be told now: each thing once for each connection."""
+        messages: list[Message] = []
+        if self.stored > self.told:
+            self.told = self.stored
+            messages.append(Stored(seq=self.stored))
+        for record in self.live.view.ledger.unsettled(after=self.sent):
+            self.sent = record.number
+            messages.append(command_of(record))
+        return messages
+
+
+class LiveRun:
+    """A run in memory."""
+
+    def __init__(self, view: RunView) -> None:
+        self.view = view
+        self.engine: EngineLink | None = None
+        self.viewers: set[Viewer] = set()
+        self.tail: deque[Frame] = deque()
+        """Frames that are shown already and not on disk yet."""
+        self.journaling = 0
+        """Commands on their way to the disk."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether the run can be forgotten and read back from the store."""
+        return self.engine is None and not (self.viewers or self.tail or self.journaling)
+
+    def kept(self, incarnation: int, seq: int) -> None:
+        """Forget the frames that are on disk now."""
+        while self.tail and (self.tail[0].incarnation, self.tail[0].seq) <= (incarnation, seq):
+            self.tail.popleft()

@@ -1,0 +1,1 @@
+"""The doors of the server: parse, ask, serialise. The rules stand in `spiral_server.live`."""

@@ -1,0 +1,154 @@
+"""``/api``: the runs over HTTP, as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from spiral_core.errors import DecodeError
+from spiral_core.wire import codec
+from spiral_core.wire.messages import CommandRequest, SeriesSpec
+from spiral_server.hub import Hub
+from spiral_server.live.commands import BusyError, EndedError, malformed
+from spiral_server.live.snapshot import points_for
+from spiral_server.routes.doors import NO_STORE, answer, require_origin, require_token, trouble
+from spiral_server.store.protocol import SeriesQuery, SeriesRead
+
+MAX_BODY_BYTES = 64 * 1024
+"""Largest body of a request: 256 settings with long names fit."""
+MOST_POINTS = 20_000
+"""Most points of one series in an answer: two for each pixel of the widest chart."""
+DEFAULT_WIDTH = 1000
+
+router = APIRouter(prefix="/api", dependencies=[Depends(require_token)])
+
+
+def _hub(request: Request) -> Hub:
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+@router.get("/runs")
+async def runs(request: Request) -> Response:
+    """List the runs, newest first."""
+    return answer({"runs": _hub(request).summaries()})
+
+
+@router.get("/runs/{run}")
+async def run(request: Request, run: str) -> Response:
+    """Tell what is known of a run: its line of the list, its configuration and its curves."""
+    view = await _hub(request).view(run)
+    return answer(
+        {
+            **codec.plain(view.summary),
+            "incarnation": view.incarnation,
+            "seq": view.seq,
+            "rev": view.rev,
+            "started": view.started,
+            "state": view.status,
+            "series": list(view.series.values()),
+            "strips": list(view.strips.values()),
+        }
+    )
+
+
+@router.get("/runs/{run}/series")
+async def series(
+    request: Request,
+    run: str,
+    names: str = "",
+    first: Annotated[int | None, Query(alias="from")] = None,
+    last: Annotated[int | None, Query(alias="to")] = None,
+    width: Annotated[int, Query(ge=1)] = DEFAULT_WIDTH,
+) -> Response:
+    """Give points of series, two for each pixel of ``width``; ``names`` are parted by commas, none means all."""
+    hub = _hub(request)
+    specs = (await hub.view(run)).series
+    wanted = [name for name in names.split(",") if name]
+    known = {spec.name: spec.index for spec in specs.values()}
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        return trouble(404, f"run {run!r} has no series {missing[0]!r}; GET api/runs/{run} lists those that there are")
+    indices = frozenset(known[name] for name in wanted) if wanted else None
+    points = points_for(width, MOST_POINTS)
+    read = await hub.series(run, SeriesQuery(indices, first, last, points))
+    # Thousands of numbers take a while to write out; viewers need not wait for that.
+    body = await asyncio.to_thread(_series_json, read, specs)
+    return Response(body, media_type="application/json", headers=NO_STORE)
+
+
+def _series_json(read: SeriesRead, specs: dict[int, SeriesSpec]) -> bytes:
+    columns = [
+        {
+            "name": specs[index].name if index in specs else "",
+            "index": index,
+            "steps": [int(step) for step in points.steps],
+            "values": points.values.tolist(),
+            "reduced": points.reduced,
+        }
+        for index, points in read.columns.items()
+    ]
+    damaged = [{"from": one.first_step, "to": one.last_step, "reason": one.reason} for one in read.damage]
+    return codec.to_json({"series": columns, "damaged": damaged})
+
+
+@router.get("/runs/{run}/knobs")
+async def knobs(request: Request, run: str) -> Response:
+    """Give the knobs of a run with the values in force."""
+    view = await _hub(request).view(run)
+    return answer({"knobs": list(view.knobs.values()), "rev": view.rev})
+
+
+@router.get("/runs/{run}/commands")
+async def commands(request: Request, run: str) -> Response:
+    """Give the journal of a run, oldest first."""
+    view = await _hub(request).view(run)
+    return answer({"commands": view.ledger.records()})
+
+
+@router.get("/runs/{run}/heatmaps")
+async def heat_maps(request: Request, run: str, step: int | None = None) -> Response:
+    """Give the newest heat maps at or before a step."""
+    found = await _hub(request).heat_maps(run, step)
+    body = await asyncio.to_thread(codec.to_json, {"heat_maps": found})
+    return Response(body, media_type="application/json", headers=NO_STORE)
+
+
+@router.post("/runs/{run}/commands", dependencies=[Depends(require_origin)])
+async def command(request: Request, run: str) -> Response:
+    """Give a command: 202 accepted, 200 known already, 422 refused with the reason, 409 when the run has ended."""
+    body = await _body(request)
+    if body is None:
+        return trouble(413, f"a command takes at most {MAX_BODY_BYTES} bytes")
+    try:
+        asked = codec.from_json(body, CommandRequest)
+    except DecodeError as error:
+        return trouble(400, f"not a command: {error}")
+    reason = malformed(asked)
+    if reason is not None:
+        return trouble(400, reason)
+    try:
+        record, repeated = await _hub(request).submit(run, asked)
+    except EndedError as error:
+        return trouble(409, str(error))
+    except BusyError as error:
+        return trouble(429, str(error))
+    if repeated:
+        return answer(record)
+    if record.state == "rejected":
+        return answer({"error": record.reason, "record": record}, 422)
+    return answer(record, 202)
+
+
+async def _body(request: Request) -> bytes | None:
+    """Read the body; None when it is too large, without reading the rest."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)

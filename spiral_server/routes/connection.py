@@ -1,0 +1,177 @@
+"""The shell around a `Session`: reads and writes a websocket, keeps its heartbeat, closes it with the right code."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from spiral_core.errors import RemoteError
+from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_UNAUTHORIZED
+from spiral_core.wire.messages import AnyMessage, Message
+from spiral_core.wire.session import Role, Session
+from spiral_server.hub import CLOSE_INTERNAL
+from spiral_server.routes.doors import RefusedError, require_origin, require_token
+
+log = structlog.get_logger(__name__)
+
+CLOSE_SECONDS = 3.0
+"""How long a peer that does not read is given to take the close frame."""
+REASON_BYTES = 123
+"""RFC 6455 section 5.5: a close frame holds 125 bytes, two of them for the code."""
+
+
+class ConnectionBell:
+    """Wakes the tasks of one connection (see `spiral_server.live.parties.Bell`)."""
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+        self.rush = asyncio.Event()
+        self._left = asyncio.Event()
+        self._why = RemoteError(CLOSE_INTERNAL, "")
+
+    def ring(self, *, urgent: bool) -> None:
+        """Something is there to be sent."""
+        self.wake.set()
+        if urgent:
+            self.rush.set()
+
+    def leave(self, code: int, reason: str) -> None:
+        """Ask for the connection to be closed; the first reason counts."""
+        if not self._left.is_set():
+            self._why = RemoteError(code, reason)
+            self._left.set()
+
+    async def left(self) -> None:
+        """Wait until asked to leave, then raise why."""
+        await self._left.wait()
+        raise self._why
+
+
+class Connection:
+    """One websocket and its session.
+
+    Parameters
+    ----------
+    socket : WebSocket
+        Not yet accepted.
+    role : Role
+        The server's end of the conversation.
+    """
+
+    def __init__(self, socket: WebSocket, role: Role) -> None:
+        self._socket = socket
+        self._session = Session(role, now=time.monotonic())
+        self._early: list[AnyMessage] = []
+        self.bell = ConnectionBell()
+
+    async def accept(self) -> bool:
+        """Check who knocks, and shake hands; False when the connection has been refused."""
+        try:
+            require_origin(self._socket)
+        except RefusedError as refusal:
+            log.warning("a websocket is refused", reason=refusal.reason)
+            await self._socket.close()  # before the handshake: HTTP 403
+            return False
+        await self._socket.accept()
+        try:
+            require_token(self._socket)
+        except RefusedError as refusal:
+            # After the handshake, because a page cannot see the status of a failed one.
+            await self.close(CLOSE_UNAUTHORIZED, refusal.reason)
+            return False
+        return True
+
+    async def receive(self) -> list[AnyMessage]:
+        """Wait for the next packet and give its messages.
+
+        Raises
+        ------
+        RemoteError
+            The packet breaks the protocol.
+        WebSocketDisconnect
+            The peer is gone.
+        """
+        if self._early:
+            early, self._early = self._early, []
+            return early
+        event = await self._socket.receive()
+        if event["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(event.get("code", 1005))
+        packet = event.get("bytes")
+        if packet is None:
+            raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
+        messages = self._session.receive(packet, now=time.monotonic())
+        await self._flush()
+        return messages
+
+    async def greeting(self) -> Message:
+        """Wait for the peer's first words; what it says in the same breath is received next."""
+        messages: list[AnyMessage] = []
+        while not messages:
+            messages = await self.receive()
+        self._early = messages[1:]
+        return messages[0]
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send messages as one packet."""
+        await self._socket.send_bytes(self._session.send(messages))
+
+    async def forward(self, encoded: Sequence[bytes]) -> None:
+        """Send messages that are encoded already as one packet."""
+        await self._socket.send_bytes(self._session.forward(encoded))
+
+    async def _flush(self) -> None:
+        for packet in self._session.data_to_send():
+            await self._socket.send_bytes(packet)
+
+    async def beat(self) -> None:
+        """Keep the heartbeat until the peer is silent for too long."""
+        while True:
+            await asyncio.sleep(max(0.0, self._session.next_tick() - time.monotonic()))
+            self._session.tick(now=time.monotonic())
+            await self._flush()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close, if the peer still listens."""
+        if self._socket.application_state is not WebSocketState.CONNECTED:
+            return
+        short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+        # RuntimeError: Starlette's word for a socket that was closed by the other side meanwhile.
+        with suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._socket.close(code, short)
+
+    async def converse(self, *work: Coroutine[Any, Any, None]) -> None:
+        """Run the tasks of the connection until the first one ends, then close as its error says."""
+        try:
+            await first_of(*work, self.beat(), self.bell.left())
+        except RemoteError as error:
+            log.info("a connection is closed", code=error.code, reason=error.reason)
+            await self.close(error.code, error.reason)
+        except WebSocketDisconnect:
+            pass
+        except Exception:
+            await self.close(CLOSE_INTERNAL, "the server failed; its log says why")
+            raise
+
+
+async def first_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all, end when one ends, and raise what it raised; the others are cancelled and waited for."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    # A reason to close says more than the disconnect that it led to.
+    errors = [result for task, result in zip(tasks, results, strict=True) if task in done and result is not None]
+    errors.sort(key=lambda error: isinstance(error, WebSocketDisconnect))
+    if errors:
+        raise errors[0]

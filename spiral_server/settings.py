@@ -1,0 +1,56 @@
+"""What a server is told at its start, as one immutable value.
+
+Reads no file, no environment and no clock: the command line does that and passes the result.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def new_token() -> str:
+    """Draw an access token of 256 bits, safe in a URL."""
+    return secrets.token_urlsafe(32)
+
+
+def new_instance() -> str:
+    """Draw the id of a server instance; two servers on one machine must not overwrite each other's cookie."""
+    return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one server.
+
+    Parameters
+    ----------
+    logdir : Path
+        Directory of the runs; created when it is missing. One server at a time.
+    host, port
+        Where the server listens. Port 0 lets the system choose.
+    token : str
+        What a browser, a courier or a script must show. Never empty.
+    instance : str
+        Part of the cookie's name: cookies do not tell ports apart.
+    allowed_hosts : tuple of str
+        Names beside the loopback names that a request may give as its Host, such as ``cockpit.example.org``.
+    page_dir : Path or None
+        Directory of the built page; None takes the one inside the package.
+    root_path : str
+        Path prefix that a proxy strips, such as ``/spiral``; "" for none.
+    """
+
+    logdir: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str = field(default_factory=new_token, repr=False)
+    instance: str = field(default_factory=new_instance)
+    allowed_hosts: tuple[str, ...] = ()
+    page_dir: Path | None = None
+    root_path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.token:
+            raise ValueError("a server needs a token: leave `token` out to have one drawn")

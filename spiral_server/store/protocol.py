@@ -1,0 +1,134 @@
+"""What a store of runs does, whatever it is made of.
+
+Says nothing of files or databases. Futures are resolved by a thread of the store; all other calls may block for a
+disk and belong on a thread too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from spiral_core.wire.messages import CommandRecord, HeatMaps, RunMessage, RunSummary
+from spiral_server.live.decimation import Points
+from spiral_server.store.errors import UnknownRunError
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
+_RESERVED = re.compile(r"(catalog\.db|server\.)", re.ASCII)
+"""Beginnings of the names of our own files beside the run directories."""
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether a text may name a run, and so a directory: no separator, no leading dot, no name of ours."""
+    return _RUN_ID.fullmatch(text) is not None and _RESERVED.match(text) is None
+
+
+def check_run_id(text: str) -> str:
+    """Give a valid run id back, before anything touches the file system.
+
+    Raises
+    ------
+    UnknownRunError
+        The text cannot name a run.
+    """
+    if not is_run_id(text):
+        raise UnknownRunError(f"{text[:100]!r} is no run id: it takes letters, digits, '.', '_' and '-', at most 80")
+    return text
+
+
+class Entry(NamedTuple):
+    """A message of a run together with its encoding."""
+
+    message: RunMessage
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something on disk that is not what was written: left out of every answer, and told."""
+
+    run: str
+    first_step: int
+    last_step: int
+    reason: str
+
+
+class SeriesQuery(NamedTuple):
+    """Which points of which series.
+
+    ``indices`` None means all series; ``first`` and ``last`` are steps, both included, None for no bound; ``points`` is
+    the number of finite points wanted of each series at most.
+    """
+
+    indices: frozenset[int] | None
+    first: int | None
+    last: int | None
+    points: int
+
+
+@dataclass
+class SeriesRead:
+    """Points by series index, with what could not be read."""
+
+    columns: dict[int, Points] = field(default_factory=dict)
+    damage: list[Damage] = field(default_factory=list)
+
+
+@dataclass
+class History:
+    """What a run's view is rebuilt from."""
+
+    messages: list[RunMessage] = field(default_factory=list)
+    """Oldest first, without frames; of heat maps, probe batches and strips only the newest."""
+    commands: list[CommandRecord] = field(default_factory=list)
+    """As they were journaled; what became of them is in the acknowledgements."""
+    incarnation: int = -1
+    seq: int = -1
+    frame_step: int | None = None
+    time: float = 0.0
+    damage: list[Damage] = field(default_factory=list)
+
+
+class RunStore(Protocol):
+    """Keeps runs.
+
+    Laws: what a future has confirmed survives a kill of the process; messages repeated by (incarnation, seq) are
+    ignored; an incarnation that begins at a step replaces all older frames from that step on; damaged parts are
+    reported and never given out.
+    """
+
+    def runs(self) -> list[RunSummary]:
+        """List the runs, as they were when last noted."""
+
+    def knows(self, run: str) -> bool:
+        """Tell whether there is such a run."""
+
+    def stored(self, run: str, incarnation: int) -> Future[int]:
+        """Give the last sequence number on disk, -1 for none, once all that was given before is written or failed."""
+
+    def append(self, run: str, entries: Sequence[Entry]) -> Future[None]:
+        """Keep messages; the future is resolved when they are on disk.
+
+        After a failure the messages that follow fail too, until `stored` is asked: no gap gets on disk.
+        """
+
+    def journal(self, record: CommandRecord) -> Future[None]:
+        """Keep a command, replacing an older state of it; the future is resolved when it is on disk."""
+
+    def note(self, summary: RunSummary) -> None:
+        """Keep a line of the list of runs, some time soon."""
+
+    def history(self, run: str) -> History:
+        """Read what the view of a run is rebuilt from."""
+
+    def series(self, run: str, query: SeriesQuery) -> SeriesRead:
+        """Read points, decimated."""
+
+    def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
+        """Read the newest heat maps at or before a step; None for the newest of all."""
+
+    def close(self) -> None:
+        """Write what waits, then let go of the directory."""

@@ -1,0 +1,278 @@
+"""`RunStore` with SQLite: one database per run directory, one thread that writes to all of them.
+
+The thread gathers what arrives within `GATHER_SECONDS` into one commit per run, because a commit costs a sync of the
+disk and not the rows in it. Commands are not kept waiting.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from spiral_core.wire.messages import CommandRecord, HeatMaps, RunSummary
+from spiral_server.store.catalog import Catalog
+from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
+from spiral_server.store.protocol import Entry, History, SeriesQuery, SeriesRead, check_run_id
+from spiral_server.store.rebuild import view_of
+from spiral_server.store.run_reader import RunReader
+from spiral_server.store.run_writer import RunWriter
+from spiral_server.store.schema import RUN_FILE
+
+log = structlog.get_logger(__name__)
+
+LOCK_FILE = "server.lock"
+GATHER_SECONDS = 0.02
+"""Longest time that a message waits for others to share its commit."""
+GATHER_JOBS = 256
+"""Most jobs of one commit: bounds how long a command can wait for the commit before it."""
+OPEN_RUNS = 16
+"""Databases kept open for writing."""
+
+
+@dataclass
+class _Job:
+    """Something to write to a run, and whom to tell."""
+
+    run: str
+    work: Callable[[RunWriter], Any]
+    urgent: bool
+    appends: bool = False
+    """Part of a gapless sequence: not to be written when the part before it could not be."""
+    done: Future[Any] = field(default_factory=Future)
+
+
+class SqliteStore:
+    """Runs in a directory.
+
+    Parameters
+    ----------
+    logdir : Path
+        Created when it is missing; held exclusively until `close`.
+
+    Raises
+    ------
+    LogdirInUseError
+        Another server holds the directory.
+    """
+
+    def __init__(self, logdir: Path) -> None:
+        self._logdir = logdir
+        self._lock = _lock(logdir)
+        try:
+            self._catalog = Catalog(logdir, self._summary)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._runs = dict(self._catalog.runs)
+        self._unsettled: set[str] = set()
+        self._writers: OrderedDict[str, RunWriter] = OrderedDict()
+        self._broken: set[str] = set()
+        self._jobs: queue.SimpleQueue[_Job | RunSummary | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._write, name="spiral-store", daemon=True)
+        self._thread.start()
+
+    def _path(self, run: str) -> Path:
+        return self._logdir / check_run_id(run) / RUN_FILE
+
+    def _reader(self, run: str) -> RunReader:
+        path = self._path(run)
+        if not path.is_file():
+            raise UnknownRunError(f"there is no run {run!r} in {self._logdir}")
+        return RunReader(run, path)
+
+    def _summary(self, run: str) -> RunSummary:
+        return view_of(run, self.history(run)).summary
+
+    # --- reading
+
+    def runs(self) -> list[RunSummary]:
+        """List the runs, as they were when last noted."""
+        return list(self._runs.values())
+
+    def knows(self, run: str) -> bool:
+        """Tell whether there is such a run."""
+        return run in self._runs
+
+    def history(self, run: str) -> History:
+        """Read what the view of a run is rebuilt from."""
+        history = self._reader(run).history()
+        for damage in history.damage:
+            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+        return history
+
+    def series(self, run: str, query: SeriesQuery) -> SeriesRead:
+        """Read points, decimated."""
+        read = self._reader(run).series(query)
+        for damage in read.damage:
+            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+        return read
+
+    def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
+        """Read the newest heat maps at or before a step; None for the newest of all."""
+        return self._reader(run).heat_maps(step)
+
+    # --- writing
+
+    def stored(self, run: str, incarnation: int) -> Future[int]:
+        """Give the last sequence number on disk, -1 for none, once all that was given before is written or failed."""
+
+        def work(writer: RunWriter) -> int:
+            self._broken.discard(run)
+            return writer.stored(incarnation)
+
+        return self._submit(_Job(check_run_id(run), work, urgent=True))
+
+    def append(self, run: str, entries: Sequence[Entry]) -> Future[None]:
+        """Keep messages; the future is resolved when they are on disk."""
+        return self._submit(_Job(check_run_id(run), lambda writer: writer.append(entries), urgent=False, appends=True))
+
+    def journal(self, record: CommandRecord) -> Future[None]:
+        """Keep a command; the future is resolved when it is on disk."""
+        return self._submit(_Job(check_run_id(record.run), lambda writer: writer.journal(record), urgent=True))
+
+    def note(self, summary: RunSummary) -> None:
+        """Keep a line of the list of runs, some time soon."""
+        self._runs[check_run_id(summary.id)] = summary
+        if not self._closed:
+            self._jobs.put(summary)
+
+    def _submit(self, job: _Job) -> Future[Any]:
+        if self._closed:
+            job.done.set_exception(StoreError("the store is closed"))
+        else:
+            self._jobs.put(job)
+        return job.done
+
+    def close(self) -> None:
+        """Write what waits, then let go of the directory."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+        for writer in self._writers.values():
+            writer.close()
+        for run in self._unsettled & self._runs.keys():
+            self._catalog.note(self._runs[run], settled=True)
+        self._catalog.close()
+        os.close(self._lock)
+
+    # --- the writing thread
+
+    def _write(self) -> None:
+        running = True
+        while running:
+            jobs, summaries, running = self._gather()
+            by_run: dict[str, list[_Job]] = {}
+            for job in jobs:
+                by_run.setdefault(job.run, []).append(job)
+            for run, batch in by_run.items():
+                self._commit(run, batch)
+            for summary in summaries.values():
+                self._settle(partial(self._catalog.note, summary, settled=False))
+
+    def _gather(self) -> tuple[list[_Job], dict[str, RunSummary], bool]:
+        """Wait for work, then for more of it; the last value tells whether to go on."""
+        jobs: list[_Job] = []
+        summaries: dict[str, RunSummary] = {}
+        deadline: float | None = None
+        while len(jobs) < GATHER_JOBS:
+            try:
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                item = self._jobs.get(timeout=wait)
+            except queue.Empty:
+                break
+            if item is None:
+                return jobs, summaries, False
+            if deadline is None:
+                deadline = time.monotonic() + GATHER_SECONDS
+            if isinstance(item, RunSummary):
+                summaries[item.id] = item
+                continue
+            jobs.append(item)
+            if item.urgent:
+                break
+        return jobs, summaries, True
+
+    def _commit(self, run: str, batch: list[_Job]) -> None:
+        results: list[Any] = []
+        try:
+            writer = self._writer(run)
+            with writer.transaction():
+                for job in batch:
+                    if job.appends and run in self._broken:
+                        raise StoreError("what came before is missing")
+                    results.append(job.work(writer))
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            self._fail(run, batch, error)
+            return
+        for job, result in zip(batch, results, strict=True):
+            job.done.set_result(result)
+        while writer.compactable and (self._jobs.empty() or writer.overdue):
+            if not self._settle(partial(_compact, writer)):
+                break
+
+    def _fail(self, run: str, batch: list[_Job], error: Exception) -> None:
+        log.error("a commit failed", run=run, error=str(error))
+        if any(job.appends for job in batch):
+            self._broken.add(run)
+        for job in batch:
+            job.done.set_exception(StoreError(f"run {run} cannot be written: {error}"))
+
+    def _settle(self, work: Callable[[], None]) -> bool:
+        """Do work that nobody waits for and that may be done again later; tell whether it was done."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - the writing thread must outlive it
+            log.error("upkeep of the store failed", error=str(error))
+            return False
+        return True
+
+    def _writer(self, run: str) -> RunWriter:
+        writer = self._writers.get(run)
+        if writer is None:
+            while len(self._writers) >= OPEN_RUNS:
+                self._writers.popitem(last=False)[1].close()
+            writer = self._writers[run] = RunWriter(run, self._path(run))
+        self._writers.move_to_end(run)
+        if run not in self._unsettled:
+            self._unsettled.add(run)
+            summary = self._runs.get(run)
+            if summary is not None:
+                self._catalog.note(summary, settled=False)
+        return writer
+
+
+def _compact(writer: RunWriter) -> None:
+    with writer.transaction():
+        writer.compact()
+
+
+def _lock(logdir: Path) -> int:
+    """Hold the directory; the system lets go of it when the process ends, however it ends."""
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(logdir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"the directory of runs {logdir} cannot be used: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise LogdirInUseError(
+            f"another server holds {logdir}: stop it, or choose another directory with --logdir"
+        ) from error
+    return handle

@@ -1,0 +1,1 @@
+"""Tests of the page: its own checks, its generated files and its codec."""

@@ -1,0 +1,235 @@
+"""Packets written by Python that the page's own codec must read: `tests/golden/wire`.
+
+``python tests/frontend/golden_wire.py`` writes them; a test fails when they are stale. Each ``NAME.bin`` is a packet
+and ``NAME.json`` says what is in it, as `spiral_core.wire.codec.plain` writes messages.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiral_core.wire import codec
+from spiral_core.wire import messages as m
+from spiral_core.xai.resize import resize_bilinear
+
+FOLDER = Path(__file__).parents[1] / "golden" / "wire"
+HOUR = 1_700_000_000.25
+"""A wall time with a fraction that binary floats hold exactly."""
+
+
+def logged(seq: int, step: int) -> dict[str, Any]:
+    return {"run": "r-1", "incarnation": 0, "seq": seq, "step": step, "time": HOUR + step}
+
+
+def frame(seq: int, step: int, values: list[float]) -> m.Frame:
+    index = m.Array.of(np.arange(len(values)), "<u2")
+    return m.Frame(**logged(seq, step), index=index, values=m.Array.of(np.array(values), "<f8"))
+
+
+def series() -> list[m.SeriesSpec]:
+    rows = [("train/loss", "loss", "linear"), ("optim/learning_rate", "learning_rate", "log")]
+    return [
+        m.SeriesSpec(index=index, name=name, unit="", group=group, scale=scale, help=f"Help of {name}.")  # type: ignore[arg-type]
+        for index, (name, group, scale) in enumerate(rows)
+    ]
+
+
+def knob(name: str, value: m.Value | None, since: int = 1) -> m.KnobSpec:
+    return m.KnobSpec(
+        name=name,
+        type="float",
+        unit="",
+        scale="linear",
+        low=0.0,
+        high=1.0,
+        step=0.01,
+        boundary="step",
+        group="zspace",
+        help="投影ゲイン: 0 is Euclidean.",
+        value=value,
+        since=since,
+    )
+
+
+def record(number: int, state: m.CommandState, **changed: Any) -> m.CommandRecord:
+    base: dict[str, Any] = {
+        "run": "r-1",
+        "number": number,
+        "id": f"c{number}",
+        "verb": "set",
+        "sets": [m.Setting(knob="zspace.gain", value=0.2)],
+        "actor": "",
+        "source": "ui",
+        "time": HOUR,
+        "state": state,
+        "step": None,
+        "changes": [],
+        "reason": "",
+        "rev": None,
+    }
+    return m.CommandRecord(**{**base, **changed})
+
+
+def applied() -> m.CommandRecord:
+    return record(1, "applied", step=3, rev=1, changes=[m.Change(knob="zspace.gain", old=None, in_force=0.2)])
+
+
+def heat_maps(step: int) -> m.HeatMaps:
+    maps = np.linspace(-0.5, 1.0, 2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    return m.HeatMaps(
+        **logged(9, step),
+        method="gradcam",
+        layer="relu3",
+        maps=m.Array.of(maps, "<f4"),
+        raw_min=[-0.5, 0.25],
+        raw_max=[0.125, 1.0],
+        logit=[3.5, 2.0],
+        probability=[0.75, 0.5],
+        predicted=[0, 1],
+        labels=[0, 0],
+        pointing=[1.0, 0.0],
+        energy_over_area=[6.25, math.nan],
+    )
+
+
+def probe(masks: bool) -> m.ProbeBatch:
+    images = np.linspace(0, 1, 2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4, 1)
+    where = m.Array.of(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), "|u1") if masks else None
+    return m.ProbeBatch(**logged(2, 0), images=m.Array.of(images, "<f4"), labels=[0, 0], masks=where)
+
+
+def strip() -> m.Strip:
+    values = m.Array.of(np.array([0.0, 0.5, np.nan, 0.875]), "<f4")
+    return m.Strip(**logged(8, 3), name="zspace/zbn1/feature_radius", values=values)
+
+
+def column(index: int, steps: list[int], values: list[float], *, reduced: bool = False) -> m.Column:
+    packed = [m.Array.of(np.array(part, dtype=float), "<f8") for part in (steps, values)]
+    return m.Column(index=index, steps=packed[0], values=packed[1], reduced=reduced)
+
+
+def summary(status: m.RunStatus = "training") -> m.RunSummary:
+    return m.RunSummary(
+        id="r-1",
+        name="needle 針",
+        status=status,
+        step=3,
+        total_steps=0,
+        model="z_cam",
+        data="needle",
+        created=HOUR,
+        updated=HOUR + 3,
+        detail="",
+        connected=True,
+    )
+
+
+def snapshot() -> m.Snapshot:
+    started = m.RunStarted(
+        **logged(0, 0),
+        name="needle 針",
+        model="z_cam",
+        data="needle",
+        total_steps=0,
+        config={"seed": 7, "optimizer": {"lr": 0.003, "betas": [0.9, 0.999]}, "note": None, "amp": False},
+        class_names=["plus", "ring"],
+        layers=[m.ZLayer(name="zbn1", features=4)],
+        environment={"numpy": "2"},
+    )
+    return m.Snapshot(
+        run=summary(),
+        incarnation=0,
+        seq=9,
+        rev=1,
+        started=started,
+        status=m.StatusChanged(**logged(1, 0), status="training", done=0, total=0, detail=""),
+        series=series(),
+        columns=[column(0, [1, 2, 3], [2.5, math.nan, math.inf]), column(1, [1, 3], [1e-300, 0.003], reduced=True)],
+        knobs=[knob("zspace.gain", None, 3), knob("zspace.zbn1.gain", 0.2, 3)],
+        commands=[applied(), record(2, "rejected", reason="out of bounds")],
+        probe=probe(masks=True),
+        heat_maps=heat_maps(3),
+        strips=[strip()],
+    )
+
+
+def packets() -> dict[str, list[m.Message]]:
+    """Give every golden packet by name."""
+    special = [math.nan, math.inf, -math.inf, -0.0, 5e-324, 0.1]
+    return {
+        "greeting": [m.ViewWelcome(protocol=1, instance="i", server="0.1.0"), m.RunsListed(runs=[summary("lost")])],
+        "heartbeat": [m.Ping(time=12.5), m.Pong(time=3.0)],
+        "snapshot": [snapshot()],
+        "bare-snapshot": [
+            m.Snapshot(
+                run=summary("starting"),
+                incarnation=0,
+                seq=-1,
+                rev=0,
+                started=None,
+                status=None,
+                series=[],
+                columns=[],
+                knobs=[],
+                commands=[],
+                probe=None,
+                heat_maps=None,
+                strips=[],
+            )
+        ],
+        "deltas": [
+            m.Tick(run="r-1", number=70_000, merged=3),
+            frame(10, 4, special[:2]),
+            frame(11, 5, [1.5]),
+            strip(),
+            heat_maps(5),
+            probe(masks=False),
+            m.StatusChanged(**logged(12, 5), status="paused", done=0, total=0, detail=""),
+            m.KnobsDeclared(**logged(13, 5), knobs=[knob("zspace.gain", 0.5)], rev=2),
+            m.SeriesDeclared(**logged(14, 5), series=series()),
+            m.RunChanged(run=summary("lost")),
+        ],
+        "numbers": [frame(2**40, 2**33, special)],
+        "commands": [record(3, "accepted"), applied(), record(2, "rejected", reason="理由")],
+        "merged": [
+            m.Tick(run="r-1", number=2, merged=40),
+            m.Merged(run="r-1", step=44, time=HOUR, columns=[column(0, [4, 9, 44], [0.5, math.nan, 9.0])]),
+        ],
+    }
+
+
+def upsampled() -> dict[str, Any]:
+    """Give maps enlarged by the engine's own resize, which the page's must match."""
+    cases = []
+    for shape, target in (((3, 4), (7, 9)), ((2, 2), (4, 4)), ((1, 5), (3, 15)), ((14, 14), (28, 28))):
+        generator = np.random.default_rng(5)
+        small = generator.normal(size=shape).astype(np.float32)
+        large = resize_bilinear(small, *target)
+        cases.append({"small": small.tolist(), "large": large.tolist()})
+    return {"cases": cases}
+
+
+def files() -> dict[str, bytes]:
+    """Give the bytes of every file of the folder."""
+    found: dict[str, bytes] = {"upsampled.json": json.dumps(upsampled()).encode() + b"\n"}
+    for name, said in packets().items():
+        found[f"{name}.bin"] = codec.encode_packet(said)
+        text = json.dumps([codec.plain(message) for message in said], ensure_ascii=False, indent=1)
+        found[f"{name}.json"] = text.encode() + b"\n"
+    return found
+
+
+def main() -> None:
+    """Write the folder."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, data in files().items():
+        (FOLDER / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Frames to blocks and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiral_core.errors import DecodeError
+from spiral_server.store.blocks import SUMMARY_POINTS, build, checksum, unpack
+
+from .saying import frame
+
+ROWS = st.lists(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=4), min_size=1, max_size=80
+)
+
+
+@given(ROWS)
+def test_a_block_gives_back_every_number_of_its_frames(rows: list[list[float]]) -> None:
+    frames = [frame(seq, 2 * seq, values) for seq, values in enumerate(rows)]
+    columns = unpack(build(frames).data)
+    for index in range(4):
+        expected = [(2.0 * seq, values[index]) for seq, values in enumerate(rows) if index < len(values)]
+        steps, values = columns.get(index, (np.zeros(0), np.zeros(0)))
+        np.testing.assert_array_equal(steps, [step for step, _ in expected])
+        np.testing.assert_array_equal(values, [value for _, value in expected])
+
+
+@given(ROWS)
+def test_the_summary_of_a_block_holds_its_extremes(rows: list[list[float]]) -> None:
+    block = build([frame(seq, seq, values) for seq, values in enumerate(rows)])
+    full, summary = unpack(block.data), unpack(block.summary)
+    for index, (_, values) in full.items():
+        finite = values[np.isfinite(values)]
+        kept = summary[index][1][np.isfinite(summary[index][1])]
+        assert len(kept) <= SUMMARY_POINTS
+        if len(finite):
+            assert (kept.min(), kept.max()) == (finite.min(), finite.max())
+
+
+def test_only_the_wanted_series_are_unpacked() -> None:
+    block = build([frame(seq, seq, [1.0, 2.0, 3.0]) for seq in range(10)])
+    assert list(unpack(block.data, {1})) == [1]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_columns_or_a_decode_error(data: bytes) -> None:
+    try:
+        unpack(data)
+    except DecodeError:
+        return
+
+
+def test_truncated_blocks_are_refused() -> None:
+    data = build([frame(seq, seq) for seq in range(10)]).data
+    for length in range(len(data)):
+        with pytest.raises(DecodeError):
+            unpack(data[:length])
+
+
+def test_the_checksum_covers_what_the_bytes_are_as_well_as_the_bytes() -> None:
+    assert len({checksum(b"a", 1, 2), checksum(b"a", 2, 1), checksum(b"b", 1, 2), checksum(b"a", 1)}) == 4

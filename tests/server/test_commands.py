@@ -1,0 +1,100 @@
+"""Laws of a command's life: given once, settled once, in order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiral_core.wire.messages import CommandRecord, CommandRequest
+from spiral_server.live.commands import ENDED, Ledger, command_of, judge, malformed
+
+from .saying import NOW, ack, asking, knob
+
+KNOBS = {"optim.lr": knob()}
+
+
+def judged(number: int, identity: str, value: float = 0.2) -> CommandRecord:
+    return judge(asking(identity, value), run="r1", number=number, knobs=KNOBS, time=NOW)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "applied", "rejected"]), st.integers(1, 6)), max_size=60))
+def test_whatever_is_repeated_or_reordered_a_command_is_settled_once(script: list[tuple[str, int]]) -> None:
+    ledger = Ledger()
+    settled: dict[str, int] = {}
+    for word, number in script:
+        if word == "ask":
+            if ledger.find(str(number)) is None:
+                ledger.add(judged(ledger.reserve(), str(number)))
+        else:
+            record = ledger.settle(ack(0, number, str(number), state="applied" if word == "applied" else "rejected"))
+            if record is not None:
+                settled[record.id] = settled.get(record.id, 0) + 1
+                assert ledger.find(record.id) == record
+    assert all(times == 1 for times in settled.values())
+    waiting = [record.number for record in ledger.unsettled()]
+    assert waiting == sorted(waiting)
+    assert ledger.waiting == len(waiting)
+    assert {record.id for record in ledger.unsettled()}.isdisjoint(settled)
+
+
+def test_numbers_count_up_and_are_never_given_twice() -> None:
+    ledger = Ledger()
+    ledger.add(judged(41, "old"))
+    assert [ledger.reserve(), ledger.reserve()] == [42, 43]
+
+
+def test_a_command_out_of_bounds_is_recorded_as_rejected_with_the_reason_and_never_handed_out() -> None:
+    record = judged(1, "c1", value=5.0)
+    assert record.state == "rejected"
+    assert "out of bounds" in record.reason
+    ledger = Ledger()
+    ledger.add(record)
+    assert ledger.unsettled() == []
+    assert ledger.find("c1") == record
+
+
+def test_an_applied_command_tells_step_old_and_new_value() -> None:
+    ledger = Ledger()
+    ledger.add(judged(1, "c1"))
+    record = ledger.settle(ack(9, 1, "c1", step=12))
+    assert record is not None
+    assert (record.state, record.step, record.changes[0].old, record.changes[0].in_force) == ("applied", 12, 0.1, 0.2)
+    assert record.sets == judged(1, "c1").sets
+
+
+def test_a_change_that_nobody_asked_for_gets_a_record_of_its_own() -> None:
+    ledger = Ledger()
+    record = ledger.settle(ack(9, 3, "guard-1", value=0.05))
+    assert record is not None
+    assert [(setting.knob, setting.value) for setting in record.sets] == [("optim.lr", 0.05)]
+    assert ledger.reserve() == 4
+
+
+def test_the_end_of_a_run_rejects_what_waits_and_the_engine_has_the_last_word() -> None:
+    ledger = Ledger()
+    ledger.add(judged(1, "c1"))
+    assert [(record.state, record.reason) for record in ledger.expire()] == [("rejected", ENDED)]
+    assert ledger.waiting == 0
+    late = ledger.settle(ack(9, 1, "c1"))
+    assert late is not None
+    assert late.state == "applied"
+
+
+def test_the_engine_is_told_what_was_asked() -> None:
+    command = command_of(judged(3, "c3"))
+    assert (command.number, command.id, command.verb, command.sets[0].value) == (3, "c3", "set", 0.2)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        CommandRequest(id="", verb="pause"),
+        CommandRequest(id="x" * 65, verb="pause"),
+        CommandRequest(id="a", verb="pause", actor="x" * 121),
+        CommandRequest(id="a", verb="set", sets=asking().sets * 257),
+    ],
+)
+def test_a_request_that_cannot_be_recorded_is_told_why(request_: CommandRequest) -> None:
+    assert malformed(request_)
+    assert malformed(asking()) is None

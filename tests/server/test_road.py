@@ -1,0 +1,424 @@
+"""The whole road: courier, server, viewer, command, acknowledgement; over real websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from httpx import Response
+
+from spiral_core.wire import codec
+from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_REPLACED, CLOSE_TOO_SLOW, VIEW_TICK_SECONDS
+from spiral_core.wire.messages import (
+    Ack,
+    Array,
+    Command,
+    CommandRecord,
+    CommandRequest,
+    EngineHello,
+    EngineWelcome,
+    Frame,
+    HeatMaps,
+    Merged,
+    Ping,
+    Pong,
+    ProbeBatch,
+    RunChanged,
+    RunsListed,
+    Snapshot,
+    Stored,
+    Tick,
+    ViewHello,
+    ViewWelcome,
+    Watch,
+)
+from spiral_server.live.commands import ENDED
+from spiral_server.live.parties import Viewer
+
+from .house import House, Peer, courier, dial, eventually, serving, viewer
+from .saying import ack, asking, frame, heat_maps, opening, status
+
+
+def play(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(story, 30))
+
+
+async def give(house: House, request: CommandRequest, run: str = "r1") -> Response:
+    with house.http() as http:
+        body = codec.to_json(request)
+        return await asyncio.to_thread(http.post, f"/api/runs/{run}/commands", content=body)
+
+
+async def ask(house: House, path: str) -> Any:
+    with house.http() as http:
+        return (await asyncio.to_thread(http.get, path)).json()
+
+
+async def stored(engine: Peer, seq: int) -> None:
+    await engine.next_of(Stored, lambda message: message.seq >= seq)
+
+
+async def shown(page: Peer, run: str = "r1") -> Snapshot:
+    await page.say(Watch(run=run, width=800))
+    snapshot: Snapshot = await page.next_of(Snapshot)
+    return snapshot
+
+
+def test_a_command_travels_from_the_page_to_the_engine_and_back(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            assert engine.seen == [EngineWelcome(protocol=1, stored=-1)]
+            await engine.say(*opening(), frame(4, 1), frame(5, 2))
+            await stored(engine, 5)
+            snapshot = await shown(page, "")
+            assert (snapshot.run.id, snapshot.run.status, snapshot.seq) == ("r1", "training", 5)
+            assert snapshot.columns[0].steps.numpy().tolist() == [1, 2]
+            await engine.say(frame(6, 3))
+            await page.next_of(Frame, lambda message: message.seq == 6)
+            assert [type(message) for message in page.seen[-2:]] == [Tick, Frame]
+            answer = await give(house, asking())
+            assert (answer.status_code, answer.json()["state"]) == (202, "accepted")
+            accepted = await page.next_of(CommandRecord)
+            assert (accepted.state, accepted.number) == ("accepted", 1)
+            command = await engine.next_of(Command)
+            assert (command.number, command.id, command.sets[0].value) == (1, "c1", 0.2)
+            await engine.say(ack(7, 1, "c1"))
+            applied = await page.next_of(CommandRecord)
+            assert (applied.state, applied.step, applied.changes[0].in_force) == ("applied", 7, 0.2)
+            assert any(isinstance(message, Ack) for message in page.seen)
+            knob = (await ask(house, "/api/runs/r1/knobs"))["knobs"][0]
+            assert (knob["value"], knob["since"]) == (0.2, 7)
+
+    play(story())
+
+
+def test_a_snapshot_holds_frames_that_are_not_on_disk_yet_and_deltas_follow_without_gap_or_repetition(
+    house: House,
+) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+
+            async def train() -> None:
+                for seq in range(4, 604):
+                    await engine.say(frame(seq, seq))
+                    if seq % 20 == 0:
+                        await asyncio.sleep(0.001)
+
+            training = asyncio.create_task(train())
+            await asyncio.sleep(0.02)
+            steps: list[float] = []
+            snapshot = await shown(page)
+            steps += snapshot.columns[0].steps.numpy().tolist() if snapshot.columns else []
+            while not steps or steps[-1] < 603:
+                for message in await page.packet():
+                    if isinstance(message, Frame):
+                        steps.append(message.step)
+                    elif isinstance(message, Merged):
+                        steps += message.columns[0].steps.numpy().tolist()
+            await training
+            assert steps == list(range(4, 604))
+            numbers = [message.number for message in page.seen if isinstance(message, Tick)]
+            assert numbers == list(range(1, len(numbers) + 1))
+
+    play(story())
+
+
+def test_a_repeated_command_is_given_once_and_answered_with_the_same_record(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            answers = await asyncio.gather(*(give(house, asking()) for _ in range(8)))
+            assert sorted(answer.status_code for answer in answers) == [200] * 7 + [202]
+            assert len({answer.json()["number"] for answer in answers}) == 1
+            await give(house, asking("c2"))
+            commands = [await engine.next_of(Command) for _ in range(2)]
+            assert [command.id for command in commands] == ["c1", "c2"]
+
+    play(story())
+
+
+def test_a_reconnected_engine_gets_what_it_has_not_answered_once_more_and_repeats_no_message(house: House) -> None:
+    async def story() -> None:
+        async with viewer(house) as page:
+            async with courier(house) as engine:
+                await engine.say(*opening(), frame(4, 1))
+                await stored(engine, 4)
+                await shown(page)
+                for name in ("c1", "c2", "c3"):
+                    await give(house, asking(name))
+                    await engine.next_of(Command)
+                await engine.say(ack(5, 1, "c1"))
+                await page.next_of(CommandRecord, lambda record: record.state == "applied")
+                await stored(engine, 5)
+            gone = await page.next_of(RunChanged)
+            assert (gone.run.status, gone.run.connected) == ("lost", False)
+            await give(house, asking("c4"))
+            async with courier(house) as engine:
+                assert engine.seen == [EngineWelcome(protocol=1, stored=5)]
+                back = await page.next_of(RunChanged)
+                assert (back.run.status, back.run.connected) == ("training", True)
+                await engine.say(frame(4, 1), ack(5, 1, "c1"), frame(6, 2))
+                commands = [await engine.next_of(Command) for _ in range(3)]
+                assert [command.number for command in commands] == [2, 3, 4]
+                await page.next_of(Frame, lambda message: message.seq == 6)
+                frames = [message.seq for message in page.seen if isinstance(message, Frame)]
+                assert frames == [6]
+                records = [message for message in page.seen if isinstance(message, CommandRecord)]
+                assert [record.id for record in records if record.state == "applied"] == ["c1"]
+                await stored(engine, 6)
+            points = (await ask(house, "/api/runs/r1/series?names=train/s0"))["series"][0]
+            assert points["steps"] == [1, 2]
+
+    play(story())
+
+
+def test_a_newer_connection_replaces_the_older_one(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as old:
+            await old.say(*opening())
+            await stored(old, 3)
+            async with courier(house) as new:
+                assert await old.closed() == CLOSE_REPLACED
+                await new.say(frame(4, 1))
+                await stored(new, 4)
+                assert (await ask(house, "/api/runs/r1"))["connected"] is True
+
+    play(story())
+
+
+def test_an_older_incarnation_cannot_take_over(house: House) -> None:
+    async def story() -> None:
+        async with courier(house, incarnation=1) as engine, dial(house, "engine") as stale:
+            await engine.say(*opening(incarnation=1))
+            await stored(engine, 3)
+            await stale.say(EngineHello(protocol=1, run="r1", incarnation=0))
+            assert await stale.closed() == CLOSE_REPLACED
+
+    play(story())
+
+
+def test_a_server_that_is_started_again_keeps_its_history(tmp_path: Path) -> None:
+    async def before(house: House) -> None:
+        async with courier(house) as engine:
+            await engine.say(*opening(), frame(4, 1, [0.5, float("nan")]), heat_maps(5, 1))
+            await stored(engine, 5)
+            await give(house, asking("c1"))
+            await give(house, asking("c2", 7.0))
+            await engine.next_of(Command)
+            await engine.say(ack(6, 1, "c1"), frame(7, 8))
+            await stored(engine, 7)
+            await give(house, asking("c3"))
+
+    async def after(house: House) -> None:
+        (line,) = (await ask(house, "/api/runs"))["runs"]
+        assert (line["id"], line["status"], line["connected"], line["step"]) == ("r1", "lost", False, 8)
+        async with viewer(house) as page:
+            snapshot = await shown(page)
+            assert [record.state for record in snapshot.commands] == ["applied", "rejected", "accepted"]
+            assert (snapshot.knobs[0].value, snapshot.rev, snapshot.seq) == (0.2, 1, 7)
+            assert snapshot.columns[1].steps.numpy().tolist() == [1, 8]
+            assert np.isnan(snapshot.columns[1].values.numpy()[0])
+            assert snapshot.heat_maps is not None
+            assert (await give(house, asking("c1"))).status_code == 200
+            async with courier(house) as engine:
+                assert engine.seen == [EngineWelcome(protocol=1, stored=7)]
+                assert (await engine.next_of(Command)).id == "c3"
+                assert (await page.next_of(RunChanged)).run.status == "training"
+                await engine.say(frame(8, 9))
+                await page.next_of(Frame)
+
+    for story in (before, after):
+        with serving(tmp_path) as house:
+            play(story(house))
+
+
+def test_an_ended_run_takes_no_commands_and_rejects_those_that_wait_for_good(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await shown(page)
+            await give(house, asking("c1"))
+            await engine.say(status(4, "finished"))
+            ended = await page.next_of(CommandRecord, lambda record: record.state == "rejected")
+            assert ended.reason == ENDED
+            answer = await give(house, asking("c2"))
+            assert answer.status_code == 409
+            assert "finished" in answer.json()["error"]
+            await stored(engine, 4)
+        assert (await ask(house, "/api/runs"))["runs"][0]["status"] == "finished"
+
+    async def later(house: House) -> None:
+        (record,) = (await ask(house, "/api/runs/r1/commands"))["commands"]
+        assert (record["state"], record["reason"]) == ("rejected", ENDED)
+
+    with serving(tmp_path) as house:
+        play(story(house))
+    with serving(tmp_path) as house:
+        play(later(house))
+
+
+def test_a_viewer_waits_for_a_run_that_is_not_there_yet(house: House) -> None:
+    async def story() -> None:
+        async with viewer(house) as page:
+            assert (await page.next_of(RunsListed)).runs == []
+            await page.say(Watch(run="", width=800))
+            async with courier(house, run="later") as engine:
+                await engine.say(*opening(run="later"))
+                listed = await page.next_of(RunsListed, lambda message: bool(message.runs))
+                assert listed.runs[0].id == "later"
+                assert (await page.next_of(Snapshot)).run.id == "later"
+
+    play(story())
+
+
+def test_a_viewer_changes_between_runs_and_sees_only_the_one_it_watches(house: House) -> None:
+    async def story() -> None:
+        async with courier(house, run="a") as first, courier(house, run="b") as second, viewer(house) as page:
+            await first.say(*opening(run="a"))
+            await second.say(*opening(run="b"))
+            await stored(first, 3)
+            await stored(second, 3)
+            await shown(page, "a")
+            await page.say(Watch(run="b", width=100), Watch(run="a", width=100), Watch(run="b", width=100))
+            await page.say(Ping(time=1.0))
+            await page.next_of(Pong)
+            await first.say(frame(4, 1, run="a"))
+            await stored(first, 4)
+            await second.say(frame(4, 2, run="b"))
+            await page.next_of(Frame)
+            assert [message.run for message in page.seen if isinstance(message, Frame)] == ["b"]
+            assert [message.run.id for message in page.seen if isinstance(message, Snapshot)][-1] == "b"
+
+    play(story())
+
+
+def test_greeting_and_question_may_come_in_one_packet(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, dial(house, "view") as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await page.say(ViewHello(protocol=1), Watch(run="r1", width=800))
+            await page.next_of(ViewWelcome)
+            await page.next_of(Snapshot)
+
+    play(story())
+
+
+def test_what_is_too_large_for_a_snapshot_follows_it(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            images = Array.of(np.zeros((64, 96, 96, 3), np.float32), "<f4")
+            head = {"run": "r1", "incarnation": 0, "step": 0, "time": 1.0}
+            probe = ProbeBatch(**head, seq=4, images=images, labels=[0] * 64, masks=None)
+            await engine.say(*opening(), probe, heat_maps(5, 0, side=700))
+            await stored(engine, 5)
+            snapshot = await shown(page)
+            assert snapshot.probe is None
+            assert snapshot.heat_maps is None
+            assert len((await page.next_of(ProbeBatch)).labels) == 64
+            await page.next_of(HeatMaps)
+
+    play(story())
+
+
+def test_a_viewer_that_stops_reading_harms_only_itself(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page, viewer(house) as sleeper:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await shown(page)
+            await shown(sleeper)
+            sleeper.socket.transport.pause_reading()
+            seq = 4
+            for _ in range(40):
+                # Reliable and large, so that the sleeper's bound is reached soon after the buffers of the system.
+                await engine.say(*(ack(seq + i, 10_000 + seq + i, "x" * 9000 + str(seq + i)) for i in range(20)))
+                seq += 20
+                await stored(engine, seq - 1)
+                await engine.say(frame(seq, seq))
+                began = time.monotonic()
+                await page.next_of(Frame)
+                assert time.monotonic() - began < 1
+                seq += 1
+            viewers = house.app.state.hub._viewers
+
+            async def alone() -> bool:
+                return len(viewers) == 1
+
+            await eventually(alone)
+            sleeper.socket.transport.resume_reading()
+            assert await sleeper.closed() == CLOSE_TOO_SLOW
+            await engine.say(frame(seq, seq))
+            await page.next_of(Frame, lambda message: message.seq == seq)
+
+    play(story())
+
+
+def test_a_slow_viewer_gets_merged_frames_and_is_told_how_many(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await shown(page)
+            (watching,) = house.app.state.hub._viewers
+            assert isinstance(watching, Viewer)
+            await engine.say(*(frame(seq, seq, [float(seq == 700)]) for seq in range(4, 1004)))
+            values: list[float] = []
+            while not page.seen or not isinstance(page.seen[-1], Frame) or page.seen[-1].seq < 1003:
+                for message in await page.packet():
+                    if isinstance(message, Merged):
+                        values += message.columns[0].values.numpy().tolist()
+            assert 1.0 in values
+            assert max(message.merged for message in page.seen if isinstance(message, Tick)) > 500
+
+    play(story())
+
+
+def test_frames_after_a_pause_are_shown_at_once_and_a_stream_comes_in_ticks(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await shown(page)
+            delays = []
+            for seq in range(4, 14):
+                await asyncio.sleep(2 * VIEW_TICK_SECONDS)
+                began = time.monotonic()
+                await engine.say(frame(seq, seq))
+                await page.next_of(Frame)
+                delays.append(time.monotonic() - began)
+            assert sorted(delays)[len(delays) // 2] < VIEW_TICK_SECONDS / 2
+            page.seen.clear()
+            began = time.monotonic()
+            for seq in range(14, 114):
+                await engine.say(frame(seq, seq))
+                await asyncio.sleep(0.003)
+            await page.next_of(Frame, lambda message: message.seq == 113)
+            packets = sum(isinstance(message, Tick) for message in page.seen)
+            assert packets <= (time.monotonic() - began) / VIEW_TICK_SECONDS + 2
+
+    play(story())
+
+
+def test_a_stopping_server_says_good_bye_and_is_quick(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            house.ask_to_end()
+            codes = await asyncio.gather(engine.closed(), page.closed())
+            assert codes == [CLOSE_GOING_AWAY] * 2
+
+    with serving(tmp_path) as house:
+        play(story(house))
+        began = time.monotonic()
+        house.end()
+        assert time.monotonic() - began < 2

@@ -1,0 +1,88 @@
+"""The fold of a run: what it says, once, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiral_server.live.run_view import RunView
+
+from .saying import ack, frame, heat_maps, opening, status, strip
+
+
+def folded(messages: list[Any]) -> RunView:
+    view = RunView("r1")
+    for message in messages:
+        if view.admits(message):
+            view.fold(message)
+    return view
+
+
+STORY: list[Any] = [
+    *opening(),
+    frame(4, 1),
+    strip(5, 1, 0.5),
+    heat_maps(6, 1),
+    ack(7, 1, "c1"),
+    frame(8, 2),
+    strip(9, 2, 0.6),
+    heat_maps(10, 2, level=1.0),
+    status(11, "paused", step=2),
+]
+
+
+@given(st.lists(st.integers(0, len(STORY) - 1), max_size=30))
+def test_repeated_messages_change_nothing(again: list[int]) -> None:
+    view = folded(STORY)
+    before = (view.summary, view.seq, view.rev, view.knobs, view.strips, view.newest_heat_maps)
+    for place in again:
+        assert not view.admits(STORY[place])
+    assert before == (view.summary, view.seq, view.rev, view.knobs, view.strips, view.newest_heat_maps)
+
+
+@given(st.lists(st.integers(0, len(STORY)), min_size=1, max_size=5))
+def test_a_story_told_in_pieces_with_overlaps_gives_the_same_view(cuts: list[int]) -> None:
+    pieces: list[Any] = []
+    for cut in sorted(cuts):
+        pieces += STORY[:cut]
+    view, whole = folded(pieces + STORY), folded(STORY)
+    assert (view.summary, view.seq, view.knobs, view.rev) == (whole.summary, whole.seq, whole.knobs, whole.rev)
+
+
+def test_an_acknowledgement_changes_the_knob_in_force_and_since_when() -> None:
+    view = folded(STORY)
+    assert (view.knobs["optim.lr"].value, view.knobs["optim.lr"].since, view.rev) == (0.2, 7, 1)
+    assert view.knobs["zspace.gain"].value == 1.0
+
+
+def test_a_rejected_command_changes_no_knob() -> None:
+    view = folded([*opening(), ack(4, 1, "c1", state="rejected", rev=0)])
+    assert (view.knobs["optim.lr"].value, view.rev) == (0.1, 0)
+    record = view.ledger.find("c1")
+    assert record is not None
+    assert record.reason == "auto-gain is on"
+
+
+def test_the_latest_of_strips_and_heat_maps_is_kept() -> None:
+    view = folded(STORY)
+    assert [message.step for message in view.strips.values()] == [2]
+    assert view.newest_heat_maps is not None
+    assert view.newest_heat_maps.step == 2
+
+
+def test_an_engine_that_is_gone_without_a_final_word_is_lost() -> None:
+    view = folded(STORY)
+    assert view.state == "lost"
+    view.connected = True
+    assert view.state == "paused"
+    view.fold(status(12, "finished"))
+    view.connected = False
+    assert (view.state, view.ended) == ("finished", True)
+
+
+def test_a_new_incarnation_starts_its_own_count_and_replaces_the_old_one() -> None:
+    view = folded([*STORY, *opening(incarnation=1)])
+    assert (view.incarnation, view.seq, view.frame_step) == (1, 3, None)
+    assert not view.admits(frame(99, 99, incarnation=0))
