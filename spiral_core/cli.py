@@ -125,10 +125,7 @@ def train(
         "xai_every": xai_every,
         "rate": rate,
     }
-    planned = [_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)]
-    results = _train_all(planned, options, say)
-    if not all(result.delivered for result in results):
-        typer.echo(f"spiral train: the server has not taken in everything; the log is kept in {logdir}", err=True)
+    _train_all([_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)], options, say)
 
 
 def _plan(data: str, epochs: int | None, asked: dict[str, object]) -> RunConfig:
@@ -143,7 +140,8 @@ def _plan(data: str, epochs: int | None, asked: dict[str, object]) -> RunConfig:
     return configs.for_data(data, **{**asked, "steps": epochs * configs.steps_per_epoch(config)})
 
 
-def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], None]) -> list[Result]:
+def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], None]) -> None:
+    """Train one run after the other; sum up when there are several."""
     from spiral_core.link import runner
 
     results: list[Result] = []
@@ -153,6 +151,10 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
         results.append(result)
         accuracy = "" if result.accuracy is None else f": test accuracy {result.accuracy:.4f}"
         say(f"{result.status} at step {result.step}{accuracy}  ({result.path})")
+        if not result.delivered:
+            typer.echo(
+                f"spiral train: the server has not taken in everything; the log is kept: {result.path}", err=True
+            )
         if result.status == "stopped":
             break
     accuracies = [result.accuracy for result in results if result.accuracy is not None]
@@ -161,7 +163,6 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
             f"test accuracy over {len(accuracies)} of {len(planned)} seeds: "
             f"mean {fmean(accuracies):.4f}, lowest {min(accuracies):.4f}, highest {max(accuracies):.4f}"
         )
-    return results
 
 
 class _Teller:

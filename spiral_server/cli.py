@@ -152,11 +152,9 @@ def _run_server(
     settings: Settings, listener: socket.socket, url: str, *, show: bool, engine: EngineProcess | None
 ) -> None:
     """Serve until Ctrl-C; then end the engine first, so that its last words still arrive."""
-    import uvicorn
+    from spiral_server import app
 
-    from spiral_server.app import create_app, uvicorn_config
-
-    class Server(uvicorn.Server):
+    class Server(app.Server):
         leaving_at: float | None = None
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -184,7 +182,7 @@ def _run_server(
                 self.should_exit = True
             return await super().on_tick(counter)
 
-    server = Server(uvicorn_config(create_app(settings), settings))
+    server = Server(app.uvicorn_config(app.create_app(settings), settings))
     try:
         server.run(sockets=[listener])
     finally:

@@ -63,6 +63,15 @@ effect(() => {
   }
 });
 
+// While the address names no run, the page follows: once the run shown is over and a newer one begins, that is shown.
+const OVER = new Set<string>(["finished", "stopped", "failed", "lost"]);
+effect(() => {
+  const newest = runs.value?.[0];
+  const shown = runs.value?.find((one) => one.id === run.value?.id);
+  if (newest === undefined || shown === undefined || runOfAddress() !== "") return;
+  if (newest.id !== shown.id && OVER.has(shown.status) && !OVER.has(newest.status)) watch("");
+});
+
 window.spiral = handle;
 const page = document.getElementById("page");
 if (page !== null) render(<App watch={choose} reconnect={() => connection.connect()} />, page);

@@ -15,9 +15,9 @@ from spiral_core.arrays import F64, I64, U8
 Pair = tuple[int, int]
 
 
-def _windows(height: int, width: int, taps: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Iterator[
-    tuple[int, int, list[tuple[int, int, int, int]]]
-]:
+def _windows(
+    height: int, width: int, taps: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Iterator[tuple[int, int, list[tuple[int, int, int, int]]]]:
     """Give for each output pixel the taps (a, b) that fall on a pixel (row, column) of the image, in scan order."""
     out_h = (height + 2 * padding[0] - dilation[0] * (taps[0] - 1) - 1) // stride[0] + 1
     out_w = (width + 2 * padding[1] - dilation[1] * (taps[1] - 1) - 1) // stride[1] + 1

@@ -12,7 +12,7 @@ TAPS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 STRIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(TAPS, STRIDES, st.data(), st.sampled_from([np.float32, np.float64]))
 def test_max_pooling_is_its_slow_twin_with_ties_and_padding(
     taps: tuple[int, int], stride: tuple[int, int], data: st.DataObject, dtype: type[np.floating]

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spiral_core import nn
+from spiral_core.errors import StateError
+
+
+def test_a_buffer_comes_back_while_its_shape_repeats_and_grows_only_when_it_must() -> None:
+    workspace = nn.Workspace()
+    one = workspace.array("owner", "out", (4, 3), np.float32)
+    assert workspace.array("owner", "out", (4, 3), np.float32) is one
+    assert np.shares_memory(workspace.array("owner", "out", (2, 3), np.float32), one)
+    assert workspace.nbytes() == 48
+    assert not np.shares_memory(workspace.array("owner", "out", (5, 3), np.float32), one)
+    assert workspace.nbytes() == 60
+
+
+def test_roles_owners_and_dtypes_do_not_share_memory() -> None:
+    workspace = nn.Workspace()
+    arrays = [workspace.array(owner, role, (8,), np.float32) for owner in ("a", "b") for role in ("out", "grad")]
+    for index, array in enumerate(arrays):
+        array.fill(index)
+    assert [array[0] for array in arrays] == [0, 1, 2, 3]
+    assert workspace.array("a", "out", (8,), np.float64).dtype == np.float64
+
+
+def test_a_zeroed_buffer_is_zeroed_when_it_is_new_and_whenever_its_shape_has_changed() -> None:
+    workspace = nn.Workspace()
+    one = workspace.array("a", "padded", (2, 4), np.float32, zero=True)
+    assert not one.any()
+    one.fill(7)
+    assert (workspace.array("a", "padded", (2, 4), np.float32, zero=True) == 7).all()
+    assert not workspace.array("a", "padded", (4, 2), np.float32, zero=True).any()
+
+
+def test_what_was_not_kept_is_refused_by_the_owners_name() -> None:
+    with pytest.raises(StateError, match="relu"):
+        nn.Workspace().kept(nn.ReLU("relu"), int)
