@@ -17,8 +17,8 @@ PINS := pyproject.toml constraints.txt
 
 # pip builds the package in an environment of its own; these pin what is installed there as well (two names, because
 # the meaning of the first one was split in pip 25.3).
-export PIP_CONSTRAINT := constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install -c constraints.txt
 

@@ -1,6 +1,7 @@
 """Inspection dumps: what one step really held, as NumPy files for a second opinion.
 
-``dumps/step-00000400.npz`` holds, written after update 400:
+Written every N steps, and for the first step after each change by steering. ``dumps/step-00000400.npz`` holds, written
+after update 400:
 
 - ``weights/<name>``: the state dict after the update (parameters, running statistics, gains, curvatures);
 - ``normed/<layer>``: the whitened activations n of the training batch of this update, (N*H*W, F), and
@@ -42,8 +43,11 @@ def write(folder: Path, state: RunState, probe: Probe | None) -> Path:
     path = folder / f"step-{state.step:08d}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        # Renamed when whole, so that whoever waits for the file never reads half of it.
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take the keywords for allow_pickle
+        part.replace(path)
     except OSError as error:
         raise RunLogError(f"cannot write the dump {path}: {error.strerror}") from error
     return path

@@ -143,6 +143,8 @@ class _Loop:
         self._last_number = 0
         self._next_start = time.monotonic()
         self._finite = True
+        self._steered = False
+        """Whether the step to come is the first under a value that was set."""
         self.accuracy: float | None = None
 
     def run(self, name: str) -> str:
@@ -226,8 +228,9 @@ class _Loop:
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every
-        if every and self._state.step % every == 0:
+        if every and (self._state.step % every == 0 or self._steered):
             dump.write(self._dumps, self._state, probe)
+        self._steered = False
 
     def _watch_finite(self, report: UpdateReport) -> None:
         """Say once when the loss stops being a number, and once when it is one again."""
@@ -250,6 +253,7 @@ class _Loop:
             outcome = controls.apply(self._state, command)
             if outcome.state == "applied":
                 self._applied.append(command, outcome, self._state.rev)
+                self._steered |= bool(outcome.changes)
             if self._state.rate != rate:
                 self._next_start = time.monotonic()
             self._recorder.ack(command, outcome)

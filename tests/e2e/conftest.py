@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, Page
 from e2e.cockpit import Cockpit, finish, open_chromium, start, wait_for
 
 
-@pytest.fixture(scope="session")
+# Per module and not per session: playwright keeps an event loop running, and other tests run one of their own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with open_chromium() as browser:
         yield browser
