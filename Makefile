@@ -16,9 +16,10 @@ PAGE := spiral_server/page/index.html
 PINS := pyproject.toml constraints.txt
 
 # pip builds the package in an environment of its own; these pin what is installed there as well (two names, because
-# the meaning of the first one was split in pip 25.3).
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
-export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+# the meaning of the first one was split in pip 25.3). As an address, because pip splits these values at blanks.
+BLANK := $(subst ,, )
+export PIP_CONSTRAINT := file://$(subst $(BLANK),%20,$(CURDIR))/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install -c constraints.txt
 

@@ -35,14 +35,12 @@ from spiral_core.kernels.convolution import (
 from spiral_core.kernels.convolution import (
     convolve_backward as convolve_backward,
 )
-from spiral_core.kernels.convolution import (
-    gather_patches as gather_patches,
-)
-from spiral_core.kernels.convolution import (
-    scatter_patches as scatter_patches,
-)
 from spiral_core.kernels.elementwise import rectify as rectify
 from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
+from spiral_core.kernels.patches import gather_patches as gather_patches
+from spiral_core.kernels.patches import gather_taps as gather_taps
+from spiral_core.kernels.patches import pad_image as pad_image
+from spiral_core.kernels.patches import scatter_patches as scatter_patches
 from spiral_core.kernels.pool import (
     get_num_threads as get_num_threads,
 )

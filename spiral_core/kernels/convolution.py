@@ -3,7 +3,6 @@
 Letters: N images, H x W pixels, C input channels, D output channels, A x B kernel taps, K = A*B*C,
 P = OH*OW output pixels, M images in a chunk, T threads. ``geometry`` is
 ``(H, W, C, A, B, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, OH, OW, M)``.
-Column k of a patch row is ``(a*B + b)*C + c``, the memory order of a weight (A, B, C, D).
 """
 
 from __future__ import annotations
@@ -12,82 +11,7 @@ import numpy as np
 
 from spiral_core.arrays import Float
 from spiral_core.kernels.accelerate import kernel
-
-GEOMETRY = "UniTuple(int64, 14)"
-
-
-@kernel("void({f}[::1], {f}[::1], {f}[:,::1], " + GEOMETRY + ")")
-def gather_patches(image: Float, padded: Float, patches: Float, geometry: tuple[int, ...]) -> None:
-    """Write each output pixel's patch of one image as one row.
-
-    Parameters
-    ----------
-    image : (H*W*C,)                          one image, flat
-    padded : ((H+2*pad_h)*(W+2*pad_w)*C,)     scratch; its border must be zero and stays zero
-    patches : (P, K)                          written
-    geometry                                  see the module
-
-    Notes
-    -----
-    The zero border removes every bounds check, and the B taps of one kernel row are one contiguous run when
-    dilation_w is 1.
-    """
-    h, w, c, a_taps, b_taps, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
-    wide = (w + 2 * pad_w) * c
-    for i in range(h):
-        target = padded[(i + pad_h) * wide + pad_w * c : (i + pad_h) * wide + (pad_w + w) * c]
-        line = image[i * w * c : (i + 1) * w * c]
-        for j in range(w * c):
-            target[j] = line[j]
-    runs = 1 if dilation_w == 1 else b_taps
-    length = b_taps * c if dilation_w == 1 else c
-    for i in range(out_h):
-        for j in range(out_w):
-            row = patches[i * out_w + j]
-            k = 0
-            for a in range(a_taps):
-                for b in range(runs):
-                    at = (i * stride_h + a * dilation_h) * wide + (j * stride_w + b * dilation_w) * c
-                    source = padded[at : at + length]
-                    part = row[k : k + length]
-                    for m in range(length):
-                        part[m] = source[m]
-                    k += length
-
-
-@kernel("void({f}[:,::1], {f}[::1], {f}[::1], " + GEOMETRY + ")")
-def scatter_patches(patches: Float, padded: Float, image: Float, geometry: tuple[int, ...]) -> None:
-    """Add each patch row back to the pixels it came from: the transpose of `gather_patches`.
-
-    Parameters
-    ----------
-    patches : (P, K)                          gradients of the patches
-    padded : ((H+2*pad_h)*(W+2*pad_w)*C,)     scratch, overwritten
-    image : (H*W*C,)                          written
-    geometry                                  see the module
-    """
-    h, w, c, a_taps, b_taps, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
-    wide = (w + 2 * pad_w) * c
-    padded[:] = 0
-    runs = 1 if dilation_w == 1 else b_taps
-    length = b_taps * c if dilation_w == 1 else c
-    for i in range(out_h):
-        for j in range(out_w):
-            row = patches[i * out_w + j]
-            k = 0
-            for a in range(a_taps):
-                for b in range(runs):
-                    at = (i * stride_h + a * dilation_h) * wide + (j * stride_w + b * dilation_w) * c
-                    target = padded[at : at + length]
-                    part = row[k : k + length]
-                    for m in range(length):
-                        target[m] += part[m]
-                    k += length
-    for i in range(h):
-        source = padded[(i + pad_h) * wide + pad_w * c : (i + pad_h) * wide + (pad_w + w) * c]
-        line = image[i * w * c : (i + 1) * w * c]
-        for j in range(w * c):
-            line[j] = source[j]
+from spiral_core.kernels.patches import GEOMETRY, gather_patches, gather_taps, scatter_patches
 
 
 @kernel(
@@ -125,10 +49,17 @@ def convolve(
     for chunk in range(start, stop):
         first = chunk * m
         last = min(first + m, x.shape[0])
-        for n in range(first, last):
-            gather_patches(x[n], padded[slot], patches[slot][(n - first) * p : (n - first + 1) * p], geometry)
         y = out[first * p : last * p]
-        np.dot(patches[slot][: (last - first) * p], weight, y)
+        columns = patches[slot][: (last - first) * p]
+        if geometry[2] == 1:
+            taps = columns.reshape((columns.shape[1], columns.shape[0]))
+            for n in range(first, last):
+                gather_taps(x[n], padded[slot], taps, (n - first) * p, geometry)
+            np.dot(taps.T, weight, y)
+        else:
+            for n in range(first, last):
+                gather_patches(x[n], padded[slot], columns[(n - first) * p : (n - first + 1) * p], geometry)
+            np.dot(columns, weight, y)
         for i in range(y.shape[0]):
             row = y[i]
             for d in range(row.size):
@@ -182,9 +113,15 @@ def convolve_backward(
         g = grad[first * p : last * p]
         columns = patches[slot][: (last - first) * p]
         if want_weight:
-            for n in range(first, last):
-                gather_patches(x[n], padded[slot], patches[slot][(n - first) * p : (n - first + 1) * p], geometry)
-            np.dot(columns.T, g, grad_weight[chunk])
+            if geometry[2] == 1:
+                taps = columns.reshape((columns.shape[1], columns.shape[0]))
+                for n in range(first, last):
+                    gather_taps(x[n], padded[slot], taps, (n - first) * p, geometry)
+                np.dot(taps, g, grad_weight[chunk])
+            else:
+                for n in range(first, last):
+                    gather_patches(x[n], padded[slot], columns[(n - first) * p : (n - first + 1) * p], geometry)
+                np.dot(columns.T, g, grad_weight[chunk])
             sums = grad_bias[chunk]
             sums[:] = 0
             for i in range(g.shape[0]):

@@ -37,7 +37,8 @@ def max_pool(start: int, stop: int, slot: int, x: Float, geometry: tuple[int, ..
                     best[c] = source[c]
                     winner[c] = a_first * b_taps + b_first
                 for a in range(a_first, min(a_taps, h - top)):
-                    for b in range(b_first, min(b_taps, w - left)):
+                    # The first tap is there already.
+                    for b in range(b_first + (a == a_first), min(b_taps, w - left)):
                         source = x[n, top + a, left + b]
                         tap = a * b_taps + b
                         for c in range(best.size):

@@ -41,7 +41,7 @@ class Conv2d(Module):
     Inputs are (N, H, W, C), outputs (N, OH, OW, D) with OH = (H + 2 p_h - d_h (A-1) - 1) // s_h + 1.
     """
 
-    KERNELS = ("gather_patches", "convolve", "scatter_patches", "convolve_backward")
+    KERNELS = ("pad_image", "gather_taps", "gather_patches", "convolve", "scatter_patches", "convolve_backward")
 
     def __init__(
         self,

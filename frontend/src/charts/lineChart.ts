@@ -149,7 +149,7 @@ export class LineChart {
     switch (curve.kind) {
       case "band-low":
       case "band-high":
-        return { ...base, width: 0.5, stroke: faded(color, 0.22) };
+        return { ...base, width: 1, stroke: faded(color, 0.4) };
       case "faint":
         return { ...base, width: 1, stroke: faded(color, 0.6), dash: [3, 2] };
       case "floor":
@@ -165,7 +165,7 @@ export class LineChart {
       if (high.kind !== "band-high") return [];
       const low = curves.findIndex((curve) => curve.kind === "band-low" && curve.color === high.color);
       const color = this.colors.curves[high.color % this.colors.curves.length] ?? "#888888";
-      return low < 0 ? [] : [{ series: [k + 1, low + 1] as [number, number], fill: faded(color, 0.08) }];
+      return low < 0 ? [] : [{ series: [k + 1, low + 1] as [number, number], fill: faded(color, 0.045) }];
     });
   }
 
@@ -188,6 +188,8 @@ export class LineChart {
     over.addEventListener(
       "wheel",
       (event) => {
+        // A plain wheel belongs to the page, which would otherwise stop scrolling over every chart.
+        if (!event.ctrlKey && !event.metaKey) return;
         event.preventDefault();
         const { from, to } = this.range;
         const at = plot.posToVal(event.offsetX, "x");

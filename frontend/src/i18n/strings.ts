@@ -98,7 +98,7 @@ export const STRINGS = {
   "charts.last": ["Last {count}", "直近 {count}"],
   "charts.follow": ["Follow", "追従"],
   "charts.zoomed": ["zoomed: steps {from}–{to}", "拡大中: ステップ {from}–{to}"],
-  "charts.hint": ["drag or wheel: zoom · double click: reset", "ドラッグ・ホイール: 拡大 / ダブルクリック: 戻す"],
+  "charts.hint": ["drag or Ctrl + wheel: zoom · double click: reset", "ドラッグ・Ctrl + ホイール: 拡大 / ダブルクリック: 戻す"],
   "charts.more": ["More charts ({count})", "その他のグラフ（{count}）"],
   "charts.expand": ["Open {name} full size", "{name} を拡大表示"],
   "charts.log": ["{name}: logarithmic axis", "{name}: 対数軸"],

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import layers_twin
 
+from oracles import layers_twin
 from spiral_core import kernels, nn
 from spiral_core.arrays import Float
 
@@ -112,19 +112,35 @@ def test_patches_are_gathered_and_scattered_as_by_the_twin(dilation: tuple[int, 
     assert np.vdot(expected, other) == pytest.approx(np.vdot(image, back), rel=1e-12)
 
 
-def test_the_compiled_convolution_is_the_python_loop() -> None:
-    images, size, channels, filters = 3, (4, 5), 2, 3
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_with_a_single_channel_patches_are_gathered_as_columns(stride: tuple[int, int], compiled: bool) -> None:
+    gather = kernels.gather_taps if compiled else kernels.python_function(kernels.gather_taps)
+    image = draw((6, 8, 1), np.float64, 5)
+    taps, padding, dilation = (3, 2), (1, 2), (2, 1)
+    expected = layers_twin.patches(image, taps, stride, padding, dilation)
+    size = layers_twin.output_size((6, 8), taps, stride, padding, dilation)
+    columns = np.full((6, len(expected) + 5), np.nan)
+    gather(image.reshape(-1), np.zeros(8 * 12), columns, 4, (6, 8, 1, *taps, *stride, *padding, *dilation, *size, 2))
+    np.testing.assert_array_equal(columns[:, 4:-1], expected.T)
+    assert np.isnan(columns[:, [0, 1, 2, 3, -1]]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_compiled_convolution_is_the_python_loop(channels: int) -> None:
+    images, size, filters = 3, (4, 5), 3
+    columns = 9 * channels
     geometry = (*size, channels, 3, 3, 1, 1, 1, 1, 1, 1, *size, 2)
-    x, weight = draw((images, 40), np.float32, 1), draw((18, filters), np.float32, 2)
+    x, weight = draw((images, 20 * channels), np.float32, 1), draw((columns, filters), np.float32, 2)
     bias, grad = draw((filters,), np.float32, 3), draw((images * 20, filters), np.float32, 4)
     results = []
     for forward, backward in (
         (kernels.convolve, kernels.convolve_backward),
         (kernels.python_function(kernels.convolve), kernels.python_function(kernels.convolve_backward)),
     ):
-        padded, patches = np.zeros((2, 6 * 7 * 2), np.float32), np.empty((1, 40, 18), np.float32)
+        padded, patches = np.zeros((2, 6 * 7 * channels), np.float32), np.empty((1, 40, columns), np.float32)
         out, grad_x = np.empty((images * 20, filters), np.float32), np.empty_like(x)
-        grad_weight, grad_bias = np.empty((2, 18, filters), np.float32), np.empty((2, filters))
+        grad_weight, grad_bias = np.empty((2, columns, filters), np.float32), np.empty((2, filters))
         forward(0, 2, 0, x, weight, bias, geometry, padded, patches, out)
         turned = np.ascontiguousarray(weight.T)
         backward(0, 2, 0, x, turned, grad, geometry, True, True, padded, patches, grad_weight, grad_bias, grad_x)

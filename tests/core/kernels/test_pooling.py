@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import layers_twin
 
+from oracles import layers_twin
 from spiral_core import kernels, nn
 
 TAPS = st.tuples(st.integers(1, 4), st.integers(1, 4))

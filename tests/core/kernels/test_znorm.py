@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from oracles import layers_twin
 
+from oracles import layers_twin
 from spiral_core import kernels, nn
 from spiral_core.arrays import F64, Float
 from spiral_core.kernels.znorm import CHUNK, SATURATED, WIDE, chunk_span, wide_row

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracles import layers_twin
 
+from oracles import layers_twin
 from spiral_core.errors import ArgumentError, DtypeError, ShapeError
 from spiral_core.nn import softmax_cross_entropy
 

@@ -103,7 +103,7 @@ def test_there_is_no_ball_radius_before_the_first_pass(x: Float) -> None:
     layer = nn.ZSpaceBatchNorm2d("z", 24)
     assert layer.last_ball_radius() is None
     for ask in (layer.telemetry, layer.observe):
-        with pytest.raises(StateError, match="z: .*forward"):
+        with pytest.raises(StateError, match=r"z: .*forward"):
             ask()
     layer.forward(x)
     radius = layer.last_ball_radius()

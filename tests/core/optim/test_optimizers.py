@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracles import layers_twin
 
+from oracles import layers_twin
 from spiral_core.arrays import F64
 from spiral_core.errors import ArgumentError, StateDictError
 from spiral_core.nn import Parameter
@@ -120,7 +120,7 @@ def test_a_rate_that_cannot_be_is_refused_by_name_and_the_old_one_stays(name: st
 @pytest.mark.parametrize(
     ("build", "named"),
     [
-        (lambda p: SGD([], 0.1), "parameter"),
+        (lambda _p: SGD([], 0.1), "parameter"),
         (lambda p: SGD(p, 0.1, momentum=1.0), "momentum"),
         (lambda p: SGD(p, 0.1, momentum=np.nan), "momentum"),
         (lambda p: SGD(p, 0.1, weight_decay=-1e-9), "weight_decay"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.differences import central_difference
 
+from oracles.differences import central_difference
 from spiral_core import zspace
 from spiral_core.errors import ArgumentError
 
