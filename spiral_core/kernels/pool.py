@@ -78,9 +78,9 @@ class _Pool:
 
     def dismiss(self) -> None:
         """Let the workers end after the job at hand; the next run hires others."""
-        for worker in self.workers:
+        workers, self.workers = self.workers, []
+        for worker in workers:
             worker.jobs.put(None)
-        self.workers = []
 
     def forget(self) -> None:
         """After a fork the threads are gone and the lock may be held by nobody."""
@@ -130,20 +130,20 @@ def run(kernel: RangedKernel[P], chunks: int, *args: P.args, **kwargs: P.kwargs)
     if share <= 1 or not _POOL.busy.acquire(blocking=False):
         kernel(0, chunks, 0, *args, **kwargs)
         return
+    collected = False
     try:
         workers = _POOL.hire(share - 1)
         edges = [chunks * index // share for index in range(share + 1)]
-        for index, worker in enumerate(workers, start=1):
-            worker.jobs.put((kernel, edges[index], edges[index + 1], index, args, kwargs))
-        collected = False
         try:
+            for index, worker in enumerate(workers, start=1):
+                worker.jobs.put((kernel, edges[index], edges[index + 1], index, args, kwargs))
             try:
                 kernel(0, edges[1], 0, *args, **kwargs)
             finally:
                 failures = [worker.done.get() for worker in workers]
                 collected = True
         finally:
-            # An interrupt (Ctrl-C) came while waiting: an answer left behind would end a later run before its time.
+            # An interrupt (Ctrl-C) came before every answer was in: one left behind would end a later run too early.
             if not collected:
                 _POOL.dismiss()
         for failure in failures:

@@ -12,6 +12,7 @@ import pytest
 
 from spiral_core import kernels
 from spiral_core.errors import ArgumentError
+from spiral_core.kernels.pool import _POOL
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -80,6 +81,30 @@ def test_an_interrupt_while_waiting_leaves_no_answer_behind() -> None:
         done: list[int] = []
         kernels.run(slow, 2, done)
         assert sorted(done) == [0, 1]
+
+
+def test_an_interrupt_while_work_is_handed_out_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels.set_num_threads(3)
+    kernels.run(lambda *_: None, 3)
+    _, second = _POOL.hire(2)
+
+    class Interrupted:
+        def put(self, job: object) -> None:
+            if job is not None:
+                raise KeyboardInterrupt
+
+    def slow(_start: int, _stop: int, slot: int, done: list[int]) -> None:
+        time.sleep(0.1 * slot)
+        done.append(slot)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(second, "jobs", Interrupted())
+        # The first worker has its share when the second is reached.
+        kernels.run(slow, 3, [])
+    for _ in range(2):
+        done: list[int] = []
+        kernels.run(slow, 3, done)
+        assert sorted(done) == [0, 1, 2]
 
 
 def test_a_second_thread_works_alone_while_the_pool_is_busy() -> None:

@@ -70,6 +70,17 @@ def test_the_gradient_of_a_layers_output_is_what_its_backward_starts_from(model:
     np.testing.assert_array_equal(model.backward_to("head", x, upstream(logits), workspace), upstream(logits))
 
 
+def test_training_does_without_the_gradient_of_the_images(model: nn.Sequential, x: Float) -> None:
+    results = []
+    for input_grad in (True, False):
+        model.zero_grad()
+        workspace = nn.Workspace()
+        grad_x = model.backward_in(x, upstream(model.forward(x, workspace)), workspace, input_grad=input_grad)
+        assert (grad_x is not None) == input_grad
+        results.append([p.grad.tobytes() for p in model.parameters()])
+    assert results[0] == results[1]
+
+
 def test_outputs_are_those_of_the_layers_one_by_one(model: nn.Sequential, x: Float) -> None:
     workspace = nn.Workspace(training=False)
     model.forward(x, workspace)
