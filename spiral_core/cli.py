@@ -73,7 +73,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Updates; 0 means until stopped.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Train this many runs with seeds from --seed on.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Train this many runs with seeds from --seed on.")] = 1,
     lr: Annotated[float | None, typer.Option(help="Learning rate at the start.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,

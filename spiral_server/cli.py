@@ -14,6 +14,7 @@ import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import urllib.error  # noqa: E402
+import urllib.parse  # noqa: E402
 import urllib.request  # noqa: E402
 import webbrowser  # noqa: E402
 from contextlib import suppress  # noqa: E402
@@ -23,10 +24,10 @@ from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
 
-from spiral_core.cli import TRAIN_HELP, reads_environment, run, train  # noqa: E402
+from spiral_core.cli import EXIT_BAD_USE, TRAIN_HELP, reads_environment, run, train  # noqa: E402
 from spiral_core.errors import ConfigError  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
-from spiral_server.settings import Settings, new_token  # noqa: E402
+from spiral_server.settings import Settings, new_instance, new_token  # noqa: E402
 
 DEFAULT_PORT = 8787
 PORTS_TRIED = 100
@@ -76,10 +77,10 @@ Examples:
 """
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; the next free one if taken, 0 for any.")]
-Host = Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need the token too.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Logdir = Annotated[Path, typer.Option(help="Where runs are kept.")]
 OpenPage = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
-Token = Annotated[str | None, typer.Option(help="Token to ask for; a new random one by default.")]
+Token = Annotated[str | None, typer.Option(help="Token to ask for; by default a random one that LOGDIR keeps.")]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,7 +92,8 @@ def bind(host: str, port: int) -> socket.socket:
         The address cannot be used, or no port near is free.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(port, port + (PORTS_TRIED if port else 1)):
+    last = min(port + PORTS_TRIED - 1, 65535) if port else 0
+    for candidate in range(port, last + 1):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -103,7 +105,22 @@ def bind(host: str, port: int) -> socket.socket:
                 continue
             raise ConfigError(f"cannot listen on {host} port {candidate}: {error.strerror}") from error
         return listener
-    raise ConfigError(f"no port from {port} to {port + PORTS_TRIED - 1} is free on {host}; choose another with --port")
+    raise ConfigError(f"no port from {port} to {last} is free on {host}; choose another with --port")
+
+
+def page_address(url: str, token: str) -> str:
+    """Give the address that lets a browser in."""
+    return f"{url}/?token={urllib.parse.quote(token, safe='')}"
+
+
+def _reach(settings: Settings) -> str:
+    """Warn of what listening beyond this machine means."""
+    if settings.host in ("127.0.0.1", "::1", "localhost"):
+        return ""
+    return (
+        f"\nIt listens on {settings.host}: from elsewhere use this machine's name or address. Without TLS in front, "
+        "the token can be read on the way."
+    )
 
 
 @dataclass(frozen=True)
@@ -125,14 +142,39 @@ def living_server(logdir: Path) -> Living | None:
         return None
 
 
-def announce(logdir: Path, url: str, token: str) -> None:
-    """Write where the server is, for other commands of the same user only."""
-    path = logdir / "server.json"
+def write_private(path: Path, content: dict[str, object]) -> None:
+    """Write a JSON file that only this user can read, whole or not at all."""
+    part = path.with_suffix(".part")
     with suppress(FileNotFoundError):
-        path.unlink()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        part.unlink()
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(file, "w", encoding="utf-8") as stream:
-        json.dump({"url": url, "pid": os.getpid(), "token": token}, stream)
+        json.dump(content, stream)
+    part.replace(path)
+
+
+def lasting_access(logdir: Path, token: str | None) -> tuple[str, str]:
+    """Give token and instance id of the servers of this directory.
+
+    Both outlive a restart, so that engines that train on and pages that are open find their way back. They lie in
+    ``access.json``; delete it to draw new ones. A token from the command line is used as it is and not written down.
+    """
+    path = logdir / "access.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        kept, instance = str(told["token"]), str(told["instance"])
+    except (OSError, ValueError, KeyError, TypeError):
+        kept, instance = new_token(), new_instance()
+        write_private(path, {"token": kept, "instance": instance})
+    return token or kept, instance
+
+
+def forget(logdir: Path) -> None:
+    """Take back the announcement, unless another server has made its own since."""
+    path = logdir / "server.json"
+    with suppress(OSError, ValueError, KeyError):
+        if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
+            path.unlink()
 
 
 def _open_page(url: str) -> None:
@@ -156,14 +198,17 @@ def _run_server(
 
     class Server(app.Server):
         leaving_at: float | None = None
+        told = False
+        failed = False
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if self.started:
-                announce(settings.logdir, url, settings.token)
-                page = f"{url}/?token={settings.token}"
+            if self.started and not (engine is not None and engine.refused):
+                where = {"url": url, "pid": os.getpid(), "token": settings.token}
+                write_private(settings.logdir / "server.json", where)
+                page = page_address(url, settings.token)
                 typer.echo(page)
-                typer.echo("Spiral is running: open the address above. Ctrl-C ends it.", err=True)
+                typer.echo(f"Spiral is running: open the address above. Ctrl-C ends it.{_reach(settings)}", err=True)
                 sys.stdout.flush()
                 if show:
                     _open_page(page)
@@ -178,6 +223,12 @@ def _run_server(
 
         async def on_tick(self, counter: int) -> bool:
             gone = engine is None or engine.ended
+            if engine is not None and gone and self.leaving_at is None and not self.told:
+                self.told = True
+                self.failed = engine.refused
+                self.should_exit = engine.refused
+                if not engine.refused:
+                    typer.echo(f"The run is over: the engine has ended with status {engine.status}.", err=True)
             if self.leaving_at is not None and (gone or time.monotonic() > self.leaving_at):
                 self.should_exit = True
             return await super().on_tick(counter)
@@ -186,8 +237,10 @@ def _run_server(
     try:
         server.run(sockets=[listener])
     finally:
-        with suppress(OSError):
-            (settings.logdir / "server.json").unlink()
+        forget(settings.logdir)
+    if server.failed:
+        # The engine has said why.
+        sys.exit(EXIT_BAD_USE)
 
 
 def _serve(
@@ -201,17 +254,24 @@ def _serve(
     root_path: str,
     train_with: list[str] | None,
 ) -> None:
-    logdir.mkdir(parents=True, exist_ok=True)
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        token, instance = lasting_access(logdir, token)
+    except OSError as error:
+        raise ConfigError(f"cannot keep runs in {logdir}: {error.strerror}; choose another --logdir") from error
     listener = bind(host, port)
     url = _url(host, listener)
     settings = Settings(
         logdir=logdir,
         host=host,
         port=listener.getsockname()[1],
-        token=token or new_token(),
+        token=token,
+        instance=instance,
         allowed_hosts=tuple(allowed),
         root_path=root_path,
     )
+    # Until the server takes over, Ctrl-C goes straight to the end of this function.
+    signal.signal(signal.SIGINT, lambda _number, _frame: sys.exit(130))
     # The engine loads its own world while the server loads its; the listening socket holds its knocks until then.
     engine = None if train_with is None else EngineProcess(train_with, server=url, token=settings.token)
     try:
@@ -265,7 +325,7 @@ def demo(
 def _join(there: Living, words: list[str], *, show: bool) -> None:
     """Train on a server that runs already."""
     engine = EngineProcess(words, server=there.url, token=there.token)
-    page = f"{there.url}/?token={there.token}"
+    page = page_address(there.url, there.token)
     typer.echo(page)
     typer.echo("A server keeps its runs here already: the demo joins it. Ctrl-C ends this run only.", err=True)
     sys.stdout.flush()

@@ -7,12 +7,15 @@ and whoever watches are deliberately absent.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from spiral_core.data import open_dataset
 from spiral_core.errors import ConfigError
+
+MOST_STEPS = 10**12
+"""Longest run: thirty years at a thousand steps per second."""
 
 DataName = Literal["needle", "fashion"]
 ModelName = Literal["z_cam", "z_cnn"]
@@ -118,9 +121,20 @@ def from_fields(fields: dict[str, object]) -> RunConfig:
     try:
         config = msgspec.convert(fields, RunConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration: {error}") from error
+        raise ConfigError(_words(error)) from error
     _check(config)
     return config
+
+
+_CHOICES = {"data": get_args(DataName), "model": get_args(ModelName), "optimizer": get_args(OptimizerName)}
+
+
+def _words(error: msgspec.ValidationError) -> str:
+    """Say what a field may hold, where there are few choices."""
+    for name, choices in _CHOICES.items():
+        if f"$.{name}`" in str(error):
+            return f"{name}: {error}; choose one of {', '.join(choices)}"
+    return f"configuration: {error}"
 
 
 def _check(config: RunConfig) -> None:
@@ -129,8 +143,8 @@ def _check(config: RunConfig) -> None:
         (0 <= config.momentum < 1, "momentum", "at least 0 and below 1"),
         (math.isfinite(config.weight_decay) and config.weight_decay >= 0, "weight_decay", "a finite number, 0 or more"),
         (1 <= config.batch_size <= 4096, "batch_size", "between 1 and 4096"),
-        (config.steps >= 0, "steps", "0 (until stopped) or more"),
-        (0 <= config.seed < 2**63, "seed", "0 or more"),
+        (0 <= config.steps <= MOST_STEPS, "steps", f"between 0 (until stopped) and {MOST_STEPS}"),
+        (0 <= config.seed < 2**63, "seed", f"between 0 and {2**63 - 1}"),
         (math.isfinite(config.curvature) and config.curvature < 0, "curvature", "a finite number below 0"),
         (0 <= config.gain <= 1, "gain", "between 0 and 1"),
         (config.evaluate_every >= 0, "evaluate_every", "0 (never) or more"),

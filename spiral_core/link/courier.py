@@ -34,6 +34,8 @@ FIRST_RETRY_SECONDS = 0.05
 """A server that is just starting is found again at once."""
 LAST_RETRY_SECONDS = 5.0
 """Retries slow down to this, so that a server that is gone costs nothing."""
+STARTING_SECONDS = 2.0
+"""A server may need this long to start before it is said to be missing."""
 FINISH_SECONDS = 10.0
 """After the run's end, the server gets this long to take in the rest; the log stays on disk in any case."""
 
@@ -74,12 +76,14 @@ class Courier:
         self._stored = -1
         self._sent = -1
         self._told: str | None = None
+        self._begun = 0.0
         self._tail = RunLogReader(log)
         self._last = -1
 
     async def run(self) -> int:
         """Carry until the run is over; give the exit status: 0 when the server has everything, else 1."""
         loop = asyncio.get_running_loop()
+        self._begun = loop.time()
         os.set_blocking(self._doorbell, False)
         loop.add_reader(self._doorbell, self._answer_door)
         delay = FIRST_RETRY_SECONDS
@@ -154,7 +158,8 @@ class Courier:
             elif code == CLOSE_REPLACED:
                 self._tell("another courier has taken over this run")
         except (OSError, WebSocketException, TimeoutError):
-            if not opened:
+            # A server that starts beside us is not missed before it has had its time.
+            if not opened and asyncio.get_running_loop().time() - self._begun > STARTING_SECONDS:
                 self._tell(f"no server answers at {self._url}; training goes on and the log is kept")
         except (RemoteError, LocalError) as error:
             self._tell(str(error))

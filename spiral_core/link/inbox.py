@@ -30,19 +30,32 @@ class Inbox:
     """
 
     def __init__(self, *, lifeline: int | None = None) -> None:
-        self._read, self.write_end = os.pipe()
-        os.set_blocking(self._read, False)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._lifeline = lifeline
         self._buffer = b""
         self._poll = select.poll()
-        self._poll.register(self._read, select.POLLIN)
+        self.hung_up = False
+        """Whether the writing end is gone: the courier has died, and no command can come."""
+        self._read, self.write_end = self._open()
         self._poll.register(self._wake_read, select.POLLIN)
         if lifeline is not None:
             self._poll.register(lifeline, select.POLLIN | select.POLLHUP)
         self.interrupted = False
         """Set once Ctrl-C, SIGTERM or the parent's death asks the run to stop."""
+
+    def _open(self) -> tuple[int, int]:
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        self._poll.register(read_end, select.POLLIN)
+        return read_end, write_end
+
+    def renew(self) -> None:
+        """Open a new command pipe for a new courier; what the old one left half said is forgotten."""
+        os.close(self._read)
+        self._buffer = b""
+        self._read, self.write_end = self._open()
+        self.hung_up = False
 
     def catch_signals(self) -> None:
         """Turn the first SIGINT or SIGTERM into `interrupted`; a second one ends the process at once."""
@@ -87,8 +100,9 @@ class Inbox:
             with contextlib.suppress(BlockingIOError):
                 self._buffer += os.read(self._read, 1 << 16)
         elif flags & (select.POLLHUP | select.POLLERR):
-            # The courier is gone: no more commands, but training goes on.
+            # The courier is gone: training goes on, and its caller may start another.
             self._poll.unregister(self._read)
+            self.hung_up = True
 
     def _parse(self) -> list[Command]:
         commands: list[Command] = []

@@ -56,8 +56,11 @@ class RunLogWriter:
         Stamped on every message.
     clock : callable
         Wall time in seconds since 1970.
+
+    Attributes
+    ----------
     on_append : callable
-        Called after each record is with the operating system: rings the courier's doorbell.
+        Called after each record is with the operating system; set it to ring a courier's doorbell.
 
     Raises
     ------
@@ -65,9 +68,7 @@ class RunLogWriter:
         The file exists already or cannot be written.
     """
 
-    def __init__(
-        self, path: Path, *, run: str, incarnation: int, clock: Callable[[], float], on_append: Callable[[], None]
-    ) -> None:
+    def __init__(self, path: Path, *, run: str, incarnation: int, clock: Callable[[], float]) -> None:
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             _write_all(self._file, MAGIC)
@@ -77,7 +78,7 @@ class RunLogWriter:
         self._run = run
         self._incarnation = incarnation
         self._clock = clock
-        self._on_append = on_append
+        self.on_append: Callable[[], None] = lambda: None
         self.seq = -1
         """Of the last record; -1 before the first."""
 
@@ -106,7 +107,7 @@ class RunLogWriter:
             os.ftruncate(self._file, start)
             raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}; free some space") from error
         self.seq += 1
-        self._on_append()
+        self.on_append()
         return message
 
     def close(self) -> None:

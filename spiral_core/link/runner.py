@@ -24,7 +24,7 @@ from spiral_core.link.applied import AppliedLog
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
-from spiral_core.link.spawn import CourierProcess
+from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
 from spiral_core.wire.messages import RunStatus
 
 FINISH_SECONDS = 11.0
@@ -84,32 +84,28 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         The run cannot start, or its disk fails. The run log then ends with the status ``failed`` where that can still
         be written.
     """
+    if options.server is not None:
+        # Refused before anything is made.
+        spawn.engine_socket(options.server)
     directory = rundir.create(options.logdir, config, now=time.time())
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
-    bell: list[CourierProcess] = []
-    log = RunLogWriter(
-        directory.frames,
-        run=directory.id,
-        incarnation=0,
-        clock=time.time,
-        on_append=lambda: bell[0].ring() if bell else None,
-    )
-    if options.server is not None:
-        bell.append(spawn.start(directory, incarnation=0, server=options.server, token=options.token, inbox=inbox))
+    log = RunLogWriter(directory.frames, run=directory.id, incarnation=0, clock=time.time)
+    line = Line(directory, incarnation=0, server=options.server, token=options.token, inbox=inbox)
+    log.on_append = line.ring
     applied = AppliedLog(directory.applied)
     delivered = False
     try:
         if options.threads is not None:
             kernels.set_num_threads(options.threads)
         state = initial_state(config)
-        loop = _Loop(state, options, inbox, Recorder(log, state), applied, directory.dumps, listen)
+        loop = _Loop(state, options, inbox, line, Recorder(log, state), applied, directory.dumps, listen)
         status = loop.run(options.name or directory.id)
     finally:
         applied.close()
         log.close()
         patience = INTERRUPT_SECONDS if inbox.interrupted else FINISH_SECONDS
-        delivered = bell[0].finish(patience) if bell else True
+        delivered = line.finish(patience)
     return Result(
         run=directory.id,
         path=directory.path,
@@ -128,6 +124,7 @@ class _Loop:
         state: RunState,
         options: Options,
         inbox: Inbox,
+        line: Line,
         recorder: Recorder,
         applied: AppliedLog,
         dumps: Path,
@@ -136,6 +133,7 @@ class _Loop:
         self._state = state
         self._options = options
         self._inbox = inbox
+        self._line = line
         self._recorder = recorder
         self._applied = applied
         self._dumps = dumps
@@ -181,10 +179,11 @@ class _Loop:
     def _steps(self) -> None:
         while True:
             self._drain()
+            self._line.mend(time.monotonic())
             if self._over():
                 return
             if self._state.phase == "paused":
-                self._inbox.wait(None)
+                self._inbox.wait(FIRST_RESTART_SECONDS if self._inbox.hung_up else None)
             elif (ahead := self._next_start - time.monotonic()) > 0:
                 self._inbox.wait(ahead)
             else:

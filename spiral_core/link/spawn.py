@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
 from spiral_core.errors import ArgumentError
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.rundir import RunDir
+
+FIRST_RESTART_SECONDS = 1.0
+LAST_RESTART_SECONDS = 60.0
 
 
 @dataclass
@@ -43,6 +47,58 @@ class CourierProcess:
         return False
 
 
+class Line:
+    """A run's way to its server: a courier, and another one when it dies.
+
+    Parameters
+    ----------
+    rundir, incarnation
+        Of the run; its log must exist.
+    server : str or None
+        Address of the server; None for a run that keeps to its log.
+    token : str
+        Of that server.
+    inbox : Inbox
+        Where commands arrive.
+
+    Raises
+    ------
+    ArgumentError
+        The address is none.
+    """
+
+    def __init__(self, rundir: RunDir, *, incarnation: int, server: str | None, token: str, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._start = (
+            None
+            if server is None
+            else partial(start, rundir, incarnation=incarnation, server=server, token=token, inbox=inbox)
+        )
+        self._courier = None if self._start is None else self._start()
+        self._delay = FIRST_RESTART_SECONDS
+        self._next = 0.0
+
+    def ring(self) -> None:
+        """Tell the courier, if there is one, that the log has grown."""
+        if self._courier is not None:
+            self._courier.ring()
+
+    def mend(self, now: float) -> None:
+        """Start another courier when ours has died; less and less often when they go on dying."""
+        if not self._inbox.hung_up or self._start is None or now < self._next:
+            return
+        if self._courier is not None:
+            self._courier.finish(0.0)
+        self._inbox.renew()
+        self._courier = self._start()
+        self._next = now + self._delay
+        self._delay = min(2 * self._delay, LAST_RESTART_SECONDS)
+
+    def finish(self, seconds: float) -> bool:
+        """Let the courier deliver the rest; tell whether the server has everything (True without a server)."""
+        return True if self._courier is None else self._courier.finish(seconds)
+
+
 def engine_socket(server: str) -> str:
     """Turn a server's address into the address of its engine websocket.
 
@@ -57,7 +113,12 @@ def engine_socket(server: str) -> str:
         Not an http(s) address.
     """
     parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        # The port is no number, or beyond 65535.
+        usable = False
+    if not usable:
         raise ArgumentError(f"server = {server!r} cannot be used: give an address such as http://127.0.0.1:8787")
     scheme = "wss" if parts.scheme == "https" else "ws"
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws/engine", "", ""))

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+REFUSED = 2
+"""Exit status of an engine whose options cannot be used."""
+
 END_SECONDS = 1.3
 """An engine that was asked to stop says so to its server and leaves; after this long it is killed."""
 
@@ -37,7 +40,7 @@ class EngineProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(read_end,),
-                env={**os.environ, "SPIRAL_TOKEN": token},
+                env={**_surroundings(), "SPIRAL_TOKEN": token},
             )
         finally:
             os.close(read_end)
@@ -52,6 +55,16 @@ class EngineProcess:
         """Whether the process is gone."""
         return self._process.poll() is not None
 
+    @property
+    def status(self) -> int | None:
+        """Exit status; None while it runs, negative for a signal."""
+        return self._process.poll()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the engine did not take its options."""
+        return self._process.poll() == REFUSED
+
     def wait(self) -> int:
         """Wait until the engine ends by itself; give its exit status."""
         return self._process.wait()
@@ -65,3 +78,9 @@ class EngineProcess:
             self._process.wait()
         with contextlib.suppress(OSError):
             os.close(self._lifeline)
+
+
+def _surroundings() -> dict[str, str]:
+    """Give our environment without options of our own: the engine is told what it needs by its arguments."""
+    kept = ("SPIRAL_CACHE_DIR", "SPIRAL_THREADS")
+    return {name: value for name, value in os.environ.items() if not name.startswith("SPIRAL_") or name in kept}

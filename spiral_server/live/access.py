@@ -96,10 +96,11 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def origin_refusal(knock: Knock, settings: Settings) -> Refusal | None:
+def origin_refusal(knock: Knock) -> Refusal | None:
     """Refuse a request that changes something or opens a websocket for a page of another origin."""
     if knock.origin is None:
-        if credential(knock, settings) is Credential.BEARER:
+        if knock.authorization is not None:
+            # A program, not a page: whether its token is right is asked next, and answered as a question of tokens.
             return None
         return Refusal(403, "a request without an Origin must carry the token in its Authorization header")
     host = (knock.host or "").strip().lower()

@@ -96,7 +96,7 @@ def require_origin(connection: HTTPConnection) -> None:
     RefusedError
         403.
     """
-    _raise(access.origin_refusal(knock_of(connection.headers), settings_of(connection)))
+    _raise(access.origin_refusal(knock_of(connection.headers)))
 
 
 class Doors:

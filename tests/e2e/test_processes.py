@@ -213,3 +213,85 @@ def test_help_comes_with_examples(command: list[str]) -> None:
     )
     assert "Examples:" in done.stdout
     assert "spiral" in done.stdout.split("Examples:")[1]
+
+
+def courier_of(cockpit: Cockpit) -> psutil.Process:
+    return next(one for one in family(cockpit) if "spiral_core.link.courier" in one.cmdline())
+
+
+def test_a_courier_that_is_killed_is_replaced_and_the_run_stays_steerable(tmp_path: Path) -> None:
+    cockpit = start(tmp_path / "runs", "demo", "--no-open", "--port", "0")
+    try:
+        wait_for(lambda: cockpit.run().get("step", 0) > 3, COLD_SECONDS)
+        first = courier_of(cockpit)
+        first.kill()
+        wait_for(lambda: not cockpit.run()["connected"], 10)
+        wait_for(lambda: cockpit.run()["connected"], 20, "for another courier")
+        assert courier_of(cockpit).pid != first.pid
+        run = cockpit.run()["id"]
+        body = {"id": "after", "verb": "set", "sets": [{"knob": "zspace.gain", "value": 0.5}]}
+        assert cockpit.post(f"/api/runs/{run}/commands", body)[0] == 202
+        wait_for(lambda: cockpit.get(f"/api/runs/{run}/commands")["commands"][-1]["state"] == "applied", 10)
+        at = cockpit.run()["step"]
+        wait_for(lambda: cockpit.run()["step"] > at, 10)
+        assert sorted(cockpit.series(run, "train/loss")) == list(range(1, max(cockpit.series(run, "train/loss")) + 1))
+    finally:
+        finish(cockpit)
+
+
+def test_a_server_that_comes_back_finds_its_engine_its_page_and_every_step(tmp_path: Path, chromium: Browser) -> None:
+    """The token and the cookie outlive the server; the engine trains on meanwhile and loses nothing."""
+    server = start(tmp_path / "runs", "serve", "--port", "0")
+    port = server.url.rsplit(":", 1)[1]
+    words = ["train", "--quiet", "--data", "needle", "--rate", "20", "--server", server.url]
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "spiral_server.cli", *words, "--logdir", str(tmp_path / "runs")],
+        start_new_session=True,
+    )
+    again = None
+    try:
+        wait_for(lambda: server.run().get("step", 0) > 10, COLD_SECONDS)
+        page = chromium.new_context().new_page()
+        page.goto(server.page)
+        page.wait_for_selector('[data-testid="heatmap-7"]')
+        server.process.kill()
+        server.process.wait()
+        time.sleep(1.0)
+        again = start(tmp_path / "runs", "serve", "--port", port)
+        assert again.page == server.page
+        wait_for(lambda: again.run()["status"] == "training" and again.run()["connected"], 30)
+        at = again.run()["step"]
+        wait_for(lambda: again.run()["step"] > at + 5, 20)
+        told = again.series(again.run()["id"], "train/loss")
+        assert sorted(told) == list(range(1, max(told) + 1))
+        expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "open", timeout=20_000)
+        wait_for(lambda: page.evaluate("window.spiral.state().step") > at, 20)
+        page.context.close()
+    finally:
+        engine.terminate()
+        engine.wait(20)
+        finish(server)
+        if again is not None:
+            finish(again)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--no-open", "--lr", "-1"], "lr = -1.0"),
+        (["demo", "--no-open", "--data", "imagenet"], "fashion, needle"),
+        (["serve", "--logdir", "/dev/null"], "another --logdir"),
+    ],
+)
+def test_a_start_that_cannot_be_ends_by_itself_with_the_reason(tmp_path: Path, words: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "spiral_server.cli", *words, "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "SPIRAL_LOGDIR": str(tmp_path / "runs")},
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

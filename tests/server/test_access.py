@@ -71,7 +71,7 @@ def test_a_server_on_every_address_answers_to_addresses_but_not_to_foreign_names
 
 @pytest.mark.parametrize("origin", ["http://localhost:1", "https://localhost:1", "HTTP://LOCALHOST:1"])
 def test_our_own_page_may_come_in(origin: str) -> None:
-    assert access.origin_refusal(knock(origin=origin), SETTINGS) is None
+    assert access.origin_refusal(knock(origin=origin)) is None
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_our_own_page_may_come_in(origin: str) -> None:
 )
 def test_a_foreign_origin_is_refused_even_with_the_token(origin: str) -> None:
     shown = knock(origin=origin, authorization="Bearer secret", cookie="spiral_abc=secret")
-    refusal = access.origin_refusal(shown, SETTINGS)
+    refusal = access.origin_refusal(shown)
     assert refusal is not None
     assert refusal.status == 403
 
 
 def test_without_an_origin_only_a_bearer_token_counts() -> None:
-    assert access.origin_refusal(knock(authorization="Bearer secret"), SETTINGS) is None
-    assert access.origin_refusal(knock(cookie="spiral_abc=secret"), SETTINGS) is not None
-    assert access.origin_refusal(knock(), SETTINGS) is not None
+    assert access.origin_refusal(knock(authorization="Bearer secret")) is None
+    assert access.origin_refusal(knock(cookie="spiral_abc=secret")) is not None
+    assert access.origin_refusal(knock()) is not None
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_credential_is_recognised(headers: dict[str, str], shown: Credential) 
 @given(st.text(alphabet=st.characters(max_codepoint=255)), st.text(alphabet=st.characters(max_codepoint=255)))
 def test_no_header_can_make_the_door_fail(one: str, other: str) -> None:
     shown = Knock(host=one, origin=other, authorization=other, cookie=one)
-    assert access.host_refusal(one, SETTINGS) is None or access.origin_refusal(shown, SETTINGS)
+    assert access.host_refusal(one, SETTINGS) is None or access.origin_refusal(shown)
     assert access.token_refusal(shown, SETTINGS)
 
 

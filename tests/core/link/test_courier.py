@@ -80,13 +80,11 @@ async def until(what: Callable[[], object], seconds: float = 10.0) -> None:
 
 def with_engine(tmp_path: Path, port: int) -> Engine:
     inbox = Inbox()
-    bell: list[CourierProcess] = []
     rundir = RunDir(path=tmp_path, id="r")
-    log = RunLogWriter(
-        rundir.frames, run="r", incarnation=0, clock=time.time, on_append=lambda: bell[0].ring() if bell else None
-    )
-    bell.append(start(rundir, incarnation=0, server=f"http://127.0.0.1:{port}", token="secret", inbox=inbox))
-    return Engine(log, inbox, bell[0])
+    log = RunLogWriter(rundir.frames, run="r", incarnation=0, clock=time.time)
+    courier = start(rundir, incarnation=0, server=f"http://127.0.0.1:{port}", token="secret", inbox=inbox)
+    log.on_append = courier.ring
+    return Engine(log, inbox, courier)
 
 
 @pytest.fixture
@@ -233,7 +231,9 @@ def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
     assert "SPIRAL_TOKEN" in said
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8787", "ftp://host", "", "http://"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8787", "ftp://host", "", "http://", "http://:8787", "http://h:99999", "http://h:x"]
+)
 def test_an_address_that_is_none_is_refused_with_an_example(address: str) -> None:
     with pytest.raises(ArgumentError, match="http://127"):
         engine_socket(address)

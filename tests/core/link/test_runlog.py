@@ -18,7 +18,7 @@ from spiral_core.wire.messages import StatusChanged
 
 
 def writer(path: Path) -> RunLogWriter:
-    return RunLogWriter(path, run="r", incarnation=2, clock=lambda: 5.0, on_append=lambda: None)
+    return RunLogWriter(path, run="r", incarnation=2, clock=lambda: 5.0)
 
 
 def say(log: RunLogWriter, step: int) -> StatusChanged:
@@ -107,7 +107,7 @@ import sys
 from pathlib import Path
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.wire.messages import StatusChanged
-log = RunLogWriter(Path(sys.argv[1]), run="r", incarnation=0, clock=lambda: 0.0, on_append=lambda: None)
+log = RunLogWriter(Path(sys.argv[1]), run="r", incarnation=0, clock=lambda: 0.0)
 step = 0
 while True:
     log.append(StatusChanged, step, status="training", done=step, total=0, detail="")
@@ -139,7 +139,7 @@ from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.wire.messages import StatusChanged
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-log = RunLogWriter(Path(sys.argv[1]), run="r", incarnation=0, clock=lambda: 0.0, on_append=lambda: None)
+log = RunLogWriter(Path(sys.argv[1]), run="r", incarnation=0, clock=lambda: 0.0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 step = 0
 try:
