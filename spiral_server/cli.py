@@ -7,32 +7,34 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import json  # noqa: E402
 import os  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
-import urllib.error  # noqa: E402
-import urllib.parse  # noqa: E402
-import urllib.request  # noqa: E402
 import webbrowser  # noqa: E402
-from contextlib import suppress  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
 
+from spiral_core import __version__  # noqa: E402
 from spiral_core.cli import EXIT_BAD_USE, TRAIN_HELP, reads_environment, run, train  # noqa: E402
 from spiral_core.errors import ConfigError  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
-from spiral_server.settings import Settings, new_instance, new_token  # noqa: E402
+from spiral_server.launch.listening import (  # noqa: E402
+    Living,
+    bind,
+    forget,
+    lasting_access,
+    listening_url,
+    living_server,
+    page_address,
+    write_private,
+)
+from spiral_server.settings import Settings  # noqa: E402
 
 DEFAULT_PORT = 8787
-PORTS_TRIED = 100
-"""A taken port is not an error of the user's: the next free one is taken, as TensorBoard and others do."""
-
 DEMO_RATE = 20.0
 """Steps per second of the demo: quick enough to see an effect, slow enough to see it happen."""
 
@@ -83,36 +85,6 @@ OpenPage = Annotated[bool, typer.Option("--open/--no-open", help="Open the page 
 Token = Annotated[str | None, typer.Option(help="Token to ask for; by default a random one that LOGDIR keeps.")]
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket on the port, or on the next free one.
-
-    Raises
-    ------
-    SpiralError
-        The address cannot be used, or no port near is free.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    last = min(port + PORTS_TRIED - 1, 65535) if port else 0
-    for candidate in range(port, last + 1):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, candidate))
-            listener.listen(128)
-        except OSError as error:
-            listener.close()
-            if error.errno in (98, 48):
-                continue
-            raise ConfigError(f"cannot listen on {host} port {candidate}: {error.strerror}") from error
-        return listener
-    raise ConfigError(f"no port from {port} to {last} is free on {host}; choose another with --port")
-
-
-def page_address(url: str, token: str) -> str:
-    """Give the address that lets a browser in."""
-    return f"{url}/?token={urllib.parse.quote(token, safe='')}"
-
-
 def _reach(settings: Settings) -> str:
     """Warn of what listening beyond this machine means."""
     if settings.host in ("127.0.0.1", "::1", "localhost"):
@@ -123,71 +95,11 @@ def _reach(settings: Settings) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Living:
-    """A server that runs already."""
-
-    url: str
-    token: str
-
-
-def living_server(logdir: Path) -> Living | None:
-    """Find the server that keeps its runs in this directory and answers."""
-    try:
-        told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
-        found = Living(url=str(told["url"]), token=str(told["token"]))
-        with urllib.request.urlopen(f"{found.url}/healthz", timeout=1) as answer:  # noqa: S310 - our own file's http URL
-            return found if answer.status == 200 else None
-    except (OSError, ValueError, KeyError, urllib.error.URLError):
-        return None
-
-
-def write_private(path: Path, content: dict[str, object]) -> None:
-    """Write a JSON file that only this user can read, whole or not at all."""
-    part = path.with_suffix(".part")
-    with suppress(FileNotFoundError):
-        part.unlink()
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-    part.replace(path)
-
-
-def lasting_access(logdir: Path, token: str | None) -> tuple[str, str]:
-    """Give token and instance id of the servers of this directory.
-
-    Both outlive a restart, so that engines that train on and pages that are open find their way back. They lie in
-    ``access.json``; delete it to draw new ones. A token from the command line is used as it is and not written down.
-    """
-    path = logdir / "access.json"
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        kept, instance = str(told["token"]), str(told["instance"])
-    except (OSError, ValueError, KeyError, TypeError):
-        kept, instance = new_token(), new_instance()
-        write_private(path, {"token": kept, "instance": instance})
-    return token or kept, instance
-
-
-def forget(logdir: Path) -> None:
-    """Take back the announcement, unless another server has made its own since."""
-    path = logdir / "server.json"
-    with suppress(OSError, ValueError, KeyError):
-        if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
-            path.unlink()
-
-
 def _open_page(url: str) -> None:
     graphical = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if graphical:
         # In a thread: some browsers' launchers wait until the browser is closed.
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-
-
-def _url(host: str, listener: socket.socket) -> str:
-    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-    name = everywhere.get(host, host)
-    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
 
 
 def _run_server(
@@ -260,7 +172,7 @@ def _serve(
     except OSError as error:
         raise ConfigError(f"cannot keep runs in {logdir}: {error.strerror}; choose another --logdir") from error
     listener = bind(host, port)
-    url = _url(host, listener)
+    url = listening_url(host, listener)
     settings = Settings(
         logdir=logdir,
         host=host,
@@ -368,11 +280,26 @@ def serve(
     )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"spiral {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    del version
+
+
 def application() -> typer.Typer:
     """Build the command line."""
     app = typer.Typer(
         help=APP_HELP, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )
+    app.callback()(_options)
     app.command("demo", help=DEMO_HELP)(demo)
     app.command("serve", help=SERVE_HELP)(serve)
     app.command("train", help=TRAIN_HELP)(train)

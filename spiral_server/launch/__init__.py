@@ -1,1 +1,1 @@
-"""Starts engine processes and ends them."""
+"""Starts engine processes and ends them; finds the port and tells others where the server is."""

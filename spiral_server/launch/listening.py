@@ -1,0 +1,115 @@
+"""Where a server listens, and how other programs of the same user find it and get in.
+
+``LOGDIR/server.json`` tells of the server that runs (address, process, token); ``LOGDIR/access.json`` keeps token and
+instance id from one server to the next. Both can be read by this user only.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from spiral_core.errors import ConfigError
+from spiral_server.settings import new_instance, new_token
+
+PORTS_TRIED = 100
+"""A taken port is not an error of the user's: the next free one is taken, as TensorBoard and others do."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open a listening socket on the port, or on the next free one.
+
+    Raises
+    ------
+    SpiralError
+        The address cannot be used, or no port near is free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = min(port + PORTS_TRIED - 1, 65535) if port else 0
+    for candidate in range(port, last + 1):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            listener.listen(128)
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise ConfigError(f"cannot listen on {host} port {candidate}: {error.strerror}") from error
+        return listener
+    raise ConfigError(f"no port from {port} to {last} is free on {host}; choose another with --port")
+
+
+def page_address(url: str, token: str) -> str:
+    """Give the address that lets a browser in."""
+    return f"{url}/?token={urllib.parse.quote(token, safe='')}"
+
+
+@dataclass(frozen=True)
+class Living:
+    """A server that runs already."""
+
+    url: str
+    token: str
+
+
+def living_server(logdir: Path) -> Living | None:
+    """Find the server that keeps its runs in this directory and answers."""
+    try:
+        told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
+        found = Living(url=str(told["url"]), token=str(told["token"]))
+        with urllib.request.urlopen(f"{found.url}/healthz", timeout=1) as answer:  # noqa: S310 - our own file's http URL
+            return found if answer.status == 200 else None
+    except (OSError, ValueError, KeyError, urllib.error.URLError):
+        return None
+
+
+def write_private(path: Path, content: dict[str, object]) -> None:
+    """Write a JSON file that only this user can read, whole or not at all."""
+    part = path.with_suffix(".part")
+    with suppress(FileNotFoundError):
+        part.unlink()
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "w", encoding="utf-8") as stream:
+        json.dump(content, stream)
+    part.replace(path)
+
+
+def lasting_access(logdir: Path, token: str | None) -> tuple[str, str]:
+    """Give token and instance id of the servers of this directory.
+
+    Both outlive a restart, so that engines that train on and pages that are open find their way back. They lie in
+    ``access.json``; delete it to draw new ones. A token from the command line is used as it is and not written down.
+    """
+    path = logdir / "access.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        kept, instance = str(told["token"]), str(told["instance"])
+    except (OSError, ValueError, KeyError, TypeError):
+        kept, instance = new_token(), new_instance()
+        write_private(path, {"token": kept, "instance": instance})
+    return token or kept, instance
+
+
+def forget(logdir: Path) -> None:
+    """Take back the announcement, unless another server has made its own since."""
+    path = logdir / "server.json"
+    with suppress(OSError, ValueError, KeyError):
+        if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
+            path.unlink()
+
+
+def listening_url(host: str, listener: socket.socket) -> str:
+    """Give the address of a listening socket as this machine's own programs reach it."""
+    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    name = everywhere.get(host, host)
+    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
