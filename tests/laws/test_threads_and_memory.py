@@ -65,6 +65,28 @@ def test_three_steps_are_bit_identical_on_one_two_and_three_threads(threads: Non
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.LayerNorm, nn.ZSpaceBatchNorm1d, nn.ZSpaceLayerNorm])
+def test_the_norms_are_bit_identical_on_one_two_and_three_threads(
+    threads: None, kind: type[nn.Module], dtype: type[np.floating]
+) -> None:
+    draws = np.random.default_rng(0)
+    # Several chunks of either kind, the last one short.
+    x, grad = draws.standard_normal((2, 1100, 70)).astype(dtype)
+    results = []
+    for count in (1, 2, 3):
+        kernels.set_num_threads(count)
+        layer = kind("it", 70, dtype=dtype)
+        arrays = [layer.forward(x), layer.backward(x, grad), *(p.grad for p in layer.parameters())]
+        arrays += layer.state_dict().values()
+        if isinstance(layer, nn.ZSpaceNorm):
+            seen = layer.observe()
+            arrays += [seen.feature_radius, np.array([seen.blended_mean, seen.jacobian_mean, seen.radius_p95])]
+            arrays += [np.array(layer.adapt_projector_gain(0.7))]
+        results.append([array.tobytes() for array in arrays])
+    assert results[0] == results[1] == results[2]
+
+
 def test_the_number_of_threads_may_change_between_steps(threads: None) -> None:
     results = []
     for counts in ((1, 1, 1), (3, 1, 2)):
