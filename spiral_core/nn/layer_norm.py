@@ -149,6 +149,11 @@ class LayerNorm(_LayerNorm):
     curvature : float          kappa < 0; it does nothing but widen epsilon
     epsilon : float            > 0, in units of variance
     dtype : float32 or float64
+
+    Notes
+    -----
+    The passes are those of the Z-space layer norm at gain 0, where its projector is exactly the identity. Backward
+    works from what the last forward pass has kept.
     """
 
     def __init__(

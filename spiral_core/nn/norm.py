@@ -258,7 +258,7 @@ class _ZSpaceBatchNorm(ZSpaceNorm, _BatchNorm):
 
     Notes
     -----
-    Source: `docs/architecture.md` lists the definitions; the running variance is the biased one, unlike PyTorch's.
+    The running variance is the biased one, unlike PyTorch's.
     """
 
     def __init__(

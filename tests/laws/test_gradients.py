@@ -168,6 +168,24 @@ def test_a_chain_has_the_gradient_of_its_forward(training: bool) -> None:
     check(chain, spread((3, 4, 4, 1), 2), training, tolerance=2e-6)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_chain_of_every_norm_has_the_gradient_of_its_forward(training: bool) -> None:
+    kind = {"dtype": np.float64}
+    chain = nn.Sequential(
+        "chain",
+        [
+            nn.Linear("a", 3, 5, **kind),
+            nn.ZSpaceLayerNorm("lnz", 5, -1.0, 1e-5, projector_gain=0.7, **kind),
+            nn.ReLU("r", **kind),
+            nn.BatchNorm1d("bn", 5, 0.1, 1e-5, **kind),
+            nn.Linear("b", 5, 4, **kind),
+            nn.LayerNorm("ln", 4, -1.0, 1e-5, **kind),
+            nn.ZSpaceBatchNorm1d("bnz", 4, -2.0, 0.1, 1e-5, **kind),
+        ],
+    )
+    check(chain, spread((4, 3), 2), training, tolerance=2e-6)
+
+
 @FEW
 @given(st.integers(1, 5), st.integers(2, 6), SEEDS)
 def test_the_cross_entropy_writes_its_own_gradient(rows: int, classes: int, seed: int) -> None:
