@@ -52,6 +52,9 @@ from spiral_core.kernels.pool import (
 )
 from spiral_core.kernels.pooling import max_pool as max_pool
 from spiral_core.kernels.pooling import max_pool_backward as max_pool_backward
+from spiral_core.kernels.rownorm import row_norm as row_norm
+from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
+from spiral_core.kernels.rownorm import row_statistics as row_statistics
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.znorm import (

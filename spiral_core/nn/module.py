@@ -308,3 +308,18 @@ def check_pair(name: str, what: str, value: tuple[int, int], least: int) -> tupl
     ):
         raise ArgumentError(f"{name}: {what} must be a pair (height, width) of integers >= {least}, got {value!r}")
     return int(pair[0]), int(pair[1])
+
+
+def check_number(what: str, value: float, least: float, most: float = float("inf"), *, above: bool = False) -> float:
+    """Return a finite number within bounds; ``above`` leaves out ``least`` itself.
+
+    Raises
+    ------
+    ArgumentError
+        Not a number, not finite, or out of bounds.
+    """
+    number = float(value) if isinstance(value, (int, float, np.integer, np.floating)) else float("nan")
+    if not (np.isfinite(number) and least <= number <= most and not (above and number == least)):
+        bounds = f"{'>' if above else '>='} {least:g}" + (f" and <= {most:g}" if np.isfinite(most) else "")
+        raise ArgumentError(f"{what} must be finite and {bounds}, got {value!r}")
+    return number

@@ -1,28 +1,32 @@
-"""Batch normalization that projects whitened values into a hyperbolic ball."""
+"""Batch normalization: plain, and with a projector that bends whitened values into a hyperbolic ball."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from spiral_core import kernels
 from spiral_core.arrays import F64, AnyArray, Float
-from spiral_core.errors import ArgumentError, ShapeError, StateError
+from spiral_core.errors import ShapeError, StateError
 from spiral_core.kernels.znorm import chunk_span, wide_row
 from spiral_core.nn import observation
-from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_size
-from spiral_core.nn.observation import ZSpaceBatchNormTelemetry, ZSpaceObservation, ZSpacePass
+from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_number, check_size
+from spiral_core.nn.observation import ZSpaceBatchNormTelemetry, ZSpacePass
+from spiral_core.nn.steering import ZSpaceNorm
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain, root_curvature
 
 
-class _ZSpaceBatchNorm(Module):
-    r"""Whiten each feature over the rows, project into the ball, scale and shift.
+def _negative(value: AnyArray) -> str | None:
+    return "a variance cannot be negative" if (value < 0).any() else None
 
-    .. math:: n = (x - \mu) / \sqrt{v + \epsilon}, \quad
-              p = (1-g)\,n + g\,\tanh(s n)/s, \quad y = \gamma p + \beta, \quad s = \sqrt{-\kappa}
+
+class _BatchNorm(Module):
+    r"""Whiten each feature over the rows, scale and shift.
+
+    .. math:: n = (x - \mu) / \sqrt{v + \epsilon}, \quad y = \gamma n + \beta
 
     In training, mean and (population) variance are those of the batch and move the running ones by ``momentum``; in
     evaluation they are the running ones. Backward works in both and differentiates the statistics only in training.
@@ -31,113 +35,50 @@ class _ZSpaceBatchNorm(Module):
     ----------
     name : str
     features : int                 F
-    curvature : float              kappa < 0
     momentum : float               share of the batch in the running statistics, in [0, 1]
     epsilon : float                > 0, in units of variance
-    projector_gain : float         g in [0, 1]: 0 is Euclidean, 1 fully hyperbolic
     dtype : float32 or float64
 
     Notes
     -----
-    Source: `docs/architecture.md` lists the definitions; the running variance is the biased one, unlike PyTorch's.
+    The running variance is the biased one, unlike PyTorch's. The passes are those of the Z-space norm at gain 0, where
+    its projector is exactly the identity.
     """
 
     KERNELS = ("fold_lanes", "channel_sums", "znorm", "znorm_backward_sums", "znorm_backward_input")
+
+    AXES: ClassVar[tuple[str, ...]] = ("N",)
+    """Names of the axes before the last, for messages."""
 
     def __init__(
         self,
         name: str,
         features: int,
-        curvature: float = -1.0,
         momentum: float = 0.1,
         epsilon: float = 1e-5,
         *,
-        projector_gain: float = 1.0,
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__(name, dtype)
         self.features = check_size(name, "features", features)
-        if not 0.0 <= momentum <= 1.0:
-            raise ArgumentError(f"{name}: momentum must be in [0, 1], got {momentum!r}")
-        if not (np.isfinite(epsilon) and epsilon > 0):
-            raise ArgumentError(f"{name}: epsilon must be finite and > 0, got {epsilon!r}")
-        self.momentum = float(momentum)
-        self.epsilon = float(epsilon)
-        self._curvature = check_curvature(curvature)
-        self._gain = check_gain(projector_gain)
+        self.momentum = check_number(f"{name}: momentum", momentum, 0.0, 1.0)
+        self.epsilon = check_number(f"{name}: epsilon", epsilon, 0.0, above=True)
         self.gamma = Parameter(f"{name}.gamma", np.ones(features, self.dtype))
         self.beta = Parameter(f"{name}.beta", np.zeros(features, self.dtype))
         self.running_mean: Float = np.zeros(features, self.dtype)
         self.running_var: Float = np.ones(features, self.dtype)
 
-    # Steering.
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape itself."""
+        if len(shape) != len(self.AXES) + 1 or shape[-1] != self.features:
+            raise ShapeError(
+                f"{self.name}: input must have shape ({', '.join(self.AXES)}, {self.features}), got {shape}"
+            )
+        return shape
 
-    @property
-    def projector_gain(self) -> float:
-        """Gain g in force."""
-        return self._gain
-
-    def set_projector_gain(self, gain: float) -> None:
-        """Set the gain of the passes to come.
-
-        Raises
-        ------
-        ArgumentError
-            Not a finite number in [0, 1]; the gain stays as it was.
-        """
-        self._gain = check_gain(gain)
-
-    def with_projector_gain(self, gain: float) -> Self:
-        """Set the gain and give the layer, for building models."""
-        self.set_projector_gain(gain)
-        return self
-
-    @property
-    def curvature(self) -> float:
-        """Curvature kappa in force."""
-        return self._curvature
-
-    def set_curvature(self, curvature: float) -> None:
-        """Set the curvature of the passes to come.
-
-        Raises
-        ------
-        ArgumentError
-            Not finite or not below zero; the curvature stays as it was.
-        """
-        self._curvature = check_curvature(curvature)
-
-    # Telemetry.
-
-    def telemetry(self, workspace: Workspace | None = None) -> ZSpaceBatchNormTelemetry:
-        """Copy out everything about the last pass through ``workspace`` (the layer's own by default).
-
-        Raises
-        ------
-        StateError
-            There was none.
-        """
-        return observation.snapshot(self._pass(workspace))
-
-    def observe(self, workspace: Workspace | None = None) -> ZSpaceObservation:
-        """Give the numbers of the last pass that curves are drawn from.
-
-        Raises
-        ------
-        StateError
-            There was none.
-        """
-        return observation.observe(self._pass(workspace))
-
-    def last_ball_radius(self, workspace: Workspace | None = None) -> F64 | None:
-        """Give the mean ball radius of each feature in the last pass, (F,); None before the first."""
-        try:
-            return self.telemetry(workspace).radius
-        except StateError:
-            return None
-
-    def _pass(self, workspace: Workspace | None) -> ZSpacePass:
-        return (workspace if workspace is not None else self.workspace()).kept(self, ZSpacePass)
+    def _projector(self) -> tuple[float, float]:
+        """Return curvature and gain; without a projector the gain is 0."""
+        return -1.0, 0.0
 
     # State.
 
@@ -150,34 +91,11 @@ class _ZSpaceBatchNorm(Module):
         return {f"{self.name}.running_mean": self.running_mean, f"{self.name}.running_var": self.running_var}
 
     def state_entries(self) -> list[StateEntry]:
-        """Return parameters, running statistics, gain and curvature."""
-
-        def refusal(check: str, value: AnyArray) -> str | None:
-            try:
-                (check_gain if check == "gain" else check_curvature)(float(value))
-            except ArgumentError as error:
-                return str(error)
-            return None
-
-        def negative(value: AnyArray) -> str | None:
-            return "a variance cannot be negative" if (value < 0).any() else None
-
+        """Return parameters and running statistics."""
         return [
             *super().state_entries(),
             array_entry(f"{self.name}.running_mean", self.running_mean),
-            array_entry(f"{self.name}.running_var", self.running_var, negative),
-            StateEntry(
-                f"{self.name}.projector_gain",
-                lambda: np.array(self._gain),
-                lambda value: self.set_projector_gain(float(value)),
-                lambda value: refusal("gain", value),
-            ),
-            StateEntry(
-                f"{self.name}.curvature",
-                lambda: np.array(self._curvature),
-                lambda value: self.set_curvature(float(value)),
-                lambda value: refusal("curvature", value),
-            ),
+            array_entry(f"{self.name}.running_var", self.running_var, _negative),
         ]
 
     # Passes.
@@ -223,7 +141,8 @@ class _ZSpaceBatchNorm(Module):
             np.stack([mean, inv_std, self.gamma.value, self.beta.value]).astype(self.dtype),
             (1, width // self.features),
         )
-        s, g = root_curvature(self._curvature), effective_gain(self._gain)
+        curvature, gain = self._projector()
+        s, g = root_curvature(curvature), effective_gain(gain)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
         tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
@@ -244,6 +163,7 @@ class _ZSpaceBatchNorm(Module):
         )
         if training:
             self._follow(mean, variance)
+        totals = sums.sum(axis=0)
         workspace.keep(
             self,
             ZSpacePass(
@@ -253,11 +173,12 @@ class _ZSpaceBatchNorm(Module):
                 inv_std=inv_std,
                 normed=normed,
                 tangent=tangent,
-                totals=sums.sum(axis=0),
+                totals=totals,
+                feature_tangent=totals[0],
                 s=s,
                 g=g,
-                curvature=self._curvature,
-                gain=self._gain,
+                curvature=curvature,
+                gain=gain,
             ),
         )
         return out
@@ -266,7 +187,7 @@ class _ZSpaceBatchNorm(Module):
         return workspace.array(self, "lanes", (kernels.get_num_threads(), 4, wide_row(self.features)), self.dtype)
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
-        one = self._pass(workspace)
+        one = workspace.kept(self, ZSpacePass)
         if one.shape != x.shape:
             raise StateError(
                 f"{self.name}: backward for input {x.shape} after a forward of {one.shape}: run forward first"
@@ -306,25 +227,77 @@ class _ZSpaceBatchNorm(Module):
         return grad_x
 
 
+class BatchNorm1d(_BatchNorm):
+    """Batch norm of (N, F): statistics per feature over the batch."""
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch norm of images (N, H, W, C): statistics per channel over batch and pixels."""
+
+    AXES = ("N", "H", "W")
+
+
+class _ZSpaceBatchNorm(ZSpaceNorm, _BatchNorm):
+    r"""Whiten each feature over the rows, project into the ball, scale and shift.
+
+    .. math:: n = (x - \mu) / \sqrt{v + \epsilon}, \quad
+              p = (1-g)\,n + g\,\tanh(s n)/s, \quad y = \gamma p + \beta, \quad s = \sqrt{-\kappa}
+
+    In training, mean and (population) variance are those of the batch and move the running ones by ``momentum``; in
+    evaluation they are the running ones. Backward works in both and differentiates the statistics only in training.
+
+    Parameters
+    ----------
+    name : str
+    features : int                 F
+    curvature : float              kappa < 0
+    momentum : float               share of the batch in the running statistics, in [0, 1]
+    epsilon : float                > 0, in units of variance
+    projector_gain : float         g in [0, 1]: 0 is Euclidean, 1 fully hyperbolic
+    dtype : float32 or float64
+
+    Notes
+    -----
+    The running variance is the biased one, unlike PyTorch's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features: int,
+        curvature: float = -1.0,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        *,
+        projector_gain: float = 1.0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        _BatchNorm.__init__(self, name, features, momentum, epsilon, dtype=dtype)
+        self._curvature = check_curvature(curvature)
+        self._gain = check_gain(projector_gain)
+
+    def telemetry(self, workspace: Workspace | None = None) -> ZSpaceBatchNormTelemetry:
+        """Copy out everything about the last pass through ``workspace`` (the layer's own by default).
+
+        Raises
+        ------
+        StateError
+            There was none.
+        """
+        return observation.snapshot(self._pass(workspace), ZSpaceBatchNormTelemetry)
+
+
 class ZSpaceBatchNorm1d(_ZSpaceBatchNorm):
     """Z-space batch norm of (N, F): statistics per feature over the batch."""
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape itself."""
-        if len(shape) != 2 or shape[1] != self.features:
-            raise ShapeError(f"{self.name}: input must have shape (N, {self.features}), got {shape}")
-        return shape
 
 
 class ZSpaceBatchNorm2d(_ZSpaceBatchNorm):
     """Z-space batch norm of images (N, H, W, C): statistics per channel over batch and pixels."""
 
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape itself."""
-        if len(shape) != 4 or shape[3] != self.features:
-            raise ShapeError(f"{self.name}: input must have shape (N, H, W, {self.features}), got {shape}")
-        return shape
+    AXES = ("N", "H", "W")
 
 
+BatchNorm1d.__doc__ = f"{BatchNorm1d.__doc__}\n\n{_BatchNorm.__doc__}"
+BatchNorm2d.__doc__ = f"{BatchNorm2d.__doc__}\n\n{_BatchNorm.__doc__}"
 ZSpaceBatchNorm1d.__doc__ = f"{ZSpaceBatchNorm1d.__doc__}\n\n{_ZSpaceBatchNorm.__doc__}"
 ZSpaceBatchNorm2d.__doc__ = f"{ZSpaceBatchNorm2d.__doc__}\n\n{_ZSpaceBatchNorm.__doc__}"

@@ -1,9 +1,10 @@
-"""What a Z-space batch norm says about its last pass: a full snapshot, and the short form for curves."""
+"""What a Z-space norm says about its last pass: a full snapshot, and the short form for curves."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +16,23 @@ QUANTILE_SAMPLE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ZSpaceBatchNormTelemetry:
+class _ZSpaceTelemetry:
+    batch: int
+    features: int
+    mean: F64
+    inv_std: F64
+    normed: Float
+    projected: Float
+    jacobian: Float
+    radius: F64
+    blended_radius: F64
+    conformal: F64
+    curvature: float
+    gain: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZSpaceBatchNormTelemetry(_ZSpaceTelemetry):
     """Everything about the last pass, as copies.
 
     Parameters
@@ -40,18 +57,32 @@ class ZSpaceBatchNormTelemetry:
         In force during the pass.
     """
 
-    batch: int
-    features: int
-    mean: F64
-    inv_std: F64
-    normed: Float
-    projected: Float
-    jacobian: Float
-    radius: F64
-    blended_radius: F64
-    conformal: F64
-    curvature: float
-    gain: float
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZSpaceLayerNormTelemetry(_ZSpaceTelemetry):
+    """Everything about the last pass, as copies; the statistics are those of each sample.
+
+    Parameters
+    ----------
+    batch, features : int
+        B samples (all axes but the last) and F features.
+    mean, inv_std : (B,)
+        The statistics of each sample over its features.
+    normed : (B, F)
+        Whitened values n.
+    projected : (B, F)
+        Blended values p, before gamma and beta.
+    jacobian : (B, F)
+        J = dp/dn; includes neither the whitening nor gamma.
+    radius : (B,)
+        Ball radius r averaged over features; zero at gain 0, where nothing is projected.
+    blended_radius : (B,)
+        abs(p) averaged over features.
+    conformal : (B,)
+        Conformal factor 2 / (1 - (s r)^2) at each sample's mean r.
+    curvature, gain : float
+        In force during the pass, the same for all samples.
+    """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +107,8 @@ class ZSpaceObservation:
         In force during the pass.
     feature_radius : (F,)
         Mean relative radius of each feature.
+    sample_radius : (B,), or None
+        Mean relative radius of each sample, where the statistics are those of samples.
     """
 
     radius_mean: float
@@ -94,27 +127,34 @@ class ZSpaceObservation:
     curvature: float
     gain: float
     feature_radius: F64
+    sample_radius: F64 | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ZSpacePass:
-    """One forward pass of a Z-space batch norm, as its backward pass and telemetry need it.
+    """One forward pass of a norm, as its backward pass and telemetry need it.
+
+    The G groups share statistics each: the F features of a batch norm, or the R rows of a layer norm.
 
     Parameters
     ----------
     shape : tuple
-        Of the input.
+        Of the input; F is its last entry.
     training : bool
-        Whether the statistics were those of the batch, so that gradients flow through them.
-    mean, inv_std : (F,)
+        Whether the statistics were those of the input, so that gradients flow through them.
+    mean, inv_std : (G,)
     normed, tangent : (E,)
         n and t = tanh(s n), flat; E = R F.
-    totals : (4, F)
-        Sums over rows of abs(t), abs(n), t^2 and of the count abs(t) > 0.99.
+    totals : (4, G)
+        Sums over a group's elements of abs(t), abs(n), t^2 and of the count abs(t) > 0.99.
+    feature_tangent : (F,)
+        Sums over rows of abs(t).
     s, g : float
         sqrt(-curvature) and the gain that the projector used.
     curvature, gain : float
         As set on the layer.
+    by_sample : bool
+        Whether the groups are rows.
     """
 
     shape: tuple[int, ...]
@@ -124,41 +164,66 @@ class ZSpacePass:
     normed: Float
     tangent: Float
     totals: F64
+    feature_tangent: F64
     s: float
     g: float
     curvature: float
     gain: float
+    by_sample: bool = False
+
+    @property
+    def features(self) -> int:
+        """F, of each row."""
+        return self.shape[-1]
 
     @property
     def rows(self) -> int:
-        """R, over which the statistics are taken."""
+        """R, over which the features' means are taken."""
+        return self.normed.size // self.features
+
+    @property
+    def members(self) -> int:
+        """Elements of one group."""
         return self.normed.size // self.mean.size
 
 
-def snapshot(one: ZSpacePass) -> ZSpaceBatchNormTelemetry:
+def radius(one: ZSpacePass) -> F64:
+    """Return the mean ball radius of each group, (G,); zero at gain 0, where nothing is projected."""
+    return one.totals[0] / one.members / one.s if one.g > 0 else np.zeros(one.mean.size)
+
+
+def reach(one: ZSpacePass) -> tuple[float, float]:
+    """Return mean abs(n) and mean r over all elements: the mean abs(p) at gain 0 and at gain 1."""
+    tangent, normed = one.totals[:2].sum(axis=1) / one.normed.size
+    return float(normed), float(tangent) / one.s
+
+
+Telemetry = TypeVar("Telemetry", ZSpaceBatchNormTelemetry, ZSpaceLayerNormTelemetry)
+
+
+def snapshot(one: ZSpacePass, kind: type[Telemetry]) -> Telemetry:
     """Copy a pass out into the form that people read."""
-    rows, features = one.rows, one.mean.size
-    n = one.normed.reshape(rows, features).copy()
-    t = one.tangent.reshape(rows, features)
-    sum_t, sum_n = one.totals[0] / rows, one.totals[1] / rows
-    radius = sum_t / one.s
-    kind = n.dtype.type
+    n = one.normed.reshape(one.rows, one.features).copy()
+    t = one.tangent.reshape(n.shape)
+    mean_t, mean_n = one.totals[:2] / one.members
+    ball = mean_t / one.s
+    number = n.dtype.type
     # A diverged run may be looked at too: 0 * infinity is NaN here, as it was in the pass.
     with np.errstate(all="ignore"):
-        projected = kind(1 - one.g) * n + kind(one.g / one.s) * t
-        jacobian = kind(1) - kind(one.g) * t * t
-        blended_radius = (1 - one.g) * sum_n + one.g * radius
-    return ZSpaceBatchNormTelemetry(
-        batch=rows,
-        features=features,
+        projected = number(1 - one.g) * n + number(one.g / one.s) * t
+        jacobian = number(1) - number(one.g) * t * t
+        blended_radius = (1 - one.g) * mean_n + one.g * ball
+    return kind(
+        batch=one.rows,
+        features=one.features,
         mean=one.mean.copy(),
         inv_std=one.inv_std.copy(),
         normed=n,
         projected=projected,
         jacobian=jacobian,
-        radius=radius if one.g > 0 else np.zeros(features),
+        radius=radius(one),
         blended_radius=blended_radius,
-        conformal=np.array([conformal_factor(float(r), one.curvature) for r in radius]),
+        conformal=np.array([conformal_factor(float(r), one.curvature) for r in ball]),
         curvature=one.curvature,
         gain=one.gain,
     )
@@ -168,7 +233,7 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
     """Boil a pass down to the numbers of its curves."""
     elements = one.normed.size
     mean_t, mean_n, mean_tt, saturation = (float(total) / elements for total in one.totals.sum(axis=1))
-    sample = np.abs(one.tangent[:: _stride(elements, one.mean.size)][:QUANTILE_SAMPLE])
+    sample = np.abs(one.tangent[:: _stride(elements, one.features)][:QUANTILE_SAMPLE])
     with np.errstate(invalid="ignore"):
         p05, p50, p95 = (float(q) for q in np.quantile(sample, (0.05, 0.5, 0.95)))
     return ZSpaceObservation(
@@ -188,7 +253,8 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
         conformal_mean=conformal_factor(mean_t / one.s, one.curvature),
         curvature=one.curvature,
         gain=one.gain,
-        feature_radius=one.totals[0] / one.rows,
+        feature_radius=one.feature_tangent / one.rows,
+        sample_radius=one.totals[0] / one.members if one.by_sample else None,
     )
 
 

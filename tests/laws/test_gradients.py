@@ -111,7 +111,38 @@ def test_the_z_space_norm_of_images_has_the_gradient_of_its_forward(training: bo
     check(layer, spread((2, 3, 2, 3), 5), training, tolerance=1e-6)
 
 
-def unsettle(layer: nn.ZSpaceBatchNorm1d | nn.ZSpaceBatchNorm2d, seed: int) -> None:
+@pytest.mark.parametrize("training", [True, False])
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.integers(2, 7), st.integers(1, 4), SEEDS)
+def test_the_batch_norm_has_the_gradient_of_its_forward(training: bool, rows: int, features: int, seed: int) -> None:
+    layer, images = nn.BatchNorm1d("b", features, dtype=np.float64), nn.BatchNorm2d("c", features, dtype=np.float64)
+    unsettle(layer, seed)
+    unsettle(images, seed)
+    check(layer, spread((rows, features), seed) + np.arange(features), training, tolerance=1e-6)
+    check(images, spread((rows, 1, 2, features), seed), training, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("gain", [None, 0.0, 0.4, 1.0])
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=2), st.integers(1, 6), st.floats(-6, -0.05), SEEDS)
+def test_the_layer_norms_have_the_gradient_of_their_forward(
+    training: bool, gain: float | None, rows: list[int], features: int, curvature: float, seed: int
+) -> None:
+    layer: nn.LayerNorm | nn.ZSpaceLayerNorm
+    if gain is None:
+        layer = nn.LayerNorm("l", features, curvature, dtype=np.float64)
+    else:
+        layer = nn.ZSpaceLayerNorm("l", features, curvature, projector_gain=gain, dtype=np.float64)
+    draws = np.random.default_rng(seed)
+    layer.gamma.value[:], layer.beta.value[:] = draws.standard_normal((2, features))
+    check(layer, spread((*rows, features), seed), training, tolerance=1e-6)
+
+
+BatchNorms = nn.BatchNorm1d | nn.BatchNorm2d | nn.ZSpaceBatchNorm1d | nn.ZSpaceBatchNorm2d
+
+
+def unsettle(layer: BatchNorms, seed: int) -> None:
     """Give the layer parameters and statistics that are not its first ones."""
     draws = np.random.default_rng(seed)
     for array in (layer.gamma.value, layer.beta.value, layer.running_mean):
@@ -135,6 +166,24 @@ def test_a_chain_has_the_gradient_of_its_forward(training: bool) -> None:
         ],
     )
     check(chain, spread((3, 4, 4, 1), 2), training, tolerance=2e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_chain_of_every_norm_has_the_gradient_of_its_forward(training: bool) -> None:
+    kind = {"dtype": np.float64}
+    chain = nn.Sequential(
+        "chain",
+        [
+            nn.Linear("a", 3, 5, **kind),
+            nn.ZSpaceLayerNorm("lnz", 5, -1.0, 1e-5, projector_gain=0.7, **kind),
+            nn.ReLU("r", **kind),
+            nn.BatchNorm1d("bn", 5, 0.1, 1e-5, **kind),
+            nn.Linear("b", 5, 4, **kind),
+            nn.LayerNorm("ln", 4, -1.0, 1e-5, **kind),
+            nn.ZSpaceBatchNorm1d("bnz", 4, -2.0, 0.1, 1e-5, **kind),
+        ],
+    )
+    check(chain, spread((4, 3), 2), training, tolerance=2e-6)
 
 
 @FEW

@@ -65,6 +65,70 @@ def test_three_steps_are_bit_identical_on_one_two_and_three_threads(threads: Non
     assert results[0] == results[1] == results[2]
 
 
+NORMS = [nn.BatchNorm1d, nn.LayerNorm, nn.ZSpaceBatchNorm1d, nn.ZSpaceLayerNorm]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", NORMS)
+def test_the_norms_run_the_kernels_that_they_name_as_these_were_warmed(
+    kind: type[nn.Module], dtype: type[np.floating]
+) -> None:
+    layer = kind("it", 4, dtype=dtype)
+    kernels.warm(layer.kernels(), dtype)
+    compiled = {name: len(entry.dispatcher.signatures) for name, entry in kernels.registered().items()}
+    x = np.ones((3, 4), dtype)
+    for training in (True, False):
+        workspace = nn.Workspace(training)
+        layer.forward(x, workspace)
+        layer.backward(x, x, workspace)
+    assert {name: len(entry.dispatcher.signatures) for name, entry in kernels.registered().items()} == compiled
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_steady_passes_of_a_norm_allocate_nothing_large(kind: type[nn.Module]) -> None:
+    layer, workspace = kind("it", 64), nn.Workspace()
+    # 2 MiB; one number per row is 64 KiB in float64.
+    x = np.random.default_rng(0).standard_normal((8192, 64)).astype(np.float32)
+
+    def passes() -> None:
+        layer.forward(x, workspace)
+        layer.backward_in(x, x, workspace, input_grad=True)
+
+    passes()
+    tracemalloc.start()
+    try:
+        passes()
+        tracemalloc.reset_peak()
+        held, _ = tracemalloc.get_traced_memory()
+        passes()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - held < SMALL // 16
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", NORMS)
+def test_the_norms_are_bit_identical_on_one_two_and_three_threads(
+    threads: None, kind: type[nn.Module], dtype: type[np.floating]
+) -> None:
+    draws = np.random.default_rng(0)
+    # Several chunks of either kind, the last one short.
+    x, grad = draws.standard_normal((2, 1100, 70)).astype(dtype)
+    results = []
+    for count in (1, 2, 3):
+        kernels.set_num_threads(count)
+        layer = kind("it", 70, dtype=dtype)
+        arrays = [layer.forward(x), layer.backward(x, grad), *(p.grad for p in layer.parameters())]
+        arrays += layer.state_dict().values()
+        if isinstance(layer, nn.ZSpaceNorm):
+            seen = layer.observe()
+            arrays += [seen.feature_radius, np.array([seen.blended_mean, seen.jacobian_mean, seen.radius_p95])]
+            arrays += [np.array(layer.adapt_projector_gain(0.7))]
+        results.append([array.tobytes() for array in arrays])
+    assert results[0] == results[1] == results[2]
+
+
 def test_the_number_of_threads_may_change_between_steps(threads: None) -> None:
     results = []
     for counts in ((1, 1, 1), (3, 1, 2)):

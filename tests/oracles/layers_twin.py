@@ -144,6 +144,35 @@ def cross_entropy(logits: F64, labels: I64) -> float:
     return float(total / len(labels))
 
 
+def layer_norm(x: F64, gamma: F64, beta: F64, curvature: float, gain: float, epsilon: float) -> list[Normed]:
+    """Whiten each row on its own, project, scale and shift."""
+    s = (-curvature) ** 0.5
+    rows = []
+    for row in x:
+        mean, variance = row.mean(), ((row - row.mean()) ** 2).mean()
+        n = (row - mean) / (variance + epsilon * (1 + 0.1 * s)) ** 0.5
+        t = np.tanh(s * n)
+        p = (1 - gain) * n + gain * t / s
+        rows.append(Normed(mean, variance, n, t, p, (1 - gain) + gain * (1 - t * t), gamma * p + beta))
+    return rows
+
+
+def layer_norm_backward(
+    rows: list[Normed], grad: F64, gamma: F64, curvature: float, epsilon: float
+) -> tuple[F64, F64, F64]:
+    """Return the gradients of input, gamma and beta, through the whole Jacobian matrix of each row's whitening."""
+    grad_x, grad_gamma, grad_beta = np.zeros_like(grad), np.zeros(len(gamma)), np.zeros(len(gamma))
+    wide = epsilon * (1 + 0.1 * (-curvature) ** 0.5)
+    for r, (one, upstream) in enumerate(zip(rows, grad, strict=True)):
+        grad_gamma += upstream * one.projected
+        grad_beta += upstream
+        features = len(gamma)
+        centering = np.eye(features) - 1 / features
+        whitening = (centering - np.outer(one.normed, one.normed) / features) / np.sqrt(one.variance + wide)
+        grad_x[r] = whitening @ (upstream * gamma * one.jacobian)
+    return grad_x, grad_gamma, grad_beta
+
+
 def sgd(value: F64, grads: list[F64], lr: float, momentum: float, weight_decay: float) -> F64:
     """Return the value after one step for each gradient."""
     w, v = value.copy(), np.zeros_like(value)

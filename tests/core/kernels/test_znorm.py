@@ -82,6 +82,32 @@ def test_the_z_space_norm_is_its_slow_twin(case: Case, training: bool) -> None:
         close(layer.running_var, 0.1 * twin.variance + 0.9 * 2.0, case)
 
 
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(CASES, st.booleans())
+@example(Case(CHUNK // 16 + 1, 16, -1.0, 0.0, np.float32), True)
+@example(Case(1, 5, -1.0, 0.0, np.float32), True)
+def test_the_plain_norm_is_the_slow_twin_without_a_projector(case: Case, training: bool) -> None:
+    x, grad, gamma, beta = draw(case)
+    layer = nn.BatchNorm1d("b", case.features, dtype=case.dtype)
+    layer.gamma.value[:], layer.beta.value[:] = gamma, beta
+    layer.running_mean[:], layer.running_var[:] = 0.5, 2.0
+    wide = [value.astype(np.float64) for value in (x, gamma, beta)]
+    mean, variance = (wide[0].mean(axis=0), wide[0].var(axis=0)) if training else (np.array(0.5), np.array(2.0))
+    inverse = 1 / np.sqrt(variance + 1e-5)
+    n = (wide[0] - mean) * inverse
+    workspace = nn.Workspace(training)
+    close(layer.forward(x, workspace), wide[1] * n + wide[2], case)
+    d = grad.astype(np.float64) * wide[1]
+    through = d.mean(axis=0) + n * (d * n).mean(axis=0) if training else 0.0
+    scale = float(inverse.max())
+    close(layer.backward(x, grad, workspace), inverse * (d - through), case, scale)
+    close(layer.gamma.grad, (grad * n).sum(axis=0), case, scale=case.rows**0.5)
+    close(layer.beta.grad, grad.sum(axis=0), case, scale=case.rows**0.5)
+    if training:
+        close(layer.running_mean, 0.1 * mean + 0.9 * 0.5, case)
+        close(layer.running_var, 0.1 * variance + 0.9 * 2.0, case)
+
+
 @pytest.mark.parametrize("offset", [0.0, 100.0, 10_000.0])
 def test_the_variance_is_taken_in_two_passes(offset: float) -> None:
     # E[x^2] - E[x]^2 in float32 would lose everything at offset 10,000.

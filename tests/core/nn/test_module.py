@@ -17,6 +17,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int
     "MaxPool2d": (lambda: nn.MaxPool2d("it", (3, 3)), (2, 4, 4, 2), [(4, 4, 2), (2, 2, 4, 2), (0, 4, 4, 2)]),
     "GlobalAveragePool2d": (lambda: nn.GlobalAveragePool2d("it"), (2, 4, 4, 2), [(4, 4, 2)]),
     "ReLU": (lambda: nn.ReLU("it"), (3, 2), [(0, 2)]),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d("it", 3), (4, 3), [(4, 2), (4, 1, 3), (0, 3)]),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d("it", 3), (2, 4, 4, 3), [(4, 3), (2, 4, 4, 2)]),
+    "LayerNorm": (lambda: nn.LayerNorm("it", 3), (4, 3), [(4, 2), (3,), (0, 3), (2, 3, 4)]),
+    "ZSpaceLayerNorm": (lambda: nn.ZSpaceLayerNorm("it", 3), (5, 4, 3), [(4, 2), (3,), (0, 3)]),
     "ZSpaceBatchNorm1d": (lambda: nn.ZSpaceBatchNorm1d("it", 3), (4, 3), [(4, 2), (4, 1, 3), (0, 3)]),
     "ZSpaceBatchNorm2d": (lambda: nn.ZSpaceBatchNorm2d("it", 3), (2, 4, 4, 3), [(4, 3), (2, 4, 4, 2)]),
 }
@@ -75,7 +79,7 @@ def test_arrays_that_are_strided_or_read_only_give_the_same_as_plain_ones(kind: 
     assert specialisations() == compiled
 
 
-@pytest.mark.parametrize("kind", ["MaxPool2d", "ZSpaceBatchNorm1d", "ZSpaceBatchNorm2d"])
+@pytest.mark.parametrize("kind", ["MaxPool2d", *(kind for kind in LAYERS if "Norm" in kind)])
 def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
     build, good, _ = LAYERS[kind]
     layer = build()
@@ -105,6 +109,16 @@ def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
         (lambda: nn.Conv2d("it", 1, 2, dilation=(1, 1, 1)), "dilation"),  # type: ignore[arg-type]
         (lambda: nn.MaxPool2d("it", (17, 16)), "kernel_size"),
         (lambda: nn.MaxPool2d("it", (2, 2), padding=(2, 0)), "padding"),
+        (lambda: nn.BatchNorm1d("it", 0), "it: features"),
+        (lambda: nn.BatchNorm2d("it", 2, np.nan), "it: momentum must be finite and >= 0 and <= 1"),
+        (lambda: nn.BatchNorm1d("it", 2, "much"), "momentum"),  # type: ignore[arg-type]
+        (lambda: nn.BatchNorm1d("it", 2, 0.1, 0), "it: epsilon must be finite and > 0"),
+        (lambda: nn.LayerNorm("it", 2.5), "it: features"),  # type: ignore[arg-type]
+        (lambda: nn.LayerNorm("it", 2, 1.0), "curvature must be finite and < 0"),
+        (lambda: nn.LayerNorm("it", 2, -1.0, -1e-5), "it: epsilon"),
+        (lambda: nn.ZSpaceLayerNorm("it", 2, 0.0), "curvature"),
+        (lambda: nn.ZSpaceLayerNorm("it", 2, -1.0, np.inf), "it: epsilon"),
+        (lambda: nn.ZSpaceLayerNorm("it", 2, projector_gain=-0.1), "gain"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 0), "features"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, 0.0), "curvature"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, -1.0, 1.5), "momentum"),

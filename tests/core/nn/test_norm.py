@@ -5,7 +5,7 @@ import pytest
 
 from spiral_core import nn
 from spiral_core.arrays import Float
-from spiral_core.errors import ArgumentError, StateError
+from spiral_core.errors import ArgumentError, StateDictError, StateError
 from spiral_core.nn.observation import QUANTILE_SAMPLE, _stride
 from spiral_core.zspace import conformal_factor
 
@@ -66,6 +66,87 @@ def test_the_sample_touches_every_feature_and_nearly_the_whole_batch(features: i
             assert len(np.unique(picked % features)) == features
         if elements > 2 * QUANTILE_SAMPLE:
             assert picked[-1] > 0.6 * elements
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.35, 1.0])
+def test_the_layer_norm_observes_and_copies_out_per_sample(gain: float) -> None:
+    x = np.random.default_rng(1).standard_normal((50, 24)).astype(np.float32) * 3 + 1
+    layer = nn.ZSpaceLayerNorm("z", 24, -4.0, projector_gain=gain)
+    assert layer.last_ball_radius() is None
+    with pytest.raises(StateError, match=r"z: .*forward"):
+        layer.telemetry()
+    layer.forward(x)
+    whole, seen = layer.telemetry(), layer.observe()
+    assert isinstance(whole, nn.ZSpaceLayerNormTelemetry)
+    assert (whole.batch, whole.features, whole.curvature, whole.gain) == (50, 24, -4.0, gain)
+    n = whole.normed.astype(np.float64)
+    t = np.abs(np.tanh(2 * n))
+    per_sample = {"rtol": 2e-6, "atol": 1e-12}
+    np.testing.assert_allclose(whole.radius, t.mean(axis=1) / 2 * (gain > 0), **per_sample)
+    np.testing.assert_allclose(whole.blended_radius, np.abs(whole.projected.astype(float)).mean(axis=1), **per_sample)
+    np.testing.assert_allclose(whole.conformal, 2 / (1 - t.mean(axis=1) ** 2), rtol=1e-5)
+    np.testing.assert_array_equal(layer.last_ball_radius(), whole.radius)
+    assert seen.sample_radius is not None
+    np.testing.assert_allclose(seen.sample_radius, t.mean(axis=1), **per_sample)
+    np.testing.assert_allclose(seen.feature_radius, t.mean(axis=0), **per_sample)
+    exact = {"rel": 2e-6}
+    assert seen.radius_mean == pytest.approx(t.mean() / 2, **exact)
+    assert seen.blended_mean == pytest.approx(np.abs(whole.projected.astype(float)).mean(), **exact)
+    assert seen.jacobian_mean == pytest.approx(1 - gain * (t * t).mean(), **exact)
+    assert seen.saturation == pytest.approx((t > 0.99).mean(), abs=1e-3)
+    assert (seen.curvature, seen.gain) == (-4.0, gain)
+    kept = [array.copy() for array in (whole.normed, whole.mean, whole.radius, whole.inv_std, seen.feature_radius)]
+    layer.forward(np.roll(x, 1) * 2)
+    for array, copy in zip(
+        (whole.normed, whole.mean, whole.radius, whole.inv_std, seen.feature_radius), kept, strict=True
+    ):
+        np.testing.assert_array_equal(array, copy)
+    assert (layer.telemetry().mean != whole.mean).any()
+
+
+def test_the_batch_norm_observes_no_samples(x: Float) -> None:
+    layer, workspace = passed(x, -1.0, 1.0)
+    assert layer.observe(workspace).sample_radius is None
+
+
+def test_a_plain_layer_norm_takes_curvature_as_a_wider_epsilon_and_keeps_it_out_of_its_state() -> None:
+    layer = nn.LayerNorm("l", 3, -4.0, 1e-2)
+    assert layer.curvature == -4.0
+    assert layer.effective_epsilon == pytest.approx(1.2e-2)
+    assert list(layer.state_dict()) == ["l.gamma", "l.beta"]
+    steered = nn.ZSpaceLayerNorm("z", 3, -4.0, 1e-2)
+    steered.set_curvature(-1.0)
+    assert steered.effective_epsilon == pytest.approx(1.1e-2)
+
+
+def test_layer_norms_do_the_same_in_training_and_in_evaluation() -> None:
+    x = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
+    for layer in (nn.LayerNorm("l", 4), nn.ZSpaceLayerNorm("z", 4)):
+        passes = []
+        for training in (True, False):
+            layer.set_training(training)
+            passes.append((layer.forward(x).tobytes(), layer.backward(x, np.roll(x, 1)).tobytes()))
+        assert passes[0] == passes[1]
+
+
+def test_the_plain_batch_norm_keeps_its_running_statistics_in_its_state() -> None:
+    x = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
+    layer, other = nn.BatchNorm1d("b", 4), nn.BatchNorm1d("b", 4)
+    layer.forward(x)
+    assert list(layer.state_dict()) == ["b.gamma", "b.beta", "b.running_mean", "b.running_var"]
+    other.load_state_dict(layer.state_dict())
+    layer.eval()
+    other.eval()
+    assert other.forward(x).tobytes() == layer.forward(x).tobytes()
+    bad = {**layer.state_dict(), "b.running_var": np.full(4, -1, np.float32)}
+    with pytest.raises(StateDictError, match=r"b.running_var: .*negative"):
+        other.load_state_dict(bad)
+
+
+def test_images_are_normalized_over_batch_and_pixels(x: Float) -> None:
+    images, rows = nn.BatchNorm2d("b", 24), nn.BatchNorm1d("b", 24)
+    assert images.forward(x).tobytes() == rows.forward(x.reshape(-1, 24)).tobytes()
+    assert images.running_var.tobytes() == rows.running_var.tobytes()
 
 
 def test_at_gain_zero_telemetry_shows_no_radius_and_the_curves_keep_theirs(x: Float) -> None:
