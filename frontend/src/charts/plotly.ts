@@ -52,9 +52,15 @@ function bandRank(curve: CurveSpec): number {
   return curve.kind === "band-high" ? 2 * curve.color - 99 : 0;
 }
 
-function flag({ step, text }: Marker, color: string): unknown {
-  const font = { size: 10, color };
-  return { x: step, y: 1, yref: "paper", xanchor: "left", yanchor: "top", textangle: 90, text, showarrow: false, font };
+/** A small flag for each step with markers; what they say is shown on hover, because many of them lie close together. */
+function steerFlags(markers: readonly Marker[], color: string): unknown[] {
+  const texts = new Map<number, string[]>();
+  for (const { step, text } of markers) texts.set(step, [...(texts.get(step) ?? []), text]);
+  const font = { size: 12, color };
+  return [...texts].map(([x, lines]) => {
+    const hovertext = lines.join("<br>");
+    return { x, y: 1, yref: "paper", yanchor: "top", text: "▼", showarrow: false, font, hovertext };
+  });
 }
 
 /** Most triangles for values that a line cannot show; the small chart shows where all of them are. */
@@ -126,7 +132,7 @@ export async function drawLarge(
       y1: 1,
       line: { color: colors.steer, width: 1, dash: "dash" },
     })),
-    annotations: [...markers.map((marker) => flag(marker, colors.steer)), ...oddFlags(curves, colors.alarm)],
+    annotations: [...steerFlags(markers, colors.steer), ...oddFlags(curves, colors.alarm)],
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colors.faint, activecolor: colors.text },
   };
   await plotly.newPlot(host, traces, layout, CONFIG);

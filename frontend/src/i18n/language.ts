@@ -1,4 +1,5 @@
 import { signal } from "@preact/signals";
+import { valueText } from "../lib/format";
 import { STRINGS, type StringKey } from "./strings";
 
 /** Languages of the page, in the order of the table's columns. */
@@ -44,4 +45,9 @@ export function named(prefix: "chart" | "knob", name: string): string {
   const layer = /^zspace\.(.+)\.gain$/.exec(name)?.[1];
   if (prefix === "knob" && layer !== undefined) return t("knob.layer.gain", { layer });
   return name.replace(/[_.]/g, " ");
+}
+
+/** What a knob holds, in the words of the page. */
+export function knobText(knob: string, value: boolean | number | string | null): string {
+  return knob === "run.rate" && value === 0 ? t("steer.unlimited") : valueText(value, t("steer.mixed"));
 }

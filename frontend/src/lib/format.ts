@@ -12,6 +12,11 @@ export function short(value: number, digits = 4): string {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** `short`, with a dash for what is not known. */
+export function shortOrDash(value: number, digits = 4): string {
+  return Number.isNaN(value) ? "–" : short(value, digits);
+}
+
 /** Write a whole number with thousands separated, the same in every language. */
 export function grouped(value: number): string {
   return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",");

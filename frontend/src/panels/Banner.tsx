@@ -21,7 +21,10 @@ export function Banner({ reconnect }: { reconnect: () => void }) {
     );
   }
   if (engine?.status === "failed") return <Strip tone="bad" testid="banner-failed">{t("banner.failed", { detail: engine.detail })}</Strip>;
-  if (engine?.status === "lost") return <Strip tone="warn" testid="banner-lost">{t("banner.lost", { detail: engine.detail || "—" })}</Strip>;
+  if (engine?.status === "lost") {
+    const { detail } = engine;
+    return <Strip tone="warn" testid="banner-lost">{detail === "" ? t("banner.lost") : t("banner.lost.detail", { detail })}</Strip>;
+  }
   return <NotANumber />;
 }
 

@@ -39,6 +39,7 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
   const log = useSignal(spec.left.scale === "log");
   const tip = useSignal<{ left: number; text: string } | null>(null);
   const drawn = useSignal(0);
+  const blank = useSignal(false);
   const name = named("chart", spec.key);
   const appearance = look.value;
 
@@ -58,7 +59,9 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
     });
     const key = `chart ${spec.key}`;
     const draw = (): void => {
-      chart.update(pointsOf(spec), visible(), markers());
+      const points = pointsOf(spec);
+      blank.value = points.every(({ steps }) => steps.length === 0);
+      chart.update(points, visible(), markers());
       fillLegend(legend.current, spec);
     };
     const stop = effect(() => {
@@ -72,6 +75,10 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
       void cursor.value;
       fillLegend(legend.current, spec);
     });
+    const stopTip = effect(() => {
+      void zoom.value;
+      tip.value = null;
+    });
     const observer = new ResizeObserver(() => {
       chart.resize();
       schedule(key, draw);
@@ -80,6 +87,7 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
     return () => {
       stop();
       stopLegend();
+      stopTip();
       observer.disconnect();
       unschedule(key);
       chart.destroy();
@@ -91,7 +99,7 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
   return (
     <article class="chart" data-testid={`chart-${spec.key}`} data-markers={drawn.value} aria-label={name}>
       <div class="chart-head">
-        <h3>{name}</h3>
+        <h3 title={name}>{name}</h3>
         {noteKey in STRINGS && <span class="note">{t(noteKey as StringKey)}</span>}
         <span class="grow" />
         <button
@@ -130,6 +138,7 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
         ))}
       </div>
       <div class="plot" ref={host} role="img" aria-label={name} />
+      {blank.value && <p class="no-points">{t("charts.waiting")}</p>}
       {tip.value !== null && (
         <div class="tip" style={{ left: `${tip.value.left}px` }} role="tooltip">
           {tip.value.text}

@@ -2,8 +2,8 @@ import { computed } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { chartsOf, type ChartSpec } from "../charts/catalogue";
 import type { Marker } from "../charts/marks";
-import { named, t } from "../i18n/language";
-import { grouped, valueText } from "../lib/format";
+import { knobText, named, t } from "../i18n/language";
+import { grouped } from "../lib/format";
 import { run, steers, version } from "../store/live";
 import { moreCharts } from "../store/preferences";
 import { cursor, span, zoom } from "../store/view";
@@ -20,10 +20,9 @@ const charts = computed(() => {
 /** Steers in the words of the page, for markers and their hover text. */
 export const markers = computed<readonly Marker[]>(() =>
   steers.value.map((steer) => {
-    const mixed = t("steer.mixed");
     const what = steer.knobs
       .map(({ knob, old, inForce }) => {
-        return `${named("knob", knob)} ${valueText(old as Value | null, mixed)} → ${valueText(inForce as Value | null, mixed)}`;
+        return `${named("knob", knob)} ${knobText(knob, old as Value | null)} → ${knobText(knob, inForce as Value | null)}`;
       })
       .join(", ");
     return { step: steer.step, text: t("charts.steerAt", { what, step: grouped(steer.step) }) };

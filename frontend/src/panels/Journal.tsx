@@ -1,7 +1,7 @@
-import { named, t } from "../i18n/language";
-import { grouped, valueText } from "../lib/format";
-import { journal } from "../store/live";
-import type { CommandRecord } from "../wire/messages";
+import { knobText, named, t } from "../i18n/language";
+import { grouped } from "../lib/format";
+import { journal, status } from "../store/live";
+import type { CommandRecord, Value } from "../wire/messages";
 
 /** Rows drawn at once; older ones are in the API. */
 const SHOWN = 200;
@@ -31,7 +31,7 @@ function Row({ record }: { record: CommandRecord }) {
       <span class="entry-step">{record.step === null || record.state === "rejected" ? "—" : grouped(record.step)}</span>
       <span class="entry-what">
         {what(record)}
-        {record.state === "accepted" && <span class="soft"> · {t("journal.accepted")}</span>}
+        {record.state === "accepted" && <span class="soft"> · {t(status.value?.status === "lost" ? "steer.waits" : "journal.accepted")}</span>}
         {record.state === "rejected" && (
           <span class="entry-reason">
             {t("journal.rejected")}: {record.reason}
@@ -50,9 +50,8 @@ function what(record: CommandRecord): string {
   return record.sets
     .map((set) => {
       const change = record.changes.find((one) => one.knob === set.knob);
-      const asked = valueText(set.value);
-      const mixed = t("steer.mixed");
-      const moved = change === undefined ? asked : `${valueText(change.old, mixed)} → ${valueText(change.in_force, mixed)}`;
+      const words = (value: Value | null): string => knobText(set.knob, value);
+      const moved = change === undefined ? words(set.value) : `${words(change.old)} → ${words(change.in_force)}`;
       return `${named("knob", set.knob)} ${moved}`;
     })
     .join(", ");

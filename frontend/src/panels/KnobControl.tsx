@@ -1,8 +1,8 @@
 import { useSignal } from "@preact/signals";
-import { named, t } from "../i18n/language";
-import { short, valueText } from "../lib/format";
+import { knobText, named, t } from "../i18n/language";
+import { plain, readNumber } from "../lib/number";
 import { fromSlider, shareOf, stepped, toSlider, track, type Scale } from "../lib/scale";
-import { wishes } from "../store/live";
+import { status, wishes } from "../store/live";
 import { refuse, steer } from "../store/steering";
 import type { KnobSpec } from "../wire/messages";
 
@@ -23,6 +23,8 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
   const inForce = typeof spec.value === "number" ? spec.value : null;
   const asked = ask !== null && typeof ask.value === "number" ? ask.value : null;
   const shown = draft.value ?? asked ?? inForce ?? scale.low;
+  /** Nobody is there to take what is asked; it is kept until the engine is heard again. */
+  const waits = status.value?.status === "lost";
   const name = named("knob", spec.name);
   const id = `knob-${spec.name}`;
 
@@ -37,10 +39,10 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
   const commitTyped = (): void => {
     const text = typed.peek();
     if (text === null) return commit();
-    const value = Number(text.trim().replace(",", "."));
-    if (text.trim() !== "" && Number.isFinite(value)) return commit(value);
+    const read = readNumber(text);
+    if ("value" in read) return commit(read.value);
     typed.value = null;
-    refuse(spec.name, text, t("steer.notNumber", { text }));
+    refuse(spec.name, text, t(read.fault === "ambiguous" ? "steer.ambiguous" : "steer.notNumber", { text }));
   };
   const arrows = (event: KeyboardEvent, horizontal: boolean): void => {
     const count = arrowCount(event.key, horizontal);
@@ -83,7 +85,7 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
           inputMode="decimal"
           autocomplete="off"
           disabled={disabled}
-          value={typed.value ?? (draft.value === null && asked === null && inForce === null ? "" : short(shown, 6))}
+          value={typed.value ?? (draft.value === null && asked === null && inForce === null ? "" : plain(shown))}
           placeholder={inForce === null ? t("steer.mixed") : ""}
           onInput={(event) => (typed.value = event.currentTarget.value)}
           onKeyDown={(event) => arrows(event, false)}
@@ -97,7 +99,7 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
         {...track(scale)}
         data-testid={`${id}-slider`}
         aria-label={t("steer.slider", { name })}
-        aria-valuetext={short(shown, 6)}
+        aria-valuetext={knobText(spec.name, shown)}
         aria-describedby={`${id}-state`}
         disabled={disabled}
         value={toSlider(shown, scale)}
@@ -112,13 +114,14 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
       />
       <div class="knob-state" id={`${id}-state`} aria-live="polite">
         <span class="inforce" data-testid={`${id}-inforce`} data-value={spec.value === null ? "mixed" : String(spec.value)}>
-          <span class="soft">{t("steer.inforce")}</span> <b>{valueText(spec.value, t("steer.mixed"))}</b>{" "}
+          <span class="soft">{t("steer.inforce")}</span> <b>{knobText(spec.name, spec.value)}</b>{" "}
           <span class="soft">{t("steer.since", { step: spec.since })}</span>
         </span>
         {ask !== null ? (
           <span class="asked" data-testid={`${id}-asked`} data-phase={ask.phase}>
-            <span class="spinner" aria-hidden="true" />
-            {t("steer.asked")} <b>{valueText(ask.value)}</b>
+            {!waits && <span class="spinner" aria-hidden="true" />}
+            {t("steer.asked")} <b>{knobText(spec.name, ask.value)}</b>
+            {waits && ` · ${t("steer.waits")}`}
           </span>
         ) : (
           draft.value !== null && <span class="asked preview">{t("steer.preview")}</span>

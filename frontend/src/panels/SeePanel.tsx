@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { t } from "../i18n/language";
-import { grouped, short } from "../lib/format";
+import { grouped, shortOrDash } from "../lib/format";
 import type { ColormapName } from "../lib/colormap";
 import { heat, pictures } from "../store/heat";
 import { run } from "../store/live";
@@ -39,10 +39,10 @@ function Evidence() {
     <dl class="figures">
       <Figure words={t("see.right")} value={`${right}/${message.predicted.length}`} />
       {message.pointing !== null && (
-        <Figure words={t("see.pointing")} value={short(mean(message.pointing), 2)} testid="evidence-pointing" />
+        <Figure words={t("see.pointing")} value={shortOrDash(mean(message.pointing), 2)} testid="evidence-pointing" />
       )}
       {message.energy_over_area !== null && (
-        <Figure words={t("see.energy")} value={short(mean(message.energy_over_area), 3)} testid="evidence-energy" />
+        <Figure words={t("see.energy")} value={shortOrDash(mean(message.energy_over_area), 3)} testid="evidence-energy" />
       )}
     </dl>
   );
@@ -57,7 +57,7 @@ function Figure({ words, value, testid }: { words: string; value: string; testid
   );
 }
 
-/** Mean of the finite values: an empty map has no energy and says nothing about the others. */
+/** Mean of the finite values, NaN without any: an empty map has no energy and says nothing about the others. */
 function mean(values: readonly number[]): number {
   const finite = values.filter((value) => Number.isFinite(value));
   return finite.reduce((sum, value) => sum + value, 0) / finite.length;

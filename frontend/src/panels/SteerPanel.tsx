@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 import { t } from "../i18n/language";
 import { short } from "../lib/format";
 import { verbControl } from "../store/asks";
@@ -56,38 +57,45 @@ export function SteerPanel({ knob, journal }: SteerProps) {
   );
 }
 
+const VERBS = ["pause", "resume", "stop"] as const;
+
+function isAsked(verb: Verb): boolean {
+  return (wishes.value[verbControl(verb)]?.ask ?? null) !== null;
+}
+
 function Verbs({ disabled }: { disabled: boolean }) {
   const confirming = useSignal(false);
+  const stop = useRef<HTMLButtonElement>(null);
+  const cancel = (): void => {
+    confirming.value = false;
+    stop.current?.focus();
+  };
   const now = status.value?.status;
-  const refusal = (["pause", "resume", "stop"] as const)
+  const refusal = VERBS
     .map((verb) => wishes.value[verbControl(verb)]?.refusal)
     .find((one) => one !== undefined && one !== null);
+  const open = VERBS.filter((verb) => isAsked(verb)).map((verb) => t(`verb.${verb}`));
+  const waits = now === "lost" && open.length > 0 ? `${open.join(", ")}: ${t("steer.waits")}` : "";
   return (
     <div class="verbs">
       <div class="verb-row" role="group" aria-label={t("steer.title")}>
         <VerbButton verb="pause" disabled={disabled || now === "paused"} act={() => void say("pause")} />
         <VerbButton verb="resume" disabled={disabled || now !== "paused"} act={() => void say("resume")} />
-        <VerbButton verb="stop" disabled={disabled || confirming.value} act={() => (confirming.value = true)} />
+        <VerbButton verb="stop" disabled={disabled} act={() => (confirming.value = true)} button={stop} />
       </div>
       {confirming.value && !disabled && (
-        <div class="confirm" role="alertdialog" aria-label={t("verb.stop.sure")}>
-          <span>{t("verb.stop.sure")}</span>
-          <button
-            type="button"
-            class="danger"
-            data-testid="btn-stop-confirm"
-            ref={(button) => button?.focus()}
-            onClick={() => {
-              confirming.value = false;
-              void say("stop");
-            }}
-          >
-            {t("verb.stop.yes")}
-          </button>
-          <button type="button" data-testid="btn-stop-cancel" onClick={() => (confirming.value = false)}>
-            {t("verb.stop.no")}
-          </button>
-        </div>
+        <Confirm
+          cancel={cancel}
+          act={() => {
+            confirming.value = false;
+            void say("stop");
+          }}
+        />
+      )}
+      {waits && (
+        <p class="hint" data-testid="verb-waits">
+          {waits}
+        </p>
       )}
       {refusal !== undefined && (
         <p class="refusal" role="alert" data-testid="verb-refusal">
@@ -98,13 +106,51 @@ function Verbs({ disabled }: { disabled: boolean }) {
   );
 }
 
+/** Asks before a run is ended; the harmless answer has the focus, and Escape gives it. */
+function Confirm({ act, cancel }: { act: () => void; cancel: () => void }) {
+  const keep = useRef<HTMLButtonElement>(null);
+  useEffect(() => keep.current?.focus(), []);
+  return (
+    <div
+      class="confirm"
+      role="alertdialog"
+      aria-label={t("verb.stop.sure")}
+      onKeyDown={(event) => {
+        if (event.key === "Escape") cancel();
+      }}
+    >
+      <span>{t("verb.stop.sure")}</span>
+      <button type="button" class="danger" data-testid="btn-stop-confirm" onClick={act}>
+        {t("verb.stop.yes")}
+      </button>
+      <button type="button" data-testid="btn-stop-cancel" ref={keep} onClick={cancel}>
+        {t("verb.stop.no")}
+      </button>
+    </div>
+  );
+}
+
 const ICONS = { pause: "M4 3h3v10H4zM9 3h3v10H9z", resume: "M4 2.500l9 5.500-9 5.500z", stop: "M3.500 3.500h9v9h-9z" } as const;
 
-function VerbButton({ verb, disabled, act }: { verb: Exclude<Verb, "set">; disabled: boolean; act: () => void }) {
-  const asking = (wishes.value[verbControl(verb)]?.ask ?? null) !== null;
+interface VerbProps {
+  verb: Exclude<Verb, "set">;
+  disabled: boolean;
+  act: () => void;
+  button?: RefObject<HTMLButtonElement | null>;
+}
+
+function VerbButton({ verb, disabled, act, button }: VerbProps) {
+  const asking = isAsked(verb);
   return (
-    <button type="button" class={`verb verb-${verb}`} data-testid={`btn-${verb}`} disabled={disabled || asking} onClick={act}>
-      {asking ? (
+    <button
+      type="button"
+      class={`verb verb-${verb}`}
+      data-testid={`btn-${verb}`}
+      ref={button ?? null}
+      disabled={disabled || asking}
+      onClick={act}
+    >
+      {asking && status.value?.status !== "lost" ? (
         <span class="spinner" aria-hidden="true" />
       ) : (
         <svg viewBox="0 0 16 16" width="13" height="13" aria-hidden="true">

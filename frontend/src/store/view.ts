@@ -51,6 +51,12 @@ export const rate = computed(() => {
   return last.time > first.time ? (last.step - first.step) / (last.time - first.time) : 0;
 });
 
+/** Under another range the pointer, which has not moved, is on another step. */
+effect(() => {
+  void zoom.value;
+  cursor.value = null;
+});
+
 /** Another run starts unzoomed. */
 let watched: string | null = null;
 effect(() => {
