@@ -52,6 +52,8 @@ from spiral_core.kernels.pool import (
 )
 from spiral_core.kernels.pooling import max_pool as max_pool
 from spiral_core.kernels.pooling import max_pool_backward as max_pool_backward
+from spiral_core.kernels.recurrent import lstm_backward as lstm_backward
+from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.znorm import (

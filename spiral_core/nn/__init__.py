@@ -16,5 +16,6 @@ from spiral_core.nn.observation import ZSpaceBatchNormTelemetry as ZSpaceBatchNo
 from spiral_core.nn.observation import ZSpaceObservation as ZSpaceObservation
 from spiral_core.nn.pooling import GlobalAveragePool2d as GlobalAveragePool2d
 from spiral_core.nn.pooling import MaxPool2d as MaxPool2d
+from spiral_core.nn.recurrent import Lstm as Lstm
 from spiral_core.nn.sequential import Sequential as Sequential
 from spiral_core.nn.workspace import Workspace as Workspace

@@ -91,6 +91,18 @@ def test_the_rectifier_has_the_gradient_of_its_forward(shape: list[int], seed: i
     check(nn.ReLU("r", np.float64), spread(tuple(shape), seed))
 
 
+@FEW
+@given(st.integers(1, 5), st.integers(0, 3), st.integers(1, 3), st.integers(1, 4), SEEDS)
+def test_the_long_short_term_memory_has_the_gradient_of_its_forward(
+    steps: int, rows: int, inputs: int, hidden: int, seed: int
+) -> None:
+    layer = nn.Lstm("l", inputs, hidden, generator=np.random.default_rng(seed), dtype=np.float64)
+    for bias in (layer.bias_ih, layer.bias_hh):
+        bias.value[:] = np.random.default_rng(seed + 1).standard_normal(4 * hidden)
+    # No rows: a single sequence without an axis for them.
+    check(layer, spread((steps, *((rows,) if rows else ()), inputs), seed))
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("gain", [0.0, 0.4, 1.0])
 @settings(max_examples=5, deadline=None, derandomize=True)
