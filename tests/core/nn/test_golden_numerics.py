@@ -12,7 +12,7 @@ import pytest
 from spiral_core import nn, optim
 from spiral_core.arrays import AnyArray, Float
 
-FILE = Path(__file__).parents[2] / "golden" / "spiraltorch_numerics.npz"
+FOLDER = Path(__file__).parents[2] / "golden"
 TOLERANCE = 1e-5
 CONV_WEIGHT_TOLERANCE = 3e-5
 
@@ -23,8 +23,8 @@ INPUTS = {"x", "w", "b", "go", "cfg", "x1", "x3", "gamma", "beta"}
 class Golden:
     """The arrays, and the names of those that were reproduced."""
 
-    def __init__(self) -> None:
-        with np.load(FILE, allow_pickle=False) as arrays:
+    def __init__(self, name: str = "spiraltorch_numerics.npz") -> None:
+        with np.load(FOLDER / name, allow_pickle=False) as arrays:
             self.arrays: dict[str, AnyArray] = dict(arrays)
         self.reproduced: set[str] = set()
 
@@ -145,17 +145,17 @@ def check_convolution(golden: Golden, case: str) -> None:
     golden.same(f"{name}.gb", layer.bias.grad)
 
 
-def check_pooling(golden: Golden, case: str) -> None:
+def check_pooling(golden: Golden, case: str, kind: type[nn.MaxPool2d | nn.AvgPool2d], short: str) -> None:
     name = f"pool.{case}"
     config = json.loads(str(golden[f"{name}.cfg"]))
     layout = Layout(config)
     stride = None if config["s"] is None else tuple(config["s"])
-    layer = nn.MaxPool2d("p", tuple(config["k"]), stride=stride, padding=tuple(config["p"] or (0, 0)))
+    layer = kind("p", tuple(config["k"]), stride=stride, padding=tuple(config["p"] or (0, 0)))
     x = layout.inward(golden[f"{name}.x"], config["c"], config["hw"])
     y = layer.forward(x)
-    golden.same(f"{name}.max.y", layout.outward(y))
+    golden.same(f"{name}.{short}.y", layout.outward(y))
     grad = layout.inward(golden[f"{name}.go"], config["c"], y.shape[1:3])
-    golden.same(f"{name}.max.gx", layout.outward(layer.backward(x, grad)))
+    golden.same(f"{name}.{short}.gx", layout.outward(layer.backward(x, grad)))
 
 
 def test_every_golden_array_is_reproduced(golden: Golden) -> None:
@@ -167,7 +167,16 @@ def test_every_golden_array_is_reproduced(golden: Golden) -> None:
     check_corners_of_the_norm(golden)
     for case in "abc":
         check_convolution(golden, case)
-        check_pooling(golden, case)
+        check_pooling(golden, case, nn.MaxPool2d, "max")
     results = {name for name in golden.arrays if name.rsplit(".", 1)[-1] not in INPUTS}
     assert results - golden.reproduced == set()
     assert len(golden.reproduced) == 247
+
+
+def test_every_golden_array_of_average_pooling_is_reproduced() -> None:
+    golden = Golden("lstm_and_pooling.npz")
+    for case in "abc":
+        check_pooling(golden, case, nn.AvgPool2d, "avg")
+    results = {name for name in golden.arrays if name.startswith("pool.") and ".avg." in name}
+    assert golden.reproduced == results
+    assert len(results) == 6

@@ -15,8 +15,11 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int
     "Flatten": (lambda: nn.Flatten("it"), (4, 3, 2), [(4,), (0, 3)]),
     "Conv2d": (lambda: nn.Conv2d("it", 2, 3, padding=(0, 0)), (2, 4, 4, 2), [(2, 4, 4, 3), (4, 4, 2), (2, 2, 4, 2)]),
     "MaxPool2d": (lambda: nn.MaxPool2d("it", (3, 3)), (2, 4, 4, 2), [(4, 4, 2), (2, 2, 4, 2), (0, 4, 4, 2)]),
+    "AvgPool2d": (lambda: nn.AvgPool2d("it", (3, 3)), (2, 4, 4, 2), [(4, 4, 2), (2, 2, 4, 2), (0, 4, 4, 2)]),
     "GlobalAveragePool2d": (lambda: nn.GlobalAveragePool2d("it"), (2, 4, 4, 2), [(4, 4, 2)]),
     "Lstm": (lambda: nn.Lstm("it", 3, 4), (5, 2, 3), [(5, 2, 2), (3,), (5, 0, 3), (0, 3), (5, 2, 1, 3)]),
+    "Tanh": (lambda: nn.Tanh("it"), (3, 2), [(0, 2)]),
+    "GELU": (lambda: nn.GELU("it"), (3, 2), [(0, 2)]),
     "ReLU": (lambda: nn.ReLU("it"), (3, 2), [(0, 2)]),
     "ZSpaceBatchNorm1d": (lambda: nn.ZSpaceBatchNorm1d("it", 3), (4, 3), [(4, 2), (4, 1, 3), (0, 3)]),
     "ZSpaceBatchNorm2d": (lambda: nn.ZSpaceBatchNorm2d("it", 3), (2, 4, 4, 3), [(4, 3), (2, 4, 4, 2)]),
@@ -106,6 +109,9 @@ def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
         (lambda: nn.Conv2d("it", 1, 2, dilation=(1, 1, 1)), "dilation"),  # type: ignore[arg-type]
         (lambda: nn.MaxPool2d("it", (17, 16)), "kernel_size"),
         (lambda: nn.MaxPool2d("it", (2, 2), padding=(2, 0)), "padding"),
+        (lambda: nn.AvgPool2d("it", (2, 2), padding=(0, 2)), "padding"),
+        (lambda: nn.AvgPool2d("it", (2, 0)), "kernel_size"),
+        (lambda: nn.GELU("it", approximate="erf"), "approximate"),  # type: ignore[arg-type]
         (lambda: nn.Lstm("it", 0, 2), "in_features"),
         (lambda: nn.Lstm("it", 2, 0), "hidden"),
         (lambda: nn.Lstm("it", 2, 2, init="zeros"), "init"),  # type: ignore[arg-type]
