@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spiral_core.nn import convert as convert
 from spiral_core.nn import models as models
 from spiral_core.nn.activation import GELU as GELU
 from spiral_core.nn.activation import ReLU as ReLU
