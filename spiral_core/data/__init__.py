@@ -8,5 +8,6 @@ from spiral_core.data.datasets import Dataset as Dataset
 from spiral_core.data.datasets import open_dataset as open_dataset
 from spiral_core.data.fashion import FashionDataset as FashionDataset
 from spiral_core.data.needle import NeedleDataset as NeedleDataset
+from spiral_core.data.sequence import MotifDataset as MotifDataset
 from spiral_core.data.streams import Purpose as Purpose
 from spiral_core.data.streams import derived_generator as derived_generator

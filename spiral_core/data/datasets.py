@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from spiral_core.data.batch import Batch
 from spiral_core.data.fashion import FashionDataset
 from spiral_core.data.needle import NeedleDataset
+from spiral_core.data.sequence import MotifDataset
 from spiral_core.errors import DataError
 
 
@@ -23,7 +24,7 @@ class Dataset(Protocol):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
+        """Height, width, channels; of sequences 1, time steps, features."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ class Dataset(Protocol):
         """Return ``n`` fixed held-out images that go through the classes in turn."""
 
 
-DATASETS: Final = ("needle", "fashion")
+DATASETS: Final = ("needle", "fashion", "motif")
 """Names for `open_dataset`."""
 
 
@@ -78,4 +79,6 @@ def open_dataset(name: str, *, seed: int, batch_size: int) -> Dataset:
         return NeedleDataset(seed=seed, batch_size=batch_size)
     if name == FashionDataset.name:
         return FashionDataset(seed=seed, batch_size=batch_size)
+    if name == MotifDataset.name:
+        return MotifDataset(seed=seed, batch_size=batch_size)
     raise DataError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")

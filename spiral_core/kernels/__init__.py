@@ -35,8 +35,12 @@ from spiral_core.kernels.convolution import (
 from spiral_core.kernels.convolution import (
     convolve_backward as convolve_backward,
 )
+from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
+from spiral_core.kernels.elementwise import gaussian_gate_backward as gaussian_gate_backward
 from spiral_core.kernels.elementwise import rectify as rectify
 from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
+from spiral_core.kernels.elementwise import squash as squash
+from spiral_core.kernels.elementwise import squash_backward as squash_backward
 from spiral_core.kernels.patches import gather_patches as gather_patches
 from spiral_core.kernels.patches import gather_taps as gather_taps
 from spiral_core.kernels.patches import pad_image as pad_image
@@ -50,8 +54,12 @@ from spiral_core.kernels.pool import (
 from spiral_core.kernels.pool import (
     set_num_threads as set_num_threads,
 )
+from spiral_core.kernels.pooling import average_pool as average_pool
+from spiral_core.kernels.pooling import average_pool_backward as average_pool_backward
 from spiral_core.kernels.pooling import max_pool as max_pool
 from spiral_core.kernels.pooling import max_pool_backward as max_pool_backward
+from spiral_core.kernels.recurrent import lstm_backward as lstm_backward
+from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics

@@ -59,3 +59,40 @@ def softmax_cross_entropy(logits: Float, labels: I64, grad: Float) -> tuple[floa
         grad[...] = p / rows
     correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
     return loss, correct
+
+
+def mse_loss(pred: Float, target: Float, grad: Float) -> float:
+    r"""Return the mean squared error, and write its gradient.
+
+    .. math:: L = \frac{1}{E} \sum_e (p_e - t_e)^2, \quad \partial L / \partial p_e = 2 (p_e - t_e) / E
+
+    Parameters
+    ----------
+    pred, target : (...)   p and t, of one shape and dtype with E >= 1 elements
+    grad : (...)           written; the shape and dtype of ``pred``
+
+    Returns
+    -------
+    float
+        NaN where an element is NaN: the curve must show it.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        Arrays that do not fit each other, or are empty. Nothing was written.
+
+    Notes
+    -----
+    Computed in float64.
+    """
+    if target.shape != pred.shape or grad.shape != pred.shape:
+        raise ShapeError(f"pred, target and grad must have one shape, got {pred.shape}, {target.shape}, {grad.shape}")
+    if target.dtype != pred.dtype or grad.dtype != pred.dtype:
+        raise DtypeError(f"pred, target and grad must have one dtype, got {pred.dtype}, {target.dtype}, {grad.dtype}")
+    if pred.size == 0:
+        raise ArgumentError(f"pred must have at least one element, got shape {pred.shape}")
+    with np.errstate(all="ignore"):
+        difference = np.subtract(pred, target, dtype=np.float64)
+        loss = float(np.mean(difference**2))
+        grad[...] = difference * (2.0 / pred.size)
+    return loss

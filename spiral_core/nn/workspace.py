@@ -87,6 +87,15 @@ class Workspace:
             raise StateError(f"{name}: nothing to work from: run forward in this workspace first")
         return value
 
+    def recall(self, owner: object, kind: type[T]) -> T | None:
+        """Return what ``owner`` kept, or None where there is nothing of this kind."""
+        value = self._kept.get(owner)
+        return value if isinstance(value, kind) else None
+
+    def forget(self, owner: object) -> None:
+        """Drop what ``owner`` kept, if anything."""
+        self._kept.pop(owner, None)
+
     def nbytes(self) -> int:
         """Return the memory held in buffers, in bytes."""
         return sum(buffer.nbytes for buffer in self._buffers.values())

@@ -80,6 +80,34 @@ def test_max_pooling_has_the_gradient_of_its_forward(
 
 
 @FEW
+@given(st.tuples(st.integers(1, 3), st.integers(1, 3)), PAIRS, st.booleans(), SEEDS)
+def test_average_pooling_has_the_gradient_of_its_forward(
+    taps: tuple[int, int], stride: tuple[int, int], padded: bool, seed: int
+) -> None:
+    padding = (taps[0] // 2, taps[1] // 2) if padded else (0, 0)
+    layer = nn.AvgPool2d("p", taps, stride=stride, padding=padding, dtype=np.float64)
+    check(layer, spread((2, 4, 5, 3), seed))
+
+
+@FEW
+@given(st.sampled_from(["tanh", "gelu", "gelu tanh"]), st.lists(st.integers(1, 4), min_size=1, max_size=4), SEEDS)
+def test_smooth_activations_have_the_gradient_of_their_forward(kind: str, shape: list[int], seed: int) -> None:
+    approximate = "tanh" if kind == "gelu tanh" else "none"
+    layer = nn.Tanh("a", np.float64) if kind == "tanh" else nn.GELU("a", np.float64, approximate=approximate)
+    check(layer, 2 * spread(tuple(shape), seed))
+
+
+@FEW
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), SEEDS)
+def test_the_squared_error_writes_its_own_gradient(shape: list[int], seed: int) -> None:
+    pred, target = spread(tuple(shape), seed), spread(tuple(shape), seed + 1)
+    grad, ignored = np.full_like(pred, np.nan), np.empty_like(pred)
+    nn.mse_loss(pred, target, grad)
+    expected = central_difference(lambda: nn.mse_loss(pred, target, ignored), pred)
+    np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-9)
+
+
+@FEW
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), SEEDS)
 def test_the_average_over_space_has_the_gradient_of_its_forward(n: int, h: int, w: int, c: int, seed: int) -> None:
     check(nn.GlobalAveragePool2d("g", np.float64), spread((n, h, w, c), seed))
@@ -89,6 +117,18 @@ def test_the_average_over_space_has_the_gradient_of_its_forward(n: int, h: int, 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), SEEDS)
 def test_the_rectifier_has_the_gradient_of_its_forward(shape: list[int], seed: int) -> None:
     check(nn.ReLU("r", np.float64), spread(tuple(shape), seed))
+
+
+@FEW
+@given(st.integers(1, 5), st.integers(0, 3), st.integers(1, 3), st.integers(1, 4), SEEDS)
+def test_the_long_short_term_memory_has_the_gradient_of_its_forward(
+    steps: int, rows: int, inputs: int, hidden: int, seed: int
+) -> None:
+    layer = nn.Lstm("l", inputs, hidden, generator=np.random.default_rng(seed), dtype=np.float64)
+    for bias in (layer.bias_ih, layer.bias_hh):
+        bias.value[:] = np.random.default_rng(seed + 1).standard_normal(4 * hidden)
+    # No rows: a single sequence without an axis for them.
+    check(layer, spread((steps, *((rows,) if rows else ()), inputs), seed))
 
 
 @pytest.mark.parametrize("training", [True, False])

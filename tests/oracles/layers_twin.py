@@ -191,3 +191,22 @@ def adam(value: F64, grads: list[F64], lr: float, betas: tuple[float, float], ep
         v = betas[1] * v + (1 - betas[1]) * g**2
         w = w - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
     return w
+
+
+def average_pool(x: F64, taps: Pair, stride: Pair, padding: Pair) -> F64:
+    """Average windows over all their taps, padding included."""
+    size = output_size((x.shape[1], x.shape[2]), taps, stride, padding)
+    out = np.zeros((x.shape[0], *size, x.shape[3]))
+    for i, j, inside in _windows(x.shape[1], x.shape[2], taps, stride, padding, (1, 1)):
+        for _, _, row, column in inside:
+            out[:, i, j] += x[:, row, column]
+    return out / (taps[0] * taps[1])
+
+
+def average_pool_backward(shape: tuple[int, ...], grad: F64, taps: Pair, stride: Pair, padding: Pair) -> F64:
+    """Spread gradients over the windows."""
+    grad_x = np.zeros(shape)
+    for i, j, inside in _windows(shape[1], shape[2], taps, stride, padding, (1, 1)):
+        for _, _, row, column in inside:
+            grad_x[:, row, column] += grad[:, i, j]
+    return grad_x / (taps[0] * taps[1])

@@ -12,7 +12,7 @@ from spiral_core.errors import ArgumentError, DataError
 CHECKSUM = """
 import hashlib
 from spiral_core.data import open_dataset
-for name in ("needle", "fashion"):
+for name in ("needle", "fashion", "motif"):
     batch = open_dataset(name, seed=3, batch_size=64).train_batch(77)
     print(hashlib.sha256(batch.images.tobytes() + batch.labels.tobytes()).hexdigest())
 """
@@ -38,7 +38,7 @@ def test_the_needle_stream_has_no_epoch_and_fashion_has_one() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(DataError, match="unknown data set 'cifar'; choose one of needle, fashion"):
+    with pytest.raises(DataError, match="unknown data set 'cifar'; choose one of needle, fashion, motif"):
         open_dataset("cifar", seed=0, batch_size=1)
 
 

@@ -67,3 +67,45 @@ def test_the_compiled_pooling_is_the_python_loop() -> None:
         results.append((out, taps, grad_x))
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(TAPS, STRIDES, st.data(), st.sampled_from([np.float32, np.float64]))
+def test_average_pooling_is_its_slow_twin_with_padding(
+    taps: tuple[int, int], stride: tuple[int, int], data: st.DataObject, dtype: type[np.floating]
+) -> None:
+    padding = (data.draw(st.integers(0, taps[0] // 2)), data.draw(st.integers(0, taps[1] // 2)))
+    size = [data.draw(st.integers(max(1, k - 2 * p), 7)) for k, p in zip(taps, padding, strict=True)]
+    shape = (data.draw(st.integers(1, 3)), *size, data.draw(st.integers(1, 9)))
+    draws = np.random.default_rng(shape[0] + 10 * shape[3])
+    x = draws.standard_normal(shape).astype(dtype)
+    layer, workspace = nn.AvgPool2d("pool", taps, stride=stride, padding=padding, dtype=dtype), nn.Workspace()
+    out = layer.forward(x, workspace)
+    grad = draws.standard_normal(out.shape).astype(dtype)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(out, layers_twin.average_pool(x, taps, stride, padding), rtol=0, atol=tolerance)
+    expected = layers_twin.average_pool_backward(shape, grad, taps, stride, padding)
+    np.testing.assert_allclose(layer.backward(x, grad, workspace), expected, rtol=0, atol=tolerance)
+
+
+def test_a_nan_reaches_the_averages_of_its_windows_alone() -> None:
+    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    x[0, 1, 2, 0] = np.nan
+    np.testing.assert_array_equal(nn.AvgPool2d("pool").forward(x)[0, :, :, 0], [[2.5, np.nan], [10.5, 12.5]])
+
+
+def test_the_compiled_average_is_the_python_loop() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 5, 4, 3)).astype(np.float32)
+    geometry = (3, 2, 2, 1, 1, 1)
+    shape = (2, *layers_twin.output_size((5, 4), (3, 2), (2, 1), (1, 1)), 3)
+    results = []
+    for forward, backward in (
+        (kernels.average_pool, kernels.average_pool_backward),
+        (kernels.python_function(kernels.average_pool), kernels.python_function(kernels.average_pool_backward)),
+    ):
+        out, grad_x = np.empty(shape, np.float32), np.empty_like(x)
+        forward(0, 2, 0, x, geometry, out)
+        backward(0, 2, 0, out, geometry, grad_x)
+        results.append((out, grad_x))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)

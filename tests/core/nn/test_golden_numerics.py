@@ -13,7 +13,9 @@ from oracles.golden import Golden
 from spiral_core import nn, optim
 from spiral_core.arrays import Float
 
-FILE = Path(__file__).parents[2] / "golden" / "spiraltorch_numerics.npz"
+FOLDER = Path(__file__).parents[2] / "golden"
+FILE = FOLDER / "spiraltorch_numerics.npz"
+POOLING_FILE = FOLDER / "lstm_and_pooling.npz"
 CONV_WEIGHT_TOLERANCE = 3e-5
 
 
@@ -123,17 +125,17 @@ def check_convolution(golden: Golden, case: str) -> None:
     golden.same(f"{name}.gb", layer.bias.grad)
 
 
-def check_pooling(golden: Golden, case: str) -> None:
+def check_pooling(golden: Golden, case: str, kind: type[nn.MaxPool2d | nn.AvgPool2d], short: str) -> None:
     name = f"pool.{case}"
     config = json.loads(str(golden[f"{name}.cfg"]))
     layout = Layout(config)
     stride = None if config["s"] is None else tuple(config["s"])
-    layer = nn.MaxPool2d("p", tuple(config["k"]), stride=stride, padding=tuple(config["p"] or (0, 0)))
+    layer = kind("p", tuple(config["k"]), stride=stride, padding=tuple(config["p"] or (0, 0)))
     x = layout.inward(golden[f"{name}.x"], config["c"], config["hw"])
     y = layer.forward(x)
-    golden.same(f"{name}.max.y", layout.outward(y))
+    golden.same(f"{name}.{short}.y", layout.outward(y))
     grad = layout.inward(golden[f"{name}.go"], config["c"], y.shape[1:3])
-    golden.same(f"{name}.max.gx", layout.outward(layer.backward(x, grad)))
+    golden.same(f"{name}.{short}.gx", layout.outward(layer.backward(x, grad)))
 
 
 def test_every_golden_array_is_reproduced(golden: Golden) -> None:
@@ -145,6 +147,15 @@ def test_every_golden_array_is_reproduced(golden: Golden) -> None:
     check_corners_of_the_norm(golden)
     for case in "abc":
         check_convolution(golden, case)
-        check_pooling(golden, case)
+        check_pooling(golden, case, nn.MaxPool2d, "max")
     assert golden.left_out() == set()
     assert len(golden.reproduced) == 247
+
+
+def test_every_golden_array_of_average_pooling_is_reproduced() -> None:
+    golden = Golden(POOLING_FILE)
+    for case in "abc":
+        check_pooling(golden, case, nn.AvgPool2d, "avg")
+    results = {name for name in golden.arrays if name.startswith("pool.") and ".avg." in name}
+    assert golden.reproduced == results
+    assert len(results) == 6

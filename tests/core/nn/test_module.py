@@ -15,7 +15,11 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int
     "Flatten": (lambda: nn.Flatten("it"), (4, 3, 2), [(4,), (0, 3)]),
     "Conv2d": (lambda: nn.Conv2d("it", 2, 3, padding=(0, 0)), (2, 4, 4, 2), [(2, 4, 4, 3), (4, 4, 2), (2, 2, 4, 2)]),
     "MaxPool2d": (lambda: nn.MaxPool2d("it", (3, 3)), (2, 4, 4, 2), [(4, 4, 2), (2, 2, 4, 2), (0, 4, 4, 2)]),
+    "AvgPool2d": (lambda: nn.AvgPool2d("it", (3, 3)), (2, 4, 4, 2), [(4, 4, 2), (2, 2, 4, 2), (0, 4, 4, 2)]),
     "GlobalAveragePool2d": (lambda: nn.GlobalAveragePool2d("it"), (2, 4, 4, 2), [(4, 4, 2)]),
+    "Lstm": (lambda: nn.Lstm("it", 3, 4), (5, 2, 3), [(5, 2, 2), (3,), (5, 0, 3), (0, 3), (5, 2, 1, 3)]),
+    "Tanh": (lambda: nn.Tanh("it"), (3, 2), [(0, 2)]),
+    "GELU": (lambda: nn.GELU("it"), (3, 2), [(0, 2)]),
     "ReLU": (lambda: nn.ReLU("it"), (3, 2), [(0, 2)]),
     "BatchNorm1d": (lambda: nn.BatchNorm1d("it", 3), (4, 3), [(4, 2), (4, 1, 3), (0, 3)]),
     "BatchNorm2d": (lambda: nn.BatchNorm2d("it", 3), (2, 4, 4, 3), [(4, 3), (2, 4, 4, 2)]),
@@ -79,7 +83,7 @@ def test_arrays_that_are_strided_or_read_only_give_the_same_as_plain_ones(kind: 
     assert specialisations() == compiled
 
 
-@pytest.mark.parametrize("kind", ["MaxPool2d", *(kind for kind in LAYERS if "Norm" in kind)])
+@pytest.mark.parametrize("kind", ["MaxPool2d", "Lstm", *(kind for kind in LAYERS if "Norm" in kind)])
 def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
     build, good, _ = LAYERS[kind]
     layer = build()
@@ -119,6 +123,12 @@ def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
         (lambda: nn.ZSpaceLayerNorm("it", 2, 0.0), "curvature"),
         (lambda: nn.ZSpaceLayerNorm("it", 2, -1.0, np.inf), "it: epsilon"),
         (lambda: nn.ZSpaceLayerNorm("it", 2, projector_gain=-0.1), "gain"),
+        (lambda: nn.AvgPool2d("it", (2, 2), padding=(0, 2)), "padding"),
+        (lambda: nn.AvgPool2d("it", (2, 0)), "kernel_size"),
+        (lambda: nn.GELU("it", approximate="erf"), "approximate"),  # type: ignore[arg-type]
+        (lambda: nn.Lstm("it", 0, 2), "in_features"),
+        (lambda: nn.Lstm("it", 2, 0), "hidden"),
+        (lambda: nn.Lstm("it", 2, 2, init="zeros"), "init"),  # type: ignore[arg-type]
         (lambda: nn.ZSpaceBatchNorm1d("it", 0), "features"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, 0.0), "curvature"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, -1.0, 1.5), "momentum"),

@@ -1,0 +1,144 @@
+"""The motif task: which of six short waveforms hides in a noisy signal, among shuffled copies of its own samples.
+
+The motif's place is known, so an attribution over time can be scored. A sequence is an image of height 1: a signal of T
+steps and F features is (1, T, F), and a batch (N, 1, T, F), so that everything that takes images takes sequences too.
+The stream is endless: a batch is a function of (seed, index).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from spiral_core.arrays import F32, I64, U8
+from spiral_core.data.batch import Batch
+from spiral_core.data.streams import Purpose, check_count, derived_generator
+
+STEPS: Final = 64
+"""T, time steps of a signal."""
+
+MOTIF_STEPS: Final = 12
+"""Length of a motif and of a distractor: 19 % of the signal."""
+
+DISTRACTORS: Final = 2
+"""Shuffled copies of the motif's samples per signal: level and spread tell nothing about where the motif is."""
+
+AMPLITUDE_RANGE: Final = (0.8, 1.2)
+"""Root mean square of a motif, uniform."""
+
+NOISE: Final = 0.15
+"""Standard deviation of the noise that each step draws for itself."""
+
+EPOCH_SIGNALS: Final = 6_000
+"""Signals after which a run reports; the stream itself has no end and no epoch."""
+
+HELD_OUT_SIGNALS: Final = 512
+HELD_OUT_SEED: Final = 0
+"""One held-out set for all runs, so that runs with different seeds are compared on the same signals."""
+
+CLASS_NAMES: Final = ("wave", "ripple", "rise", "fall", "step", "peak")
+
+
+def _motifs() -> F32:
+    """Return the (6, 12) waveforms, each of mean 0 and mean square 1."""
+    u = (np.arange(MOTIF_STEPS) + 0.5) / MOTIF_STEPS
+    shapes = np.array(
+        [
+            np.sin(2 * np.pi * u),
+            np.sin(6 * np.pi * u),
+            u,
+            -u,
+            np.where(u < 0.5, 1.0, -1.0),
+            np.maximum(0.0, 1.0 - np.abs(u - 0.5) * 4),
+        ]
+    )
+    shapes -= shapes.mean(axis=1, keepdims=True)
+    motifs: F32 = (shapes / np.sqrt((shapes**2).mean(axis=1, keepdims=True))).astype(np.float32)
+    return motifs
+
+
+MOTIFS: Final = _motifs()
+MOTIFS.setflags(write=False)
+
+
+def _places(generator: np.random.Generator, count: int) -> I64:
+    """Draw (count, 3) first steps of pieces that do not overlap, uniform over all such arrangements."""
+    pieces = DISTRACTORS + 1
+    free = STEPS - pieces * (MOTIF_STEPS - 1)
+    # Pieces of one step each among `free` steps, then each is stretched to its length. Order decides who goes where.
+    order = generator.random((count, free)).argsort(axis=1)[:, :pieces]
+    rank = order.argsort(axis=1).argsort(axis=1)
+    return (order + rank * (MOTIF_STEPS - 1)).astype(np.int64)
+
+
+def motif_batch(generator: np.random.Generator, count: int) -> Batch:
+    """Draw ``count`` signals with labels and masks from one generator, which is advanced.
+
+    Returns
+    -------
+    Batch
+        Images (count, 1, 64, 1); masks (count, 1, 64), 1 where the motif is.
+    """
+    labels = generator.integers(0, len(CLASS_NAMES), count, dtype=np.int64)
+    amplitudes = generator.uniform(*AMPLITUDE_RANGE, size=(count, 1)).astype(np.float32)
+    places = _places(generator, count)
+    signals: F32 = generator.standard_normal((count, STEPS), dtype=np.float32) * np.float32(NOISE)
+    masks: U8 = np.zeros((count, 1, STEPS), dtype=np.uint8)
+    row, offset = np.arange(count)[:, None], np.arange(MOTIF_STEPS)
+    piece = MOTIFS[labels] * amplitudes
+    signals[row, places[:, :1] + offset] += piece
+    masks[row, 0, places[:, :1] + offset] = 1
+    for slot in range(1, DISTRACTORS + 1):
+        signals[row, places[:, slot, None] + offset] += generator.permuted(piece, axis=1)
+    return Batch(signals[:, None, :, None], labels, masks)
+
+
+class MotifDataset:
+    """The endless motif stream of one seed, and a held-out set that all seeds share.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run, >= 0; decides the training signals only.
+    batch_size : int
+        Signals per batch, >= 1.
+
+    Raises
+    ------
+    ArgumentError
+        When an argument is no integer or too small.
+
+    Notes
+    -----
+    ``image_shape`` is (1, T, F) = (1, 64, 1). A time-major layer takes ``images[:, 0].transpose(1, 0, 2)``, (T, N, F).
+    """
+
+    name = "motif"
+    image_shape = (1, STEPS, 1)
+    class_names = CLASS_NAMES
+    batches_per_epoch: int | None = None
+
+    def __init__(self, *, seed: int, batch_size: int) -> None:
+        self.seed = check_count("seed", seed, 0)
+        self.batch_size = check_count("batch_size", batch_size, 1)
+        self.report_batches = max(1, EPOCH_SIGNALS // self.batch_size)
+        self._held_out: Batch | None = None
+
+    def train_batch(self, index: int) -> Batch:
+        """Return training batch ``index`` >= 0 of the endless stream; the same index gives the same bits."""
+        return motif_batch(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size)
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Yield the 512 held-out signals in batches of ``batch_size``, the last one possibly smaller."""
+        return self._held_out_signals().split(self.batch_size)
+
+    def probe(self, n: int = 8) -> Batch:
+        """Return ``n`` <= 512 fixed held-out signals, going through the classes in turn."""
+        return self._held_out_signals().one_per_class(n)
+
+    def _held_out_signals(self) -> Batch:
+        if self._held_out is None:
+            self._held_out = motif_batch(derived_generator(HELD_OUT_SEED, Purpose.HELD_OUT, 0), HELD_OUT_SIGNALS)
+        return self._held_out

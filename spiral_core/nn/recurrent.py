@@ -1,0 +1,281 @@
+"""The long short-term memory layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from spiral_core import kernels
+from spiral_core.arrays import Float
+from spiral_core.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError, StateError
+from spiral_core.kernels.recurrent import SEQUENCES
+from spiral_core.nn.initial import generator_for, glorot_normal, orthogonal, ramp
+from spiral_core.nn.module import Module, Parameter, check_size
+from spiral_core.nn.workspace import Workspace
+
+INITS: Final = ("orthogonal", "ramp")
+
+
+@dataclass(frozen=True)
+class _State:
+    """Hidden and cell state, (N, H) each."""
+
+    hidden: Float
+    cell: Float
+
+
+@dataclass(frozen=True)
+class _InitialGrad(_State):
+    """Gradients of the state that a pass started from."""
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """What a forward pass leaves for the one backward pass that may follow."""
+
+    shape: tuple[int, ...]
+    gates: Float
+    hidden: Float
+    cell: Float
+    squashed: Float
+
+
+class Lstm(Module):
+    r"""Long short-term memory over time-major sequences, one layer, one direction.
+
+    .. math::
+        z_t &= x_t W_{ih} + b_{ih} + b_{hh} + h_{t-1} W_{hh}, \quad (i, f, g, o) = (\sigma,\sigma,\tanh,\sigma)(z_t) \\
+        c_t &= f c_{t-1} + i g, \quad y_t = h_t = o \tanh c_t
+
+    Parameters
+    ----------
+    name : str
+    in_features, hidden : int      I and H, at least 1
+    stateful : bool                carry the state over between calls; False starts every call from zeros
+    init : "orthogonal" or "ramp"  first weights, see Notes
+    generator : numpy Generator    draws the first weights; without one, seeded by the name
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight_ih : (I, 4H)        the blocks of the gates i, f, g, o side by side; the transpose of PyTorch's
+    weight_hh : (H, 4H)
+    bias_ih, bias_hh : (4H,)
+
+    Notes
+    -----
+    (T, I) becomes (T, H), and (T, N, I) becomes (T, N, H); a single sequence is a batch of one.
+
+    Like every pass, the state belongs to a workspace: a probe does not move the state of the training run. It is not
+    part of the state dict. A batch of another size than the state's is refused; call `reset_state` between data that
+    do not continue each other, or choose ``stateful=False``.
+
+    ``backward`` is the gradient through all time steps of one call, and stops at its beginning; `initial_state_grad`
+    tells the gradient that arrived there. It uses up the pass: another ``backward`` needs another ``forward``.
+
+    ``"orthogonal"`` draws each gate's block of ``weight_ih`` as Glorot normal values and of ``weight_hh`` as an
+    orthogonal matrix; ``bias_ih`` is 1 at the forget gate, so that the cell remembers at first (Jozefowicz et al.
+    2015), and 0 elsewhere. ``"ramp"`` is the fixed pattern of the reference implementation, with all biases 0.
+
+    The products over all time steps at once run in single-threaded BLAS; the walk through time is spread over
+    threads by chunks of sequences.
+    """
+
+    KERNELS = ("lstm_forward", "lstm_backward")
+
+    def __init__(
+        self,
+        name: str,
+        in_features: int,
+        hidden: int,
+        *,
+        stateful: bool = True,
+        init: Literal["orthogonal", "ramp"] = "orthogonal",
+        generator: np.random.Generator | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(name, dtype)
+        self.in_features = check_size(name, "in_features", in_features)
+        self.hidden = check_size(name, "hidden", hidden)
+        if init not in INITS:
+            raise ArgumentError(f"{name}: init must be one of {', '.join(INITS)}, got {init!r}")
+        self.stateful = bool(stateful)
+        draws = generator_for(name, generator)
+        weight_ih, weight_hh = self._ramps() if init == "ramp" else self._drawn(draws)
+        self.weight_ih = Parameter(f"{name}.weight_ih", weight_ih)
+        self.weight_hh = Parameter(f"{name}.weight_hh", weight_hh)
+        self.bias_ih = Parameter(f"{name}.bias_ih", np.zeros(4 * self.hidden, self.dtype))
+        self.bias_hh = Parameter(f"{name}.bias_hh", np.zeros(4 * self.hidden, self.dtype))
+        if init == "orthogonal":
+            self.bias_ih.value[self.hidden : 2 * self.hidden] = 1
+
+    def _drawn(self, draws: np.random.Generator) -> tuple[Float, Float]:
+        inputs = [glorot_normal(self.in_features, self.hidden, draws, self.dtype) for _ in range(4)]
+        recurrent = [orthogonal(self.hidden, draws, self.dtype) for _ in range(4)]
+        return np.concatenate(inputs, axis=1), np.concatenate(recurrent, axis=1)
+
+    def _ramps(self) -> tuple[Float, Float]:
+        width = 4 * self.hidden
+        return (
+            ramp((self.in_features, width), (13, 7), 17, self.dtype),
+            ramp((self.hidden, width), (11, 5), 23, self.dtype),
+        )
+
+    def parameters(self) -> list[Parameter]:
+        """Return weight_ih, weight_hh, bias_ih and bias_hh."""
+        return [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (T, H) for (T, I), and (T, N, H) for (T, N, I)."""
+        if len(shape) not in (2, 3) or shape[-1] != self.in_features or 0 in shape:
+            want = f"(T, {self.in_features}) or (T, N, {self.in_features})"
+            raise ShapeError(f"{self.name}: input must have shape {want}, with T and N at least 1, got {shape}")
+        return *shape[:-1], self.hidden
+
+    # The state between calls.
+
+    def set_state(self, h: Float, c: Float, workspace: Workspace | None = None) -> None:
+        """Start the next forward pass from a given state.
+
+        Parameters
+        ----------
+        h, c : (H,) or (N, H)
+            Hidden and cell state, one row per sequence; copied.
+        workspace : Workspace, optional
+            Whose state; the layer's own without one.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NonFiniteError, StateError
+            An array does not fit or is not finite, or the layer is not stateful. Nothing has changed.
+        """
+        if not self.stateful:
+            raise StateError(f"{self.name}: starts every call from zeros; build it with stateful=True to set a state")
+        for what, array in (("h", h), ("c", c)):
+            if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
+                got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise DtypeError(f"{self.name}: {what} must be an array of {self.dtype}, got {got}")
+            if array.ndim not in (1, 2) or array.shape[-1] != self.hidden or array.size == 0:
+                want = f"({self.hidden},) or (N, {self.hidden})"
+                raise ShapeError(f"{self.name}: {what} must have shape {want}, got {array.shape}")
+            if not np.isfinite(array).all():
+                raise NonFiniteError(f"{self.name}: {what} has a value that is not finite; reset_state() gives zeros")
+        if h.size != c.size:
+            raise ShapeError(f"{self.name}: h and c must have one shape, got {h.shape} and {c.shape}")
+        place = workspace if workspace is not None else self.workspace()
+        place.keep((self, "state"), _State(h.reshape(-1, self.hidden).copy(), c.reshape(-1, self.hidden).copy()))
+
+    def reset_state(self, workspace: Workspace | None = None) -> None:
+        """Start the next forward pass from zeros; a backward pass that is due is not touched."""
+        place = workspace if workspace is not None else self.workspace()
+        place.forget((self, "state"))
+
+    def state(self, workspace: Workspace | None = None) -> tuple[Float, Float] | None:
+        """Return copies of the state (h, c), each (N, H), that the next pass starts from; None means zeros."""
+        place = workspace if workspace is not None else self.workspace()
+        kept = place.recall((self, "state"), _State)
+        return None if kept is None else (kept.hidden.copy(), kept.cell.copy())
+
+    def initial_state_grad(self, workspace: Workspace | None = None) -> tuple[Float, Float]:
+        """Return the gradients of the state (h, c), each (N, H), from which the pass of the last backward started.
+
+        Raises
+        ------
+        StateError
+            There was no backward pass.
+        """
+        place = workspace if workspace is not None else self.workspace()
+        kept = place.recall((self, "initial grad"), _InitialGrad)
+        if kept is None:
+            raise StateError(f"{self.name}: no gradient of a state: run forward and backward in this workspace first")
+        return kept.hidden.copy(), kept.cell.copy()
+
+    # Passes.
+
+    def _forward(self, x: Float, workspace: Workspace) -> Float:
+        steps, units = x.shape[0], self.hidden
+        rows = x.size // (steps * self.in_features)
+        state = workspace.recall((self, "state"), _State) if self.stateful else None
+        if state is not None and len(state.hidden) != rows:
+            raise ShapeError(
+                f"{self.name}: input has {rows} sequences, the state carried over has {len(state.hidden)}; "
+                "call reset_state() between batches of different sizes"
+            )
+        workspace.forget(self)
+        gates = workspace.array(self, "gates", (steps, rows, 4 * units), self.dtype)
+        hidden = workspace.array(self, "hidden", (steps + 1, rows, units), self.dtype)
+        cell = workspace.array(self, "cell", (steps + 1, rows, units), self.dtype)
+        squashed = workspace.array(self, "squashed", (steps, rows, units), self.dtype)
+        product = workspace.array(self, "product", (kernels.get_num_threads(), SEQUENCES, 4 * units), self.dtype)
+        hidden[0] = 0 if state is None else state.hidden
+        cell[0] = 0 if state is None else state.cell
+        with np.errstate(all="ignore"):
+            np.matmul(x.reshape(-1, self.in_features), self.weight_ih.value, out=gates.reshape(-1, 4 * units))
+            gates += self.bias_ih.value + self.bias_hh.value
+        chunks = -(-rows // SEQUENCES)
+        kernels.run(kernels.lstm_forward, chunks, self.weight_hh.value, gates, hidden, cell, squashed, product)
+        workspace.keep(self, _Passage(x.shape, gates, hidden, cell, squashed))
+        if self.stateful:
+            self._carry(hidden[-1], cell[-1], workspace)
+        return hidden[1:].reshape(self.output_shape(x.shape))
+
+    def _carry(self, h: Float, c: Float, workspace: Workspace) -> None:
+        kept_h = workspace.array(self, "state h", h.shape, self.dtype)
+        kept_c = workspace.array(self, "state c", c.shape, self.dtype)
+        kept_h[...], kept_c[...] = h, c
+        workspace.keep((self, "state"), _State(kept_h, kept_c))
+
+    def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        passage = workspace.recall(self, _Passage)
+        if passage is None:
+            raise StateError(
+                f"{self.name}: a forward pass serves one backward pass: run forward in this workspace before each"
+            )
+        if passage.shape != x.shape:
+            raise StateError(f"{self.name}: forward saw shape {passage.shape}, backward got {x.shape}")
+        workspace.forget(self)
+        steps, rows, width = passage.gates.shape
+        units = self.hidden
+        weight_t = workspace.array(self, "weight transposed", (width, units), self.dtype)
+        weight_t[...] = self.weight_hh.value.T
+        grad_hidden = workspace.array(self, "grad h", (rows, units), self.dtype)
+        grad_cell = workspace.array(self, "grad c", (rows, units), self.dtype)
+        kernels.run(
+            kernels.lstm_backward,
+            -(-rows // SEQUENCES),
+            weight_t,
+            grad.reshape(steps, rows, units),
+            passage.gates,
+            passage.cell,
+            passage.squashed,
+            grad_hidden,
+            grad_cell,
+            SEQUENCES,
+        )
+        workspace.keep((self, "initial grad"), _InitialGrad(grad_hidden, grad_cell))
+        # The kernel has left the gradient of z in the place of the gates.
+        slopes = passage.gates.reshape(-1, width)
+        flat = x.reshape(-1, self.in_features)
+        with np.errstate(all="ignore"):
+            if workspace.accumulate:
+                self._accumulate(flat, passage.hidden[:-1].reshape(-1, units), slopes, workspace)
+            if not input_grad:
+                return None
+            grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
+            np.matmul(slopes, self.weight_ih.value.T, out=grad_x.reshape(flat.shape))
+        return grad_x
+
+    def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:
+        """Add the gradients of the parameters: sums over all time steps and sequences."""
+        for weight, rows in ((self.weight_ih, x), (self.weight_hh, before)):
+            total = workspace.array(self, f"grad {weight.name}", weight.value.shape, self.dtype)
+            weight.grad += np.matmul(rows.T, slopes, out=total)
+        ones = workspace.array(self, "ones", (1, len(slopes)), self.dtype)
+        ones.fill(1)
+        # As a product with a row of ones, the sum is one call into BLAS.
+        total = (ones @ slopes)[0]
+        self.bias_ih.grad += total
+        self.bias_hh.grad += total
