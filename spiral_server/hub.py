@@ -356,11 +356,11 @@ class Hub:
         finally:
             live.journaling -= 1
         live.view.ledger.add(record)
+        if live.engine is not None:
+            live.engine.bell.ring(urgent=True)
         self._tell(live, record)
         if live.view.ended:
             self._expire(live)
-        if live.engine is not None:
-            live.engine.bell.ring(urgent=True)
         return record
 
     def _expire(self, live: LiveRun) -> None:

@@ -5,6 +5,7 @@ import "./style/tokens.css";
 import "./style/page.css";
 import "./style/panels.css";
 import { App } from "./App";
+import { hold, release } from "./charts/scheduler";
 import { handle } from "./handle";
 import { socketAddress } from "./net/address";
 import { postCommand } from "./net/commands";
@@ -12,7 +13,7 @@ import { Connection } from "./net/connection";
 import { fetchPoints } from "./net/points";
 import { applyLook } from "./store/appearance";
 import { refineOnZoom } from "./store/detail";
-import { link, receive, run, runs } from "./store/live";
+import { link, receive, run, runs, wishes } from "./store/live";
 import { setTransport } from "./store/steering";
 
 /** The token has been exchanged for a cookie; it need not stay in the address, in histories and in shared links. */
@@ -61,6 +62,17 @@ effect(() => {
     wanting = false;
     watch("");
   }
+});
+
+// While a person steers, the answer comes before the curves: from the press of a button to the acknowledgement, or for as
+// long as an engine in good health may take.
+const HOLD_MS = 200;
+document.addEventListener("pointerdown", (event) => {
+  if (event.target instanceof Element && event.target.closest("#steer") !== null) hold(HOLD_MS);
+}, { capture: true });
+effect(() => {
+  if (Object.values(wishes.value).some((wish) => wish.ask !== null)) hold(HOLD_MS);
+  else release();
 });
 
 // While the address names no run, the page follows: once the run shown is over and a newer one begins, that is shown.

@@ -98,4 +98,23 @@ describe("drawing jobs", () => {
     expect(first).toHaveBeenCalledTimes(1);
     expect(again).toHaveBeenCalledTimes(1);
   });
+
+  test("are held back while a person steers, and drawn once that is over", () => {
+    const job = vi.fn();
+    scheduler.hold(200);
+    scheduler.schedule("a", job);
+    vi.advanceTimersByTime(190);
+    expect(job).not.toHaveBeenCalled();
+    vi.advanceTimersByTime(2 * FRAME_MS + 10);
+    expect(job).toHaveBeenCalledTimes(1);
+  });
+
+  test("are drawn again after a release", () => {
+    const job = vi.fn();
+    scheduler.hold(10_000);
+    scheduler.release();
+    scheduler.schedule("a", job);
+    vi.advanceTimersByTime(2 * FRAME_MS);
+    expect(job).toHaveBeenCalledTimes(1);
+  });
 });

@@ -15,7 +15,7 @@ from spiral_core.wire.messages import CommandRequest, SeriesSpec
 from spiral_server.hub import Hub
 from spiral_server.live.commands import BusyError, EndedError, malformed
 from spiral_server.live.snapshot import points_for
-from spiral_server.routes.doors import NO_STORE, answer, require_origin, require_token, trouble
+from spiral_server.routes.doors import NO_STORE, answer, origin_ours, token_shown, trouble
 from spiral_server.store.protocol import SeriesQuery, SeriesRead
 
 MAX_BODY_BYTES = 64 * 1024
@@ -24,7 +24,7 @@ MOST_POINTS = 20_000
 """Most points of one series in an answer: two for each pixel of the widest chart."""
 DEFAULT_WIDTH = 1000
 
-router = APIRouter(prefix="/api", dependencies=[Depends(require_token)])
+router = APIRouter(prefix="/api", dependencies=[Depends(token_shown)])
 
 
 def _hub(request: Request) -> Hub:
@@ -118,7 +118,7 @@ async def heat_maps(request: Request, run: str, step: int | None = None) -> Resp
     return Response(body, media_type="application/json", headers=NO_STORE)
 
 
-@router.post("/runs/{run}/commands", dependencies=[Depends(require_origin)])
+@router.post("/runs/{run}/commands", dependencies=[Depends(origin_ours)])
 async def command(request: Request, run: str) -> Response:
     """Give a command: 202 accepted, 200 known already, 422 refused with the reason, 409 when the run has ended."""
     body = await _body(request)

@@ -99,6 +99,16 @@ def require_origin(connection: HTTPConnection) -> None:
     _raise(access.origin_refusal(knock_of(connection.headers)))
 
 
+async def token_shown(connection: HTTPConnection) -> None:
+    """Let in only those who show the token; a coroutine, because FastAPI runs plain functions in a thread each."""
+    require_token(connection)
+
+
+async def origin_ours(connection: HTTPConnection) -> None:
+    """Let in only our own page, and programs that carry the token themselves; a coroutine like `token_shown`."""
+    require_origin(connection)
+
+
 class Doors:
     """ASGI layer around all routes: refuses foreign hosts, adds the security headers to every answer."""
 

@@ -34,6 +34,8 @@ from e2e.cockpit import Cockpit, finish, open_chromium, start, wait_for
 PIXEL_BUDGET_SECONDS = 0.10
 ACK_MARGIN_SECONDS = 0.010
 FIRST_CLICKS = 3
+FINGER_MS = 60
+"""How long a finger keeps the button down."""
 
 WATCH_PAINTS = """() => {
   const painted = []; let last = -1;
@@ -107,7 +109,7 @@ def ack_delays(page: Page, steers: int) -> list[float]:
     assert box is not None
     for count in range(FIRST_CLICKS + steers):
         share = 0.3 + 0.4 * ((count * 7) % 11) / 11
-        page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+        page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2, delay=FINGER_MS)
         wait_for(lambda count=count: page.evaluate("window.__acks.length") > count, 10)
         # Off the beat of the steps, so that clicks fall anywhere between two boundaries.
         time.sleep(0.13 + 0.017 * (count % 5))
