@@ -42,6 +42,17 @@ def conformal(x: Float, curvature: float) -> Float:
     return factor
 
 
+def _denominator(x: Float, y: Float, curvature: float) -> Float:
+    """Return D = 1 + 2c xy + c^2 xx yy as (1 - c xx)(1 - c yy) + c |x + y|^2, a sum of terms that are not negative.
+
+    The first form cancels to zero near the boundary, where y is nearly -x.
+    """
+    c = -check_curvature(curvature)
+    gap = 4 / (conformal(x, curvature) * conformal(y, curvature))
+    whole: Float = gap + c * np.sum((x + y) ** 2, axis=0, keepdims=True)
+    return whole
+
+
 def add(x: Float, y: Float, curvature: float) -> Float:
     r"""Add by Möbius.
 
@@ -58,7 +69,7 @@ def add(x: Float, y: Float, curvature: float) -> Float:
     xx = np.sum(x * x, axis=0, keepdims=True)
     yy = np.sum(y * y, axis=0, keepdims=True)
     above = (1 + 2 * c * xy + c * yy) * x + (1 - c * xx) * y
-    total: Float = above / (1 + 2 * c * xy + c * c * xx * yy)
+    total: Float = above / _denominator(x, y, curvature)
     return total
 
 
@@ -76,7 +87,7 @@ def gyrate(x: Float, y: Float, w: Float, curvature: float) -> Float:
     xx, yy = (np.sum(a * a, axis=0, keepdims=True) for a in (x, y))
     along_x = -c * c * xw * yy + c * yw + 2 * c * c * xy * yw
     along_y = -c * c * yw * xx - c * xw
-    turned: Float = w + 2 * (along_x * x + along_y * y) / (1 + 2 * c * xy + c * c * xx * yy)
+    turned: Float = w + 2 * (along_x * x + along_y * y) / _denominator(x, y, curvature)
     return turned
 
 
