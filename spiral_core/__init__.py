@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from spiral_core import amp as amp
     from spiral_core import data as data
     from spiral_core import nn as nn
     from spiral_core import optim as optim
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PUBLIC = ("data", "nn", "optim", "xai")
+_PUBLIC = ("amp", "data", "nn", "optim", "xai")
 
-__all__ = ["__version__", "data", "nn", "optim", "xai"]
+__all__ = ["__version__", "amp", "data", "nn", "optim", "xai"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -36,10 +36,8 @@ class Optimizer(ABC):
         self.parameters = list(parameters)
         if not self.parameters:
             raise ArgumentError("an optimizer needs at least one parameter")
-        if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ArgumentError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
-        self.weight_decay = float(weight_decay)
-        self._lr = _checked_rate(lr)
+        self.weight_decay = check_decay(weight_decay)
+        self._lr = check_rate(lr)
 
     @property
     def lr(self) -> float:
@@ -48,7 +46,11 @@ class Optimizer(ABC):
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = _checked_rate(value)
+        self._lr = check_rate(value)
+
+    def set_rates(self, lr: float) -> None:
+        """Set every rate from a schedule's value: as `lr`, but 0 is allowed, which ends many schedules."""
+        self._lr = check_rate(lr, zero=True)
 
     @abstractmethod
     def step(self) -> None:
@@ -81,32 +83,68 @@ class Optimizer(ABC):
             was loaded.
         """
         slots = self.slots()
-        expected = {"lr", *slots}
-        if set(state) != expected:
-            raise StateDictError(f"state dict must hold exactly {sorted(expected)}, got {sorted(state)}")
-        for name, array in slots.items():
-            given = np.asarray(state[name])
-            if given.shape != array.shape or given.dtype != array.dtype:
-                raise StateDictError(
-                    f"{name}: must be {array.dtype} of shape {array.shape}, got {given.dtype} of shape {given.shape}"
-                )
-            reason = "has a value that is not finite" if not np.isfinite(given).all() else self._refuse(name, given)
-            if reason is not None:
-                raise StateDictError(f"{name}: {reason}")
+        values = checked_slots(slots, state, {"lr"}, self._refuse)
         try:
-            rate = _checked_rate(float(state["lr"]))
+            rate = check_rate(float(state["lr"]), zero=True)
         except (ArgumentError, TypeError, ValueError) as error:
             raise StateDictError(f"lr: {error}") from error
-        values = {name: np.array(state[name]) for name in slots}
         for name, array in slots.items():
             array[...] = values[name]
         self._lr = rate
 
 
-def _checked_rate(lr: float) -> float:
-    if not (math.isfinite(lr) and lr > 0):
-        raise ArgumentError(f"lr must be finite and > 0, got {lr!r}")
+def check_rate(lr: float, *, zero: bool = False) -> float:
+    """Return a learning rate as a float.
+
+    Raises
+    ------
+    ArgumentError
+        Not finite, or not above zero (with ``zero``: below zero).
+    """
+    if not (math.isfinite(lr) and (lr > 0 or (zero and lr == 0))):
+        raise ArgumentError(f"lr must be finite and {'>=' if zero else '>'} 0, got {lr!r}")
     return float(lr)
+
+
+def check_decay(weight_decay: float) -> float:
+    """Return a weight decay as a float.
+
+    Raises
+    ------
+    ArgumentError
+        Not finite, or below zero.
+    """
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ArgumentError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
+    return float(weight_decay)
+
+
+def checked_slots(
+    slots: Mapping[str, AnyArray],
+    state: Mapping[str, AnyArray],
+    scalars: set[str],
+    refuse: Callable[[str, AnyArray], str | None],
+) -> dict[str, AnyArray]:
+    """Return copies of the arrays of ``state`` that belong in ``slots``.
+
+    Raises
+    ------
+    StateDictError
+        ``state`` is not exactly the slots and the scalars, or an array does not fit its slot.
+    """
+    expected = {*scalars, *slots}
+    if set(state) != expected:
+        raise StateDictError(f"state dict must hold exactly {sorted(expected)}, got {sorted(state)}")
+    for name, array in slots.items():
+        given = np.asarray(state[name])
+        if given.shape != array.shape or given.dtype != array.dtype:
+            raise StateDictError(
+                f"{name}: must be {array.dtype} of shape {array.shape}, got {given.dtype} of shape {given.shape}"
+            )
+        reason = "has a value that is not finite" if not np.isfinite(given).all() else refuse(name, given)
+        if reason is not None:
+            raise StateDictError(f"{name}: {reason}")
+    return {name: np.array(state[name]) for name in slots}
 
 
 def gradient_norm(parameters: Sequence[Parameter]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spiral_core.zspace import poincare as poincare
 from spiral_core.zspace.ball import (
     check_curvature as check_curvature,
 )

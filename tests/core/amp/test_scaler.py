@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spiral_core import amp, nn, optim
+from spiral_core.errors import ArgumentError, StateDictError, StateError
+from spiral_core.optim.hypergrad import compress
+
+FILE = Path(__file__).parents[2] / "golden" / "optim_numerics.npz"
+MODES = [
+    optim.OptimizerMode.euclidean(),
+    optim.OptimizerMode.realgrad(0.1),
+    optim.OptimizerMode.hypergrad(-1.0, 0.1),
+    optim.OptimizerMode.riemannian(-1.0, 0.1),
+]
+
+
+def ready(mode: optim.OptimizerMode) -> tuple[nn.Linear, optim.ZSpaceOptimizer]:
+    layer = nn.Linear("fc", 3, 2, generator=np.random.default_rng(0))
+    layer.weight.value *= 0.2
+    optimizer = optim.ZSpaceOptimizer(0.1, momentum=0.5)
+    optimizer.set_mode(mode)
+    optimizer.prepare_module(layer)
+    return layer, optimizer
+
+
+def test_the_sequence_of_scales_and_the_bias_of_compressing_first_are_those_of_the_reference() -> None:
+    with np.load(FILE, allow_pickle=False) as golden:
+        scaler = amp.GradScaler(2.0, 2.0, 0.5, 3).with_limits(1.0, 1024.0)
+        seen = []
+        for found in golden["scaler.found_inf"]:
+            scaler.update(bool(found))
+            seen.append(scaler.scale)
+        np.testing.assert_array_equal(seen, golden["scaler.scale_after(2,2,.5,3,limits 1..1024)"])
+        scales = golden["scaler_hypergrad_bias.S"]
+        biased = compress(scales * 0.1, -1.0) / scales
+        np.testing.assert_allclose(biased, golden["scaler_hypergrad_bias.u(S g)/S"], rtol=1e-12)
+        assert sum(name.startswith("scaler") for name in golden.files) == 4
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_a_scaled_step_is_the_plain_step_to_the_last_bit_and_an_overflow_skips_it(mode: optim.OptimizerMode) -> None:
+    plain, optimizer = ready(mode)
+    scaled, other = ready(mode)
+    scaler = amp.GradScaler(1024.0, 2.0, 0.5, 100)
+    for step in range(4):
+        grads = np.random.default_rng(step).standard_normal((3, 2)).astype(np.float32)
+        plain.weight.grad[...] = grads
+        scaled.weight.grad[...] = grads * np.float32(scaler.scale)
+        if step == 2:
+            scaled.weight.grad[1, 1] = [np.inf, np.nan][mode.name == "euclidean"]
+            before = {k: v.tobytes() for k, v in {**scaled.state_dict(), **other.state_dict()}.items()}
+            assert not scaler.step(other, scaled)
+            assert {k: v.tobytes() for k, v in {**scaled.state_dict(), **other.state_dict()}.items()} == before
+            assert (scaler.scale, scaler.skipped, scaled.weight.grad.any()) == (512.0, 1, False)
+            continue
+        optimizer.step()
+        if step == 1:
+            scaler.unscale(scaled)
+            with pytest.raises(StateError, match="already"):
+                scaler.unscale(scaled)
+        assert scaler.step(other, scaled)
+        assert scaled.weight.value.tobytes() == plain.weight.value.tobytes()
+
+
+def test_a_saved_state_continues_and_one_that_does_not_fit_is_refused_whole() -> None:
+    scaler = amp.GradScaler(8.0, 2.0, 0.5, 2)
+    scaler.update(overflow=False)
+    other = amp.GradScaler(2.0, 2.0, 0.5, 2)
+    other.load_state_dict(scaler.state_dict())
+    other.update(overflow=False)
+    assert other.scale == 16.0
+    good = scaler.state_dict()
+    bad: list[dict[str, Any]] = [{}, {**good, "x": 1}, {**good, "scale": np.nan}, {**good, "good": -1}]
+    for state in bad:
+        with pytest.raises(StateDictError):
+            other.load_state_dict(state)
+    assert other.scale == 16.0
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (2.0, 1.0), (1.0, np.inf), (np.nan, 2.0)])
+def test_limits_and_arguments_that_cannot_be_are_refused(limits: tuple[float, float]) -> None:
+    scaler = amp.GradScaler(2.0, 2.0, 0.5, 200)
+    with pytest.raises(ArgumentError, match="limits"):
+        scaler.with_limits(*limits)
+    assert scaler.limits == (1.0, 65536.0)
+    wrong: Any
+    for wrong in ((0.0, 2.0, 0.5, 1), (1.0, 1.0, 0.5, 1), (1.0, 2.0, 1.0, 1), (1.0, 2.0, 0.5, 0)):
+        with pytest.raises(ArgumentError):
+            amp.GradScaler(*wrong)
+
+
+def test_plain_optimizers_are_stepped_too() -> None:
+    layer = nn.Linear("fc", 2, 2)
+    before = layer.weight.value.copy()
+    layer.weight.grad[...] = 4.0
+    assert amp.GradScaler(4.0, 2.0, 0.5, 1).step(optim.SGD(layer.parameters(), 0.5), layer)
+    np.testing.assert_array_equal(layer.weight.value, before - np.float32(0.5))
