@@ -6,7 +6,6 @@ The object's place is known, so a heat map can be scored. The stream is endless:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from spiral_core.arrays import F32, I64, U8
 from spiral_core.data.batch import Batch
-from spiral_core.data.streams import Purpose, check_count, derived_generator
+from spiral_core.data.endless import EndlessDataset
 
 SIDE: Final = 28
 """Height and width of an image, pixels."""
@@ -46,13 +45,6 @@ BLUR_SIGMA: Final = 2.0
 
 BLUR_RADIUS: Final = 6
 """Three sigma: the kernel is cut there."""
-
-EPOCH_IMAGES: Final = 6_000
-"""Images after which a run reports; the stream itself has no end and no epoch."""
-
-HELD_OUT_IMAGES: Final = 512
-HELD_OUT_SEED: Final = 0
-"""One held-out set for all runs, so that runs with different seeds are compared on the same images."""
 
 _GLYPH_ROWS: Final = {
     "plus": "...#... ...#... ...#... ####### ...#... ...#... ...#...",
@@ -240,7 +232,7 @@ def needle_batch(generator: np.random.Generator, count: int) -> Batch:
     return render(scene, draw_background(generator, count))
 
 
-class NeedleDataset:
+class NeedleDataset(EndlessDataset):
     """The endless needle stream of one seed, and a held-out set that all seeds share.
 
     Parameters
@@ -265,28 +257,6 @@ class NeedleDataset:
     name = "needle"
     image_shape = (SIDE, SIDE, 1)
     class_names = CLASS_NAMES
-    batches_per_epoch: int | None = None
 
-    def __init__(self, *, seed: int, batch_size: int) -> None:
-        self.seed = check_count("seed", seed, 0)
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        self.report_batches = max(1, EPOCH_IMAGES // self.batch_size)
-        self._held_out: Batch | None = None
-
-    def train_batch(self, index: int) -> Batch:
-        """Return training batch ``index`` >= 0 of the endless stream; the same index gives the same bits."""
-        return needle_batch(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size)
-
-    def test_batches(self) -> Iterator[Batch]:
-        """Yield the 512 held-out images in batches of ``batch_size``, the last one possibly smaller."""
-        return self._held_out_images().split(self.batch_size)
-
-    def probe(self, n: int = 8) -> Batch:
-        """Return ``n`` <= 512 fixed held-out images, going through the classes in turn."""
-        return self._held_out_images().one_per_class(n)
-
-    def _held_out_images(self) -> Batch:
-        if self._held_out is None:
-            generator = derived_generator(HELD_OUT_SEED, Purpose.HELD_OUT, 0)
-            self._held_out = needle_batch(generator, HELD_OUT_IMAGES)
-        return self._held_out
+    def _draw(self, generator: np.random.Generator, count: int) -> Batch:
+        return needle_batch(generator, count)

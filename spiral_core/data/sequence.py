@@ -7,14 +7,13 @@ The stream is endless: a batch is a function of (seed, index).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from spiral_core.arrays import F32, I64, U8
 from spiral_core.data.batch import Batch
-from spiral_core.data.streams import Purpose, check_count, derived_generator
+from spiral_core.data.endless import EndlessDataset
 
 STEPS: Final = 64
 """T, time steps of a signal."""
@@ -30,13 +29,6 @@ AMPLITUDE_RANGE: Final = (0.8, 1.2)
 
 NOISE: Final = 0.15
 """Standard deviation of the noise that each step draws for itself."""
-
-EPOCH_SIGNALS: Final = 6_000
-"""Signals after which a run reports; the stream itself has no end and no epoch."""
-
-HELD_OUT_SIGNALS: Final = 512
-HELD_OUT_SEED: Final = 0
-"""One held-out set for all runs, so that runs with different seeds are compared on the same signals."""
 
 CLASS_NAMES: Final = ("wave", "ripple", "rise", "fall", "step", "peak")
 
@@ -95,7 +87,7 @@ def motif_batch(generator: np.random.Generator, count: int) -> Batch:
     return Batch(signals[:, None, :, None], labels, masks)
 
 
-class MotifDataset:
+class MotifDataset(EndlessDataset):
     """The endless motif stream of one seed, and a held-out set that all seeds share.
 
     Parameters
@@ -118,27 +110,6 @@ class MotifDataset:
     name = "motif"
     image_shape = (1, STEPS, 1)
     class_names = CLASS_NAMES
-    batches_per_epoch: int | None = None
 
-    def __init__(self, *, seed: int, batch_size: int) -> None:
-        self.seed = check_count("seed", seed, 0)
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        self.report_batches = max(1, EPOCH_SIGNALS // self.batch_size)
-        self._held_out: Batch | None = None
-
-    def train_batch(self, index: int) -> Batch:
-        """Return training batch ``index`` >= 0 of the endless stream; the same index gives the same bits."""
-        return motif_batch(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size)
-
-    def test_batches(self) -> Iterator[Batch]:
-        """Yield the 512 held-out signals in batches of ``batch_size``, the last one possibly smaller."""
-        return self._held_out_signals().split(self.batch_size)
-
-    def probe(self, n: int = 8) -> Batch:
-        """Return ``n`` <= 512 fixed held-out signals, going through the classes in turn."""
-        return self._held_out_signals().one_per_class(n)
-
-    def _held_out_signals(self) -> Batch:
-        if self._held_out is None:
-            self._held_out = motif_batch(derived_generator(HELD_OUT_SEED, Purpose.HELD_OUT, 0), HELD_OUT_SIGNALS)
-        return self._held_out
+    def _draw(self, generator: np.random.Generator, count: int) -> Batch:
+        return motif_batch(generator, count)

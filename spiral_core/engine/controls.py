@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from spiral_core.engine.state import RunState
+from spiral_core.engine.state import Phase, RunState
 from spiral_core.wire import knobs as rules
-from spiral_core.wire.messages import Change, Command, KnobSpec, Setting, Value
+from spiral_core.wire.messages import Change, Command, KnobSpec, Setting, Value, Verb
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Knob:
             value=self.read(state),
             since=state.since.get(self.name, 1),
         )
+
+
+_PHASES: dict[Verb, Phase] = {"pause": "paused", "resume": "training", "stop": "stopped"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def apply(state: RunState, command: Command) -> Outcome:
     if command.verb == "set":
         changes = _set(state, knobs, command.sets, step)
     else:
-        state.phase = {"pause": "paused", "resume": "training", "stop": "stopped"}[command.verb]  # type: ignore[assignment]
+        state.phase = _PHASES[command.verb]
         changes = []
     state.rev += 1
     return Outcome("applied", step, changes)

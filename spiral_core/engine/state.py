@@ -38,9 +38,9 @@ class RunState:
     """Evaluation's and probes' own memory: nothing in it feeds back into training."""
 
     @property
-    def z_layers(self) -> list[nn.ZSpaceBatchNorm2d]:
+    def z_layers(self) -> list[nn.ZSpaceNorm]:
         """The model's Z-space layers, in order."""
-        return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceBatchNorm2d)]
+        return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
 
 
 def initial_state(config: RunConfig) -> RunState:

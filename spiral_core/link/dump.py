@@ -46,7 +46,7 @@ def write(folder: Path, state: RunState, probe: Probe | None) -> Path:
         # Renamed when whole, so that whoever waits for the file never reads half of it.
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take the keywords for allow_pickle
+            np.savez(file, allow_pickle=False, **arrays)
         part.replace(path)
     except OSError as error:
         raise RunLogError(f"cannot write the dump {path}: {error.strerror}") from error

@@ -199,11 +199,12 @@ class _Loop:
             {layer.name: layer.observe(state.training) for layer in state.z_layers} if self._options.observe else {}
         )
         probe = step.probe(state) if step.probe_due(state) else None
+        # Before the evaluation, which takes commands: they belong to the next update.
+        self._dump(probe)
         evaluation = self._evaluate() if step.evaluation_due(state) else None
         self._recorder.frame(report, seconds, observations, evaluation, probe)
         if probe is not None:
             self._recorder.heat_maps(probe)
-        self._dump(probe)
         self._watch_finite(report)
         if self._listen is not None:
             self._listen(state, report, evaluation)

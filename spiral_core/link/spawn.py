@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -76,7 +77,7 @@ class Line:
         )
         self._courier = None if self._start is None else self._start()
         self._delay = FIRST_RESTART_SECONDS
-        self._next = 0.0
+        self._restarted = -math.inf
 
     def ring(self) -> None:
         """Tell the courier, if there is one, that the log has grown."""
@@ -84,15 +85,16 @@ class Line:
             self._courier.ring()
 
     def mend(self, now: float) -> None:
-        """Start another courier when ours has died; less and less often when they go on dying."""
-        if not self._inbox.hung_up or self._start is None or now < self._next:
+        """Start another courier when ours has died; less and less often while they go on dying young."""
+        if not self._inbox.hung_up or self._start is None or now < self._restarted + self._delay:
             return
+        old = now > self._restarted + LAST_RESTART_SECONDS
+        self._delay = FIRST_RESTART_SECONDS if old else min(2 * self._delay, LAST_RESTART_SECONDS)
+        self._restarted = now
         if self._courier is not None:
             self._courier.finish(0.0)
         self._inbox.renew()
         self._courier = self._start()
-        self._next = now + self._delay
-        self._delay = min(2 * self._delay, LAST_RESTART_SECONDS)
 
     def finish(self, seconds: float) -> bool:
         """Let the courier deliver the rest; tell whether the server has everything (True without a server)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -15,30 +16,47 @@ from spiral_core.nn.module import Module
 from spiral_core.nn.workspace import Workspace
 
 
-class ReLU(Module):
-    r"""Rectify: :math:`y = \max(x, 0)`, for any shape. NaN stays NaN, and its gradient passes."""
-
-    KERNELS = ("rectify", "rectify_backward")
+class _Elementwise(Module):
+    """Apply a function to each element; a subclass names the two kernels, which walk over flat arrays in chunks."""
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape itself."""
         return shape
 
+    @abstractmethod
+    def _apply(self, chunks: int, x: Float, out: Float) -> None:
+        """Write the function of each element of x."""
+
+    @abstractmethod
+    def _differentiate(self, chunks: int, x: Float, grad: Float, grad_x: Float) -> None:
+        """Write the gradient with respect to each element of x."""
+
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         out = workspace.array(self, "out", x.shape, self.dtype)
-        kernels.run(kernels.rectify, -(-x.size // CHUNK), x.reshape(-1), out.reshape(-1))
+        self._apply(-(-x.size // CHUNK), x.reshape(-1), out.reshape(-1))
         return out
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         if not input_grad:
             return None
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        chunks = -(-x.size // CHUNK)
-        kernels.run(kernels.rectify_backward, chunks, x.reshape(-1), grad.reshape(-1), grad_x.reshape(-1))
+        self._differentiate(-(-x.size // CHUNK), x.reshape(-1), grad.reshape(-1), grad_x.reshape(-1))
         return grad_x
 
 
-class Tanh(Module):
+class ReLU(_Elementwise):
+    r"""Rectify: :math:`y = \max(x, 0)`, for any shape. NaN stays NaN, and its gradient passes."""
+
+    KERNELS = ("rectify", "rectify_backward")
+
+    def _apply(self, chunks: int, x: Float, out: Float) -> None:
+        kernels.run(kernels.rectify, chunks, x, out)
+
+    def _differentiate(self, chunks: int, x: Float, grad: Float, grad_x: Float) -> None:
+        kernels.run(kernels.rectify_backward, chunks, x, grad, grad_x)
+
+
+class Tanh(_Elementwise):
     r"""Squash: :math:`y = \tanh x`, for any shape. NaN stays NaN.
 
     Notes
@@ -48,25 +66,14 @@ class Tanh(Module):
 
     KERNELS = ("squash", "squash_backward")
 
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape itself."""
-        return shape
+    def _apply(self, chunks: int, x: Float, out: Float) -> None:
+        kernels.run(kernels.squash, chunks, x, out)
 
-    def _forward(self, x: Float, workspace: Workspace) -> Float:
-        out = workspace.array(self, "out", x.shape, self.dtype)
-        kernels.run(kernels.squash, -(-x.size // CHUNK), x.reshape(-1), out.reshape(-1))
-        return out
-
-    def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
-        if not input_grad:
-            return None
-        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        chunks = -(-x.size // CHUNK)
-        kernels.run(kernels.squash_backward, chunks, x.reshape(-1), grad.reshape(-1), grad_x.reshape(-1))
-        return grad_x
+    def _differentiate(self, chunks: int, x: Float, grad: Float, grad_x: Float) -> None:
+        kernels.run(kernels.squash_backward, chunks, x, grad, grad_x)
 
 
-class GELU(Module):
+class GELU(_Elementwise):
     r"""Gaussian error linear unit: :math:`y = x \, \Phi(x)`, for any shape.
 
     Parameters
@@ -94,20 +101,8 @@ class GELU(Module):
             raise ArgumentError(f'{name}: approximate must be "none" or "tanh", got {approximate!r}')
         self.approximate = approximate
 
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape itself."""
-        return shape
+    def _apply(self, chunks: int, x: Float, out: Float) -> None:
+        kernels.run(kernels.gaussian_gate, chunks, x, self.approximate == "none", out)
 
-    def _forward(self, x: Float, workspace: Workspace) -> Float:
-        out = workspace.array(self, "out", x.shape, self.dtype)
-        exact = self.approximate == "none"
-        kernels.run(kernels.gaussian_gate, -(-x.size // CHUNK), x.reshape(-1), exact, out.reshape(-1))
-        return out
-
-    def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
-        if not input_grad:
-            return None
-        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        flat, chunks, exact = x.reshape(-1), -(-x.size // CHUNK), self.approximate == "none"
-        kernels.run(kernels.gaussian_gate_backward, chunks, flat, grad.reshape(-1), exact, grad_x.reshape(-1))
-        return grad_x
+    def _differentiate(self, chunks: int, x: Float, grad: Float, grad_x: Float) -> None:
+        kernels.run(kernels.gaussian_gate_backward, chunks, x, grad, self.approximate == "none", grad_x)

@@ -200,11 +200,5 @@ class ZSpaceLayerNorm(ZSpaceNorm, _LayerNorm):
         self._gain = check_gain(projector_gain)
 
     def telemetry(self, workspace: Workspace | None = None) -> ZSpaceLayerNormTelemetry:
-        """Copy out everything about the last pass through ``workspace`` (the layer's own by default).
-
-        Raises
-        ------
-        StateError
-            There was none.
-        """
+        """Copy out everything about the last pass, see `ZSpaceNorm.telemetry`."""
         return observation.snapshot(self._pass(workspace), ZSpaceLayerNormTelemetry)

@@ -15,6 +15,7 @@ from spiral_core.nn.module import Module
 from spiral_core.nn.norm import ZSpaceBatchNorm2d
 from spiral_core.nn.pooling import GlobalAveragePool2d, MaxPool2d
 from spiral_core.nn.sequential import Sequential
+from spiral_core.nn.steering import ZSpaceNorm
 
 MODELS: Final = ("z_cam", "z_cnn")
 """Names for `build`."""
@@ -84,13 +85,11 @@ def cam_target(model: Sequential) -> str:
     ArgumentError
         The model has no such layer.
     """
-    seen = False
-    for layer in reversed(model.layers):
-        if isinstance(layer, ZSpaceBatchNorm2d):
-            seen = True
-            break
-    if seen:
-        for after in model.layers[model.layers.index(layer) :]:
-            if isinstance(after, ReLU):
-                return after.name
+    behind: list[Module] = []
+    for layer in model.layers:
+        behind = [] if isinstance(layer, ZSpaceNorm) else [*behind, layer]
+    if len(behind) < len(model.layers):
+        for layer in behind:
+            if isinstance(layer, ReLU):
+                return layer.name
     raise ArgumentError(f"{model.name} has no ReLU behind a Z-space norm; name the layer to look at")

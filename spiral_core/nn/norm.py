@@ -277,13 +277,7 @@ class _ZSpaceBatchNorm(ZSpaceNorm, _BatchNorm):
         self._gain = check_gain(projector_gain)
 
     def telemetry(self, workspace: Workspace | None = None) -> ZSpaceBatchNormTelemetry:
-        """Copy out everything about the last pass through ``workspace`` (the layer's own by default).
-
-        Raises
-        ------
-        StateError
-            There was none.
-        """
+        """Copy out everything about the last pass, see `ZSpaceNorm.telemetry`."""
         return observation.snapshot(self._pass(workspace), ZSpaceBatchNormTelemetry)
 
 

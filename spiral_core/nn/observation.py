@@ -16,7 +16,9 @@ QUANTILE_SAMPLE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _ZSpaceTelemetry:
+class ZSpaceTelemetry:
+    """What every Z-space norm tells of its last pass; the subclasses say along which axis each array runs."""
+
     batch: int
     features: int
     mean: F64
@@ -32,7 +34,7 @@ class _ZSpaceTelemetry:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ZSpaceBatchNormTelemetry(_ZSpaceTelemetry):
+class ZSpaceBatchNormTelemetry(ZSpaceTelemetry):
     """Everything about the last pass, as copies.
 
     Parameters
@@ -59,7 +61,7 @@ class ZSpaceBatchNormTelemetry(_ZSpaceTelemetry):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ZSpaceLayerNormTelemetry(_ZSpaceTelemetry):
+class ZSpaceLayerNormTelemetry(ZSpaceTelemetry):
     """Everything about the last pass, as copies; the statistics are those of each sample.
 
     Parameters

@@ -6,6 +6,7 @@ The gain may also steer itself towards a radius: `ZSpaceNorm.adapt_projector_gai
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -15,7 +16,7 @@ from spiral_core.arrays import F64, AnyArray
 from spiral_core.errors import ArgumentError, StateError
 from spiral_core.nn import observation
 from spiral_core.nn.module import Module, StateEntry, check_number
-from spiral_core.nn.observation import ZSpaceObservation, ZSpacePass
+from spiral_core.nn.observation import ZSpaceObservation, ZSpacePass, ZSpaceTelemetry
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain
 
@@ -113,6 +114,7 @@ def _refusal(value: AnyArray, *, gain: bool) -> str | None:
 class ZSpaceNorm(Module):
     """Part of every norm that projects whitened values into the ball."""
 
+    features: int
     _curvature: float
     _gain: float
 
@@ -215,6 +217,16 @@ class ZSpaceNorm(Module):
         return done
 
     # Telemetry.
+
+    @abstractmethod
+    def telemetry(self, workspace: Workspace | None = None) -> ZSpaceTelemetry:
+        """Copy out everything about the last pass through ``workspace`` (the layer's own by default).
+
+        Raises
+        ------
+        StateError
+            There was none.
+        """
 
     def observe(self, workspace: Workspace | None = None) -> ZSpaceObservation:
         """Give the numbers of the last pass that curves are drawn from.
