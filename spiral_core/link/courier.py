@@ -17,17 +17,18 @@ import random
 import signal
 import struct
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from spiral_core.errors import LocalError, RemoteError, RunLogError
+from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
 from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire import codec
-from spiral_core.wire.limits import CLOSE_REPLACED, CLOSE_UNAUTHORIZED, COURIER_PACKET_BYTES, MAX_PACKET_BYTES, PROTOCOL
-from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Logged, Stored
+from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_REPLACED, CLOSE_UNAUTHORIZED, COURIER_PACKET_BYTES, MAX_PACKET_BYTES, PROTOCOL
+from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Stored
 from spiral_core.wire.session import Role, Session
 
 FIRST_RETRY_SECONDS = 0.05
@@ -64,7 +65,6 @@ class Courier:
     def __init__(
         self, *, log: Path, run: str, incarnation: int, url: str, token: str, doorbell: int, commands: int
     ) -> None:
-        self._log = log
         self._run = run
         self._incarnation = incarnation
         self._url = url
@@ -73,12 +73,14 @@ class Courier:
         self._commands = commands
         self._rung = asyncio.Event()
         self._over = asyncio.Event()
+        self._delivered = False
+        self._reader = RunLogReader(log)
         self._stored = -1
-        self._sent = -1
+        self._stored_end = self._reader.start
+        self._unstored: deque[tuple[int, int]] = deque()
+        """Sequence number and end of each record that was sent and is not yet known to be on the server's disk."""
         self._told: str | None = None
         self._begun = 0.0
-        self._tail = RunLogReader(log)
-        self._last = -1
 
     async def run(self) -> int:
         """Carry until the run is over; give the exit status: 0 when the server has everything, else 1."""
@@ -89,23 +91,23 @@ class Courier:
         delay = FIRST_RETRY_SECONDS
         deadline: float | None = None
         while True:
-            if self._over.is_set():
-                deadline = loop.time() + FINISH_SECONDS if deadline is None else deadline
-                if self._all_stored() or loop.time() > deadline:
-                    break
             try:
                 if await self._converse():
                     delay = FIRST_RETRY_SECONDS
-            except RunLogError as error:
+            except (RunLogError, DecodeError) as error:
                 self._tell(str(error))
                 return 1
-            with contextlib.suppress(TimeoutError):
-                if not self._over.is_set():
+            if self._delivered:
+                return 0
+            if self._over.is_set():
+                deadline = loop.time() + FINISH_SECONDS if deadline is None else deadline
+                if loop.time() > deadline:
+                    return 1
+                await asyncio.sleep(FIRST_RETRY_SECONDS)
+            else:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), delay * random.uniform(0.5, 1.0))
-                elif not self._all_stored():
-                    await asyncio.sleep(FIRST_RETRY_SECONDS)
-            delay = min(delay * 1.7, LAST_RETRY_SECONDS)
-        return 0 if self._all_stored() else 1
+                delay = min(delay * 1.7, LAST_RETRY_SECONDS)
 
     def _answer_door(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -113,12 +115,6 @@ class Courier:
                 asyncio.get_running_loop().remove_reader(self._doorbell)
                 self._over.set()
         self._rung.set()
-
-    def _all_stored(self) -> bool:
-        """Tell whether the server has the whole log; reads only what was written since the last question."""
-        for record in self._tail.records():
-            self._last = _seq(record.data, self._last)
-        return self._stored >= self._last
 
     def _tell(self, sentence: str) -> None:
         """Say a thing once on standard error, not at every retry."""
@@ -170,8 +166,7 @@ class Courier:
             packet = await socket.recv()
         for message in session.receive(_binary(packet), now=asyncio.get_running_loop().time()):
             if isinstance(message, EngineWelcome):
-                self._stored = message.stored
-                self._sent = message.stored
+                self._resume(message.stored)
             else:
                 self._take(message)
 
@@ -191,32 +186,44 @@ class Courier:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _resume(self, stored: int) -> None:
+        """Go on behind what the server has; where it has lost what it once had, begin anew."""
+        if stored < self._stored:
+            self._stored_end = self._reader.start
+        self._stored = min(stored, self._stored)
+        self._settle(stored)
+        self._unstored.clear()
+        self._reader.seek(self._stored_end)
+
+    def _settle(self, stored: int) -> None:
+        while self._unstored and self._unstored[0][0] <= stored:
+            self._stored_end = self._unstored.popleft()[1]
+        self._stored = max(self._stored, stored)
+
     async def _send(self, socket: ClientConnection, session: Session) -> None:
-        reader = RunLogReader(self._log)
-        try:
-            while True:
-                self._rung.clear()
-                # Looked up before the log is read: nothing is appended after the run is over.
-                over = self._over.is_set()
-                batch: list[bytes] = []
-                size = 0
-                for record in reader.records():
-                    seq = _seq(record.data, self._sent + 1)
-                    if seq <= self._sent:
-                        continue
-                    batch.append(record.data)
-                    size += len(record.data)
-                    self._sent = seq
-                    if size >= COURIER_PACKET_BYTES:
-                        await socket.send(session.forward(batch))
-                        batch, size = [], 0
-                if batch:
+        """Send what the log holds and what is added to it, until the run is over and the server has everything."""
+        while True:
+            self._rung.clear()
+            # Looked up before the log is read: nothing is appended after the run is over.
+            over = self._over.is_set()
+            batch: list[bytes] = []
+            size = 0
+            for record in self._reader.records():
+                seq = codec.sequence_number(record.data)
+                if seq <= self._stored:
+                    continue
+                self._unstored.append((seq, record.end))
+                batch.append(record.data)
+                size += len(record.data)
+                if size >= COURIER_PACKET_BYTES:
                     await socket.send(session.forward(batch))
-                if over and self._stored >= self._sent:
-                    return
-                await self._rung.wait()
-        finally:
-            reader.close()
+                    batch, size = [], 0
+            if batch:
+                await socket.send(session.forward(batch))
+            if over and not self._unstored:
+                self._delivered = True
+                return
+            await self._rung.wait()
 
     async def _receive(self, socket: ClientConnection, session: Session) -> None:
         async for packet in socket:
@@ -227,7 +234,7 @@ class Courier:
 
     def _take(self, message: object) -> None:
         if isinstance(message, Stored):
-            self._stored = max(self._stored, message.seq)
+            self._settle(message.seq)
             if self._over.is_set():
                 self._rung.set()
         elif isinstance(message, Command):
@@ -246,13 +253,8 @@ class Courier:
 
 def _binary(packet: str | bytes) -> bytes:
     if isinstance(packet, str):
-        raise RemoteError(1003, "the server sent text; this protocol is binary")
+        raise RemoteError(CLOSE_BAD_DATA, "the server sent text; this protocol is binary")
     return packet
-
-
-def _seq(data: bytes, fallback: int) -> int:
-    message = codec.decode(data)
-    return message.seq if isinstance(message, Logged) else fallback
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -136,16 +136,14 @@ class RunLogReader:
         except OSError as error:
             raise RunLogError(f"cannot open the run log {path}: {error.strerror}") from error
         self._path = path
-        self._position = len(MAGIC)
+        self._position = self.start
         self._rest = b""
         if os.pread(self._file, len(MAGIC), 0) != MAGIC:
             os.close(self._file)
             raise RunLogError(f"{path} is not a run log: it does not begin with {MAGIC.decode()}")
 
-    @property
-    def position(self) -> int:
-        """Offset of the first record not yet given out."""
-        return self._position
+    start = len(MAGIC)
+    """Offset of the first record of any log."""
 
     def seek(self, position: int) -> None:
         """Go on reading at a record's offset."""

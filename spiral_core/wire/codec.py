@@ -66,6 +66,27 @@ def _check_arrays(part: object) -> None:
             _check_arrays(item)
 
 
+class _Numbered(msgspec.Struct):
+    seq: int
+
+
+_numbered: msgspec.msgpack.Decoder[_Numbered] = msgspec.msgpack.Decoder(_Numbered)
+
+
+def sequence_number(data: bytes) -> int:
+    """Read the sequence number of an encoded `Logged` message and nothing else of it.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no message of a run.
+    """
+    try:
+        return _numbered.decode(data).seq
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
+        raise DecodeError(f"not a message of a run: {error}") from error
+
+
 def join(messages: Iterable[bytes]) -> bytes:
     """Make a packet of encoded messages."""
     parts: list[bytes] = []

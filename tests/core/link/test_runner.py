@@ -1,0 +1,75 @@
+"""The training loop: what belongs to which update."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from spiral_core.data import Batch
+from spiral_core.engine.config import for_data
+from spiral_core.engine.state import RunState, initial_state
+from spiral_core.link.applied import AppliedLog
+from spiral_core.link.inbox import Inbox
+from spiral_core.link.recorder import Recorder
+from spiral_core.link.rundir import RunDir
+from spiral_core.link.runlog import RunLogReader, RunLogWriter
+from spiral_core.link.runner import Options, _Loop
+from spiral_core.link.spawn import Line
+from spiral_core.wire import codec
+from spiral_core.wire.messages import Ack, Command, Frame, Setting
+
+
+def steer(inbox: Inbox, gain: float) -> None:
+    told = Command(
+        run="r",
+        number=1,
+        id="a",
+        verb="set",
+        sets=[Setting(knob="zspace.gain", value=gain)],
+        actor="",
+        source="ui",
+        time=0.0,
+    )
+    data = codec.encode(told)
+    os.write(inbox.write_end, struct.pack("<I", len(data)) + data)
+
+
+def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -> list[object]:
+    """Run the real loop without a server; give the messages of its log."""
+    log = RunLogWriter(rundir.frames, run="r", incarnation=0, clock=time.time)
+    applied = AppliedLog(rundir.applied)
+    line = Line(rundir, incarnation=0, server=None, token="", inbox=inbox)
+    options = Options(logdir=rundir.path, dump_every=dump_every)
+    _Loop(state, options, inbox, line, Recorder(log, state), applied, rundir.dumps, None).run("a run")
+    log.close()
+    applied.close()
+    return [codec.decode(record.data) for record in RunLogReader(rundir.frames).records()]
+
+
+def test_what_is_steered_during_an_evaluation_belongs_to_the_next_update(tmp_path: Path) -> None:
+    """The dump of the steered update is that of the update which used the new value, and so is its frame."""
+    state = initial_state(for_data("needle", batch_size=8, steps=3, evaluate_every=1, xai_every=0))
+    inbox = Inbox()
+    held_out = state.dataset.test_batches
+
+    def steered_once() -> Iterator[Batch]:
+        if state.step == 1:
+            steer(inbox, 0.25)
+        return held_out()
+
+    state.dataset.test_batches = steered_once  # type: ignore[method-assign]
+    rundir = RunDir(path=tmp_path, id="r")
+    said = trained(state, inbox, rundir, dump_every=1000)
+
+    (ack,) = [message for message in said if isinstance(message, Ack)]
+    assert (ack.state, ack.step) == ("applied", 2)
+    assert [path.name for path in rundir.dumps.iterdir()] == ["step-00000002.npz"]
+    with np.load(rundir.dumps / "step-00000002.npz") as held:
+        assert float(held["gain/zbn1"]) == 0.25
+        assert float(held["weights/zbn1.projector_gain"]) == 0.25
+    assert [message.step for message in said if isinstance(message, Frame)] == [1, 2, 3]
