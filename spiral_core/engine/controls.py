@@ -12,7 +12,8 @@ from typing import Literal
 
 from spiral_core.engine.state import Phase, RunState
 from spiral_core.wire import knobs as rules
-from spiral_core.wire.messages import Change, Command, KnobSpec, Setting, Value, Verb
+from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import Change, KnobSpec, Setting, Value, Verb
 
 
 @dataclass(frozen=True)

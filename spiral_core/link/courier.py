@@ -27,7 +27,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
 from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire import codec
-from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_REPLACED, CLOSE_UNAUTHORIZED, COURIER_PACKET_BYTES, MAX_PACKET_BYTES, PROTOCOL
+from spiral_core.wire.limits import (
+    CLOSE_BAD_DATA,
+    CLOSE_REPLACED,
+    CLOSE_UNAUTHORIZED,
+    COURIER_PACKET_BYTES,
+    MAX_PACKET_BYTES,
+    PROTOCOL,
+)
 from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Stored
 from spiral_core.wire.session import Role, Session
 

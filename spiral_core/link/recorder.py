@@ -17,19 +17,17 @@ from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry import catalog, values
 from spiral_core.wire.messages import (
     Ack,
-    Array,
     Command,
     Frame,
     HeatMaps,
     KnobsDeclared,
     ProbeBatch,
     RunStarted,
-    RunStatus,
     SeriesDeclared,
     StatusChanged,
     Strip,
-    ZLayer,
 )
+from spiral_core.wire.parts import Array, RunStatus, ZLayer
 
 STRIP_SECONDS = 0.1
 """Per-feature strips are looked at, not analyzed: ten a second are enough for the eye."""

@@ -25,7 +25,7 @@ from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
-from spiral_core.wire.messages import RunStatus
+from spiral_core.wire.parts import RunStatus
 
 FINISH_SECONDS = 11.0
 """How long a finished run waits for its courier: a little longer than the courier waits for the server."""

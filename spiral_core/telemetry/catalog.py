@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spiral_core.wire.messages import SeriesSpec
+from spiral_core.wire.parts import SeriesSpec
 
 _RUN: tuple[tuple[str, str, str, str, str], ...] = (
     # name, unit, group, scale, help

@@ -10,7 +10,7 @@ import numpy as np
 
 from spiral_core.arrays import F32
 from spiral_core.nn import ZSpaceObservation
-from spiral_core.wire.messages import Array, SeriesSpec
+from spiral_core.wire.parts import Array, SeriesSpec
 
 LAYER_FIELDS = (
     "radius_mean",

@@ -17,7 +17,8 @@ import msgspec
 
 from spiral_core.errors import DecodeError
 from spiral_core.wire.limits import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
-from spiral_core.wire.messages import AnyMessage, Array, Message
+from spiral_core.wire.messages import AnyMessage, Message
+from spiral_core.wire.parts import Array
 
 _LENGTH = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from spiral_core.wire.messages import KnobSpec, Setting, Value, Verb
+from spiral_core.wire.parts import KnobSpec, Setting, Value, Verb
 
 
 def number(value: float) -> str:

@@ -13,121 +13,19 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import numpy as np
 
-from spiral_core.arrays import AnyArray
-from spiral_core.errors import DecodeError
-
-Value: TypeAlias = bool | int | float | str
-"""What a knob can hold."""
-
-DType: TypeAlias = Literal["<f4", "<f8", "<u2", "<i4", "|u1"]
-
-RunStatus: TypeAlias = Literal["starting", "compiling", "training", "paused", "finished", "stopped", "failed", "lost"]
-"""``finished``: all steps done; ``stopped``: by a command or Ctrl-C; ``lost``: said by the server of a mute engine."""
-
-FINAL_STATUSES: frozenset[str] = frozenset({"finished", "stopped", "failed"})
-
-Verb: TypeAlias = Literal["set", "pause", "resume", "stop"]
-
-CommandState: TypeAlias = Literal["accepted", "applied", "rejected"]
-
-
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every part of a message: immutable, named fields, unknown fields refused."""
-
-
-class Array(Struct, frozen=True, kw_only=True):
-    """An array as little-endian raw bytes in C order.
-
-    ``data`` has exactly ``itemsize * prod(shape)`` bytes.
-    """
-
-    dtype: DType
-    shape: tuple[int, ...]
-    data: bytes
-
-    @classmethod
-    def of(cls, values: AnyArray, dtype: DType) -> Array:
-        """Pack a NumPy array, converting it to ``dtype``."""
-        packed = np.ascontiguousarray(values, dtype=np.dtype(dtype))
-        return cls(dtype=dtype, shape=packed.shape, data=packed.tobytes())
-
-    def numpy(self) -> AnyArray:
-        """Give the array as a read-only NumPy view.
-
-        Raises
-        ------
-        DecodeError
-            The bytes do not fill the shape.
-        """
-        kind = np.dtype(self.dtype)
-        count = 1
-        for extent in self.shape:
-            if extent < 0:
-                raise DecodeError(f"array shape {self.shape} has a negative extent")
-            count *= extent
-        if count * kind.itemsize != len(self.data):
-            raise DecodeError(f"array of shape {self.shape} and dtype {self.dtype} cannot hold {len(self.data)} bytes")
-        return np.frombuffer(self.data, dtype=kind).reshape(self.shape)
-
-
-class SeriesSpec(Struct, frozen=True, kw_only=True):
-    """One curve, declared once; frames refer to it by ``index``."""
-
-    index: int
-    name: str
-    """``group/name``, such as ``train/loss`` or ``zspace/zbn1/radius_mean``."""
-    unit: str
-    group: str
-    """The chart that draws it."""
-    scale: Literal["linear", "log"]
-    help: str
-
-
-class KnobSpec(Struct, frozen=True, kw_only=True):
-    """One thing that a person may steer: its meaning, its bounds and the value in force."""
-
-    name: str
-    type: Literal["float", "int"]
-    unit: str
-    scale: Literal["linear", "log"]
-    low: float
-    high: float
-    """Both bounds are allowed values."""
-    step: float
-    """What an arrow key moves: an amount on a linear scale, a factor on a log scale."""
-    boundary: Literal["step"]
-    """Where a new value takes effect."""
-    group: str
-    help: str
-    value: Value | None
-    """In force; None means mixed: the parts that this knob drives hold different values."""
-    since: int
-    """The first step that was computed under this value."""
-
-
-class ZLayer(Struct, frozen=True, kw_only=True):
-    """One Z-space layer of the model."""
-
-    name: str
-    features: int
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """A value asked for."""
-
-    knob: str
-    value: Value
-
-
-class Change(Struct, frozen=True, kw_only=True):
-    """A value that has changed."""
-
-    knob: str
-    old: Value | None
-    in_force: Value | None
-
+from spiral_core.wire.parts import (
+    Array,
+    Change,
+    CommandState,
+    KnobSpec,
+    RunStatus,
+    SeriesSpec,
+    Setting,
+    Struct,
+    Verb,
+    ZLayer,
+)
 
 # --- messages of a run, in the order in which a run says them -----------------------------------------------------
 
@@ -461,6 +359,6 @@ class CommandRequest(Struct, frozen=True, kw_only=True):
     id: str
     """Chosen by the client, 1 to 64 characters; the same id twice is the same command."""
     verb: Verb
-    sets: list[Setting] = []
+    sets: list[Setting] = msgspec.field(default_factory=list)
     actor: str = ""
     source: Literal["ui", "cli", "api"] = "api"

@@ -1,7 +1,7 @@
 """The protocol told to others: TypeScript types for the browser and ``docs/protocol.md`` for people.
 
-Both are printed from the source of `messages`, `limits` and `session.GRAMMAR`, docstrings carried over, so that neither
-can say anything that the Python structs do not. Nothing at run time imports this file.
+Both are printed from the source of `parts`, `messages`, `limits` and `session.GRAMMAR`, docstrings carried over, so that
+neither can say anything that the Python structs do not. Nothing at run time imports this file.
 
 ``python -m spiral_core.wire.schema --write`` writes both files; a test fails when they are stale.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from spiral_core.wire import codec, limits, messages
+from spiral_core.wire import codec, limits, messages, parts
 from spiral_core.wire.session import GRAMMAR, Role, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,11 @@ class _Name:
 
 def _tree(module: ModuleType) -> ast.Module:
     return ast.parse(inspect.getsource(module))
+
+
+def _vocabulary() -> ast.Module:
+    """Give the parts of messages and the messages as one text."""
+    return ast.Module(body=[*_tree(parts).body, *_tree(messages).body], type_ignores=[])
 
 
 def _words_after(body: list[ast.stmt], position: int) -> str:
@@ -191,13 +196,13 @@ def _number(value: float) -> str:
 
 def typescript() -> str:
     """Print the protocol as TypeScript: one interface for each struct, tagged unions, and the numbers of `limits`."""
-    tree = _tree(messages)
+    tree = _vocabulary()
     lines = [f"// {_NOTICE}", "", *_comment(inspect.cleandoc(messages.__doc__ or "")), ""]
     for constant in _constants(_tree(limits)):
         value = getattr(limits, constant.name, None)
         if constant.name.isupper() and isinstance(value, (int, float)):
             lines += [*_comment(constant.words), f"export const {constant.name} = {_number(value)};", ""]
-    final = ", ".join(f'"{name}"' for name in sorted(messages.FINAL_STATUSES))
+    final = ", ".join(f'"{name}"' for name in sorted(parts.FINAL_STATUSES))
     lines += [
         "/** A run in one of these states does nothing any more. */",
         f"export const FINAL_STATUSES: readonly RunStatus[] = [{final}];",
@@ -255,7 +260,7 @@ def _grammar() -> list[str]:
 
 def markdown() -> str:
     """Print the protocol for people: every message, its fields and types, who says it and when."""
-    tree = _tree(messages)
+    tree = _vocabulary()
     classes = _classes(tree)
     lines = [f"<!-- {_NOTICE} -->", "", "# The protocol", "", f"Version {limits.PROTOCOL}.", ""]
     lines += [inspect.cleandoc(messages.__doc__ or ""), "", "## Bytes", ""]

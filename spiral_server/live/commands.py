@@ -12,7 +12,8 @@ import msgspec
 
 from spiral_core.errors import SpiralError
 from spiral_core.wire.knobs import command_refusal
-from spiral_core.wire.messages import Ack, Command, CommandRecord, CommandRequest, KnobSpec, Setting
+from spiral_core.wire.messages import Ack, Command, CommandRecord, CommandRequest
+from spiral_core.wire.parts import KnobSpec, Setting
 
 MAX_ID_CHARS = 64
 MAX_ACTOR_CHARS = 120

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from spiral_core.arrays import F64
-from spiral_core.wire.messages import Array, Column, Frame
+from spiral_core.wire.messages import Column, Frame
+from spiral_core.wire.parts import Array
 from spiral_server.live.decimation import Points, decimate
 
 MERGED_POINTS = 480

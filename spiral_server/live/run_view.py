@@ -8,23 +8,20 @@ from __future__ import annotations
 import msgspec
 
 from spiral_core.wire.messages import (
-    FINAL_STATUSES,
     Ack,
     CommandRecord,
     Frame,
     HeatMaps,
     KnobsDeclared,
-    KnobSpec,
     Logged,
     ProbeBatch,
     RunStarted,
-    RunStatus,
     RunSummary,
     SeriesDeclared,
-    SeriesSpec,
     StatusChanged,
     Strip,
 )
+from spiral_core.wire.parts import FINAL_STATUSES, KnobSpec, RunStatus, SeriesSpec
 from spiral_server.live.commands import Ledger
 
 

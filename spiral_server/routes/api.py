@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
-from spiral_core.wire.messages import CommandRequest, SeriesSpec
+from spiral_core.wire.messages import CommandRequest
+from spiral_core.wire.parts import SeriesSpec
 from spiral_server.hub import Hub
 from spiral_server.live.commands import BusyError, EndedError, malformed
 from spiral_server.live.snapshot import points_for

@@ -15,6 +15,7 @@ import numpy as np
 
 from spiral_core.wire import codec
 from spiral_core.wire import messages as m
+from spiral_core.wire import parts
 from spiral_core.xai.resize import resize_bilinear
 
 FOLDER = Path(__file__).parents[1] / "golden" / "wire"
@@ -27,20 +28,20 @@ def logged(seq: int, step: int) -> dict[str, Any]:
 
 
 def frame(seq: int, step: int, values: list[float]) -> m.Frame:
-    index = m.Array.of(np.arange(len(values)), "<u2")
-    return m.Frame(**logged(seq, step), index=index, values=m.Array.of(np.array(values), "<f8"))
+    index = parts.Array.of(np.arange(len(values)), "<u2")
+    return m.Frame(**logged(seq, step), index=index, values=parts.Array.of(np.array(values), "<f8"))
 
 
-def series() -> list[m.SeriesSpec]:
+def series() -> list[parts.SeriesSpec]:
     rows = [("train/loss", "loss", "linear"), ("optim/learning_rate", "learning_rate", "log")]
     return [
-        m.SeriesSpec(index=index, name=name, unit="", group=group, scale=scale, help=f"Help of {name}.")  # type: ignore[arg-type]
+        parts.SeriesSpec(index=index, name=name, unit="", group=group, scale=scale, help=f"Help of {name}.")  # type: ignore[arg-type]
         for index, (name, group, scale) in enumerate(rows)
     ]
 
 
-def knob(name: str, value: m.Value | None, since: int = 1) -> m.KnobSpec:
-    return m.KnobSpec(
+def knob(name: str, value: parts.Value | None, since: int = 1) -> parts.KnobSpec:
+    return parts.KnobSpec(
         name=name,
         type="float",
         unit="",
@@ -56,13 +57,13 @@ def knob(name: str, value: m.Value | None, since: int = 1) -> m.KnobSpec:
     )
 
 
-def record(number: int, state: m.CommandState, **changed: Any) -> m.CommandRecord:
+def record(number: int, state: parts.CommandState, **changed: Any) -> m.CommandRecord:
     base: dict[str, Any] = {
         "run": "r-1",
         "number": number,
         "id": f"c{number}",
         "verb": "set",
-        "sets": [m.Setting(knob="zspace.gain", value=0.2)],
+        "sets": [parts.Setting(knob="zspace.gain", value=0.2)],
         "actor": "",
         "source": "ui",
         "time": HOUR,
@@ -76,7 +77,7 @@ def record(number: int, state: m.CommandState, **changed: Any) -> m.CommandRecor
 
 
 def applied() -> m.CommandRecord:
-    return record(1, "applied", step=3, rev=1, changes=[m.Change(knob="zspace.gain", old=None, in_force=0.2)])
+    return record(1, "applied", step=3, rev=1, changes=[parts.Change(knob="zspace.gain", old=None, in_force=0.2)])
 
 
 def heat_maps(step: int) -> m.HeatMaps:
@@ -85,7 +86,7 @@ def heat_maps(step: int) -> m.HeatMaps:
         **logged(9, step),
         method="gradcam",
         layer="relu3",
-        maps=m.Array.of(maps, "<f4"),
+        maps=parts.Array.of(maps, "<f4"),
         raw_min=[-0.5, 0.25],
         raw_max=[0.125, 1.0],
         logit=[3.5, 2.0],
@@ -99,21 +100,21 @@ def heat_maps(step: int) -> m.HeatMaps:
 
 def probe(masks: bool) -> m.ProbeBatch:
     images = np.linspace(0, 1, 2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4, 1)
-    where = m.Array.of(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), "|u1") if masks else None
-    return m.ProbeBatch(**logged(2, 0), images=m.Array.of(images, "<f4"), labels=[0, 0], masks=where)
+    where = parts.Array.of(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), "|u1") if masks else None
+    return m.ProbeBatch(**logged(2, 0), images=parts.Array.of(images, "<f4"), labels=[0, 0], masks=where)
 
 
 def strip() -> m.Strip:
-    values = m.Array.of(np.array([0.0, 0.5, np.nan, 0.875]), "<f4")
+    values = parts.Array.of(np.array([0.0, 0.5, np.nan, 0.875]), "<f4")
     return m.Strip(**logged(8, 3), name="zspace/zbn1/feature_radius", values=values)
 
 
 def column(index: int, steps: list[int], values: list[float], *, reduced: bool = False) -> m.Column:
-    packed = [m.Array.of(np.array(part, dtype=float), "<f8") for part in (steps, values)]
+    packed = [parts.Array.of(np.array(part, dtype=float), "<f8") for part in (steps, values)]
     return m.Column(index=index, steps=packed[0], values=packed[1], reduced=reduced)
 
 
-def summary(status: m.RunStatus = "training") -> m.RunSummary:
+def summary(status: parts.RunStatus = "training") -> m.RunSummary:
     return m.RunSummary(
         id="r-1",
         name="needle 針",
@@ -138,7 +139,7 @@ def snapshot() -> m.Snapshot:
         total_steps=0,
         config={"seed": 7, "optimizer": {"lr": 0.003, "betas": [0.9, 0.999]}, "note": None, "amp": False},
         class_names=["plus", "ring"],
-        layers=[m.ZLayer(name="zbn1", features=4)],
+        layers=[parts.ZLayer(name="zbn1", features=4)],
         environment={"numpy": "2"},
     )
     return m.Snapshot(

@@ -9,21 +9,16 @@ import numpy as np
 
 from spiral_core.wire.messages import (
     Ack,
-    Array,
-    Change,
     CommandRequest,
     Frame,
     HeatMaps,
     KnobsDeclared,
-    KnobSpec,
     RunStarted,
-    RunStatus,
     SeriesDeclared,
-    SeriesSpec,
-    Setting,
     StatusChanged,
     Strip,
 )
+from spiral_core.wire.parts import Array, Change, KnobSpec, RunStatus, SeriesSpec, Setting
 
 NOW = 1_700_000_000.0
 

@@ -15,7 +15,6 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_REPLACED, CLOSE_TOO_SLOW, VIEW_TICK_SECONDS
 from spiral_core.wire.messages import (
     Ack,
-    Array,
     Command,
     CommandRecord,
     CommandRequest,
@@ -36,6 +35,7 @@ from spiral_core.wire.messages import (
     ViewWelcome,
     Watch,
 )
+from spiral_core.wire.parts import Array
 from spiral_server.live.commands import ENDED
 from spiral_server.live.parties import Viewer
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from spiral_core.wire.messages import Array
+from spiral_core.wire.parts import Array
 from spiral_server.live.soundness import unsound
 
 from .saying import ack, frame

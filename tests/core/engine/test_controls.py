@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from spiral_core.engine import controls
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
-from spiral_core.wire.messages import Command, KnobSpec, Setting, Verb
+from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import KnobSpec, Setting, Verb
 
 
 @pytest.fixture(scope="module")

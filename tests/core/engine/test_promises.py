@@ -15,7 +15,8 @@ from spiral_core.engine import controls, step
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import initial_state
 from spiral_core.engine.step import Probe
-from spiral_core.wire.messages import Command, Setting
+from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import Setting
 
 MOVE_AT = 400
 LOOK_UNTIL = 600

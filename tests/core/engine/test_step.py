@@ -14,7 +14,8 @@ from spiral_core.engine import controls, step
 from spiral_core.engine.config import RunConfig, for_data
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation
-from spiral_core.wire.messages import Command, Setting
+from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import Setting
 
 
 def digest(state: RunState) -> str:

@@ -21,7 +21,8 @@ from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import Options, _Loop
 from spiral_core.link.spawn import Line
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Ack, Command, Frame, Setting
+from spiral_core.wire.messages import Ack, Command, Frame
+from spiral_core.wire.parts import Setting
 
 
 def steer(inbox: Inbox, gain: float) -> None:

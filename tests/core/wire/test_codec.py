@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.limits import MAX_MESSAGE_BYTES
-from spiral_core.wire.messages import Array, CommandRequest, Frame, HeatMaps, Ping, StatusChanged, Watch
+from spiral_core.wire.messages import CommandRequest, Frame, HeatMaps, Ping, StatusChanged, Watch
+from spiral_core.wire.parts import Array
 
 
 def frame(values: list[float], seq: int = 7) -> Frame:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.wire.knobs import command_refusal, refusal
-from spiral_core.wire.messages import KnobSpec, Setting
+from spiral_core.wire.parts import KnobSpec, Setting
 
 GAIN = KnobSpec(
     name="zspace.gain",
