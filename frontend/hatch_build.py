@@ -13,10 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-try:
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ModuleNotFoundError:  # as a script, where hatchling need not be installed
-    BuildHookInterface = object  # type: ignore[assignment,misc]
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FRONTEND = Path(__file__).resolve().parent
 PAGE = FRONTEND.parent / "spiral_server" / "page"
@@ -126,7 +123,7 @@ def npm(*words: str) -> str:
     return done.stdout
 
 
-class PageBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
+class PageBuildHook(BuildHookInterface[Any]):
     """Hatch calls this before it packs a wheel, an editable one included."""
 
     PLUGIN_NAME = "custom"

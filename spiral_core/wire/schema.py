@@ -1,7 +1,7 @@
 """The protocol told to others: TypeScript types for the browser and ``docs/protocol.md`` for people.
 
-Both are printed from the source of `parts`, `messages`, `limits` and `session.GRAMMAR`, docstrings carried over, so that
-neither can say anything that the Python structs do not. Nothing at run time imports this file.
+Both are printed from the source of `parts`, `messages`, `limits` and `session.GRAMMAR`, docstrings carried over, so
+that neither can say anything that the Python structs do not. Nothing at run time imports this file.
 
 ``python -m spiral_core.wire.schema --write`` writes both files; a test fails when they are stale.
 """

@@ -88,8 +88,11 @@ def test_ctrl_c_at_any_moment_of_the_start_is_quiet(tmp_path: Path, delay: float
     )
     # The interpreter's own start is not ours; from our first line on, Ctrl-C is quiet.
     time.sleep(0.12 + delay)
+    started = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=2.0)
+    assert alive == []
     assert "Traceback" not in said
 
 

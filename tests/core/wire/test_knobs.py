@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from spiral_core.wire.knobs import command_refusal, refusal
 from spiral_core.wire.parts import KnobSpec, Setting
@@ -25,20 +26,7 @@ GAIN = KnobSpec(
     value=1.0,
     since=1,
 )
-EVERY = KnobSpec(
-    name="xai.every",
-    type="int",
-    unit="steps",
-    scale="linear",
-    low=0,
-    high=1000,
-    step=1,
-    boundary="step",
-    group="xai",
-    help="",
-    value=10,
-    since=1,
-)
+EVERY = replace(GAIN, name="xai.every", type="int", unit="steps", high=1000, step=1, group="xai", value=10)
 KNOBS = {GAIN.name: GAIN, EVERY.name: EVERY}
 
 
