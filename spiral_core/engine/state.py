@@ -33,7 +33,7 @@ class RunState:
     phase: Phase = "training"
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
-    training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True))
+    training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True, fuse=True))
     watching: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=False, accumulate=False))
     """Evaluation's and probes' own memory: nothing in it feeds back into training."""
 

@@ -33,7 +33,10 @@ from spiral_core.kernels.convolution import (
     convolve as convolve,
 )
 from spiral_core.kernels.convolution import (
-    convolve_backward as convolve_backward,
+    convolve_backward_input as convolve_backward_input,
+)
+from spiral_core.kernels.convolution import (
+    convolve_backward_weight as convolve_backward_weight,
 )
 from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
 from spiral_core.kernels.elementwise import gaussian_gate_backward as gaussian_gate_backward
@@ -41,10 +44,6 @@ from spiral_core.kernels.elementwise import rectify as rectify
 from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
 from spiral_core.kernels.elementwise import squash as squash
 from spiral_core.kernels.elementwise import squash_backward as squash_backward
-from spiral_core.kernels.patches import gather_patches as gather_patches
-from spiral_core.kernels.patches import gather_taps as gather_taps
-from spiral_core.kernels.patches import pad_image as pad_image
-from spiral_core.kernels.patches import scatter_patches as scatter_patches
 from spiral_core.kernels.pool import (
     get_num_threads as get_num_threads,
 )
@@ -58,18 +57,27 @@ from spiral_core.kernels.pooling import average_pool as average_pool
 from spiral_core.kernels.pooling import average_pool_backward as average_pool_backward
 from spiral_core.kernels.pooling import max_pool as max_pool
 from spiral_core.kernels.pooling import max_pool_backward as max_pool_backward
+from spiral_core.kernels.rectified import rectified_norm as rectified_norm
+from spiral_core.kernels.rectified import rectified_norm_backward_input as rectified_norm_backward_input
+from spiral_core.kernels.rectified import rectified_norm_backward_sums as rectified_norm_backward_sums
+from spiral_core.kernels.rectified import rectified_norm_pool as rectified_norm_pool
+from spiral_core.kernels.rectified import rectified_norm_pool_backward_input as rectified_norm_pool_backward_input
 from spiral_core.kernels.recurrent import lstm_backward as lstm_backward
 from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
+from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.znorm import (
-    channel_sums as channel_sums,
+    channel_moments as channel_moments,
 )
 from spiral_core.kernels.znorm import (
     fold_lanes as fold_lanes,
+)
+from spiral_core.kernels.znorm import (
+    merge_moments as merge_moments,
 )
 from spiral_core.kernels.znorm import (
     znorm as znorm,

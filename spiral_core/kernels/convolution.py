@@ -1,23 +1,103 @@
-"""Cross-correlation of channels-last images, as one matrix product per chunk of images.
+"""Cross-correlation of channels-last images.
 
 Letters: N images, H x W pixels, C input channels, D output channels, A x B kernel taps, K = A*B*C,
 P = OH*OW output pixels, M images in a chunk, T threads. ``geometry`` is
 ``(H, W, C, A, B, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, OH, OW, M)``.
+
+Images are copied into a scratch with a border of zeros, which removes every check of bounds; from there they are read
+in place by `spiral_core.kernels.tile.product`. The taps of one kernel row are one contiguous run of B*C numbers where
+dilation_w is 1; elsewhere each tap is a run of C numbers.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from spiral_core.arrays import Float
+from spiral_core.arrays import F64, Float
 from spiral_core.kernels.accelerate import kernel
-from spiral_core.kernels.patches import GEOMETRY, gather_patches, gather_taps, scatter_patches
+from spiral_core.kernels.tile import product
+from spiral_core.kernels.znorm import fold_lanes
+
+GEOMETRY = "UniTuple(int64, 14)"
 
 
-@kernel(
-    "void(int64, int64, int64, {f}[:,::1], {f}[:,::1], {f}[::1], " + GEOMETRY + ", "
-    "{f}[:,::1], {f}[:,:,::1], {f}[:,::1])"
-)
+@kernel("void({f}[::1], {f}[::1], " + GEOMETRY + ")")
+def pad_image(image: Float, padded: Float, geometry: tuple[int, ...]) -> None:
+    """Copy one image into the middle of its scratch.
+
+    Parameters
+    ----------
+    image : (H*W*C,)                          one image, flat
+    padded : ((H+2*pad_h)*(W+2*pad_w)*C,)     written, but for its border
+    geometry                                  see the module
+    """
+    h, w, c = geometry[0], geometry[1], geometry[2]
+    pad_h, pad_w = geometry[7], geometry[8]
+    wide = (w + 2 * pad_w) * c
+    for i in range(h):
+        target = padded[(i + pad_h) * wide + pad_w * c : (i + pad_h) * wide + (pad_w + w) * c]
+        line = image[i * w * c : (i + 1) * w * c]
+        for j in range(w * c):
+            target[j] = line[j]
+
+
+@kernel("void({f}[::1], {f}[::1], " + GEOMETRY + ", int64, int64)")
+def spread_image(grad: Float, spread: Float, geometry: tuple[int, ...], top: int, left: int) -> None:
+    """Copy an output's gradient to where a correlation that undoes the strides finds it.
+
+    Parameters
+    ----------
+    grad : (OH*OW*D,)           one gradient, flat
+    spread : (rows*columns*D)   written at row ``top + i*stride_h`` and column ``left + j*stride_w`` of each (i, j);
+                                rows = H + dilation_h*(A-1), columns = W + dilation_w*(B-1)
+    geometry                    see the module
+    top, left : int             where (0, 0) goes; what falls outside touched only padding
+    """
+    h, w, _, a_taps, b_taps, stride_h, stride_w, _, _, dilation_h, dilation_w, out_h, out_w, _ = geometry
+    rows, columns = h + dilation_h * (a_taps - 1), w + dilation_w * (b_taps - 1)
+    d = grad.size // (out_h * out_w)
+    for i in range(out_h):
+        to = top + i * stride_h
+        if 0 <= to < rows:
+            for j in range(out_w):
+                column = left + j * stride_w
+                if 0 <= column < columns:
+                    target = spread[(to * columns + column) * d : (to * columns + column + 1) * d]
+                    source = grad[(i * out_w + j) * d : (i * out_w + j + 1) * d]
+                    for k in range(d):
+                        target[k] = source[k]
+
+
+@kernel("void({f}[::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[::1])")
+def correlate(image: Float, weight: Float, bias: Float, geometry: tuple[int, ...], out: Float) -> None:
+    r"""Cross-correlate one padded image.
+
+    .. math:: y_{pd} = b_d + \sum_k X_{pk} W_{kd}
+
+    Parameters
+    ----------
+    image : (padded size,)    with its border
+    weight : (K*D,)           a weight (A, B, C, D), flat
+    bias : (D,)
+    geometry                  see the module
+    out : (P*D,)              written
+    """
+    _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
+    wide = (w + 2 * pad_w) * c
+    d = bias.size
+    for i in range(out_h):
+        at, to = i * stride_h * wide, i * out_w * d
+        if dilation_w == 1:
+            walk = (at, stride_w * c, a_taps, dilation_h * wide, b_taps * c, 1, 0, d, 0, 0, to, d)
+            product(image, weight, bias, out, walk, out_w, d)
+        else:
+            for a in range(a_taps):
+                walk = (
+                    at + a * dilation_h * wide, stride_w * c, b_taps, dilation_w * c, c, 1,
+                    a * b_taps * c * d, d, 0 if a == 0 else to, 0 if a == 0 else d, to, d,
+                )  # fmt: skip
+                product(image, weight, bias if a == 0 else out, out, walk, out_w, d)
+
+
+@kernel("void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,::1])")
 def convolve(
     start: int,
     stop: int,
@@ -27,109 +107,113 @@ def convolve(
     bias: Float,
     geometry: tuple[int, ...],
     padded: Float,
-    patches: Float,
     out: Float,
 ) -> None:
-    r"""Cross-correlate chunks ``start`` to ``stop`` of M images each.
-
-    .. math:: y_{pd} = b_d + \sum_k X_{pk} W_{kd}
+    """Cross-correlate images ``start`` to ``stop``.
 
     Parameters
     ----------
     x : (N, H*W*C)            images
-    weight : (K, D)           a weight (A, B, C, D) seen as a matrix
-    bias : (D,)
-    geometry                  see the module
-    padded : (T, padded size) scratch, zero at first
-    patches : (T, M*P, K)     scratch
-    out : (N*P, D)            written
+    weight, bias, geometry    as in `correlate`
+    padded : (T, padded size) scratch; its border must be zero and stays zero
+    out : (N, P*D)            written
     """
-    p = geometry[11] * geometry[12]
-    m = geometry[13]
-    for chunk in range(start, stop):
-        first = chunk * m
-        last = min(first + m, x.shape[0])
-        y = out[first * p : last * p]
-        columns = patches[slot][: (last - first) * p]
-        if geometry[2] == 1:
-            taps = columns.reshape((columns.shape[1], columns.shape[0]))
-            for n in range(first, last):
-                gather_taps(x[n], padded[slot], taps, (n - first) * p, geometry)
-            np.dot(taps.T, weight, y)
-        else:
-            for n in range(first, last):
-                gather_patches(x[n], padded[slot], columns[(n - first) * p : (n - first + 1) * p], geometry)
-            np.dot(columns, weight, y)
-        for i in range(y.shape[0]):
-            row = y[i]
-            for d in range(row.size):
-                row[d] += bias[d]
+    for n in range(start, stop):
+        pad_image(x[n], padded[slot], geometry)
+        correlate(padded[slot], weight, bias, geometry, out[n])
 
 
 @kernel(
-    "void(int64, int64, int64, {f}[:,::1], {f}[:,::1], {f}[:,::1], " + GEOMETRY + ", boolean, boolean, "
-    "{f}[:,::1], {f}[:,:,::1], {f}[:,:,::1], float64[:,::1], {f}[:,::1])"
+    "void(int64, int64, int64, {f}[:,::1], {f}[:,::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,:,::1], {f}[:,::1], "
+    "float64[:,:,::1])"
 )
-def convolve_backward(
+def convolve_backward_weight(
     start: int,
     stop: int,
     slot: int,
     x: Float,
-    weight_t: Float,
     grad: Float,
     geometry: tuple[int, ...],
-    want_weight: bool,
-    want_input: bool,
     padded: Float,
-    patches: Float,
+    lanes: Float,
     grad_weight: Float,
-    grad_bias: Float,
-    grad_x: Float,
+    grad_bias: F64,
 ) -> None:
-    r"""Differentiate `convolve` on chunks ``start`` to ``stop`` of M images each.
+    r"""Differentiate `convolve` by weight and bias on chunks ``start`` to ``stop`` of M images each.
 
-    .. math:: \partial W_{kd} = \sum_p X_{pk} G_{pd}, \quad \partial b_d = \sum_p G_{pd}, \quad
-              \partial X_{pk} = \sum_d G_{pd} W_{kd}
+    .. math:: \partial W_{kd} = \sum_p X_{pk} G_{pd}, \quad \partial b_d = \sum_p G_{pd}
 
     Parameters
     ----------
     x : (N, H*W*C)                    the images given to `convolve`
-    weight_t : (D, K)                 the weight matrix, transposed
-    grad : (N*P, D)                   gradient of the output
+    grad : (N, P*D)                   gradient of the output
     geometry                          see the module
-    want_weight, want_input : bool    which gradients to write
-    padded : (2*T, padded size)       scratch; rows below T must have a zero border and keep it
-    patches : (T, M*P, K)             scratch
-    grad_weight : (chunks, K, D)      one partial sum per chunk
-    grad_bias : (chunks, D)           one partial sum per chunk
-    grad_x : (N, H*W*C)               written
+    padded : (T, padded size)         scratch; its border must be zero and stays zero
+    lanes : (T, 1, L)                 scratch; L is a multiple of D
+    grad_weight : (chunks, K*D)       one partial sum per chunk, written
+    grad_bias : (chunks, 1, D)        one partial sum per chunk, written
     """
-    p = geometry[11] * geometry[12]
-    m = geometry[13]
-    threads = patches.shape[0]
+    _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, m = geometry
+    wide = (w + 2 * pad_w) * c
+    d = grad_bias.shape[2]
+    runs = 1 if dilation_w == 1 else b_taps
+    length = b_taps * c if dilation_w == 1 else c
+    acc = lanes[slot, 0]
     for chunk in range(start, stop):
-        first = chunk * m
-        last = min(first + m, x.shape[0])
-        g = grad[first * p : last * p]
-        columns = patches[slot][: (last - first) * p]
-        if want_weight:
-            if geometry[2] == 1:
-                taps = columns.reshape((columns.shape[1], columns.shape[0]))
-                for n in range(first, last):
-                    gather_taps(x[n], padded[slot], taps, (n - first) * p, geometry)
-                np.dot(taps, g, grad_weight[chunk])
-            else:
-                for n in range(first, last):
-                    gather_patches(x[n], padded[slot], columns[(n - first) * p : (n - first + 1) * p], geometry)
-                np.dot(columns.T, g, grad_weight[chunk])
-            sums = grad_bias[chunk]
-            sums[:] = 0
-            for i in range(g.shape[0]):
-                row = g[i]
-                for d in range(row.size):
-                    sums[d] += row[d]
-        if want_input:
-            np.dot(g, weight_t, columns)
-            for n in range(first, last):
-                part = patches[slot][(n - first) * p : (n - first + 1) * p]
-                scatter_patches(part, padded[threads + slot], grad_x[n], geometry)
+        part = grad_weight[chunk]
+        part[:] = 0
+        acc[:] = 0
+        for n in range(chunk * m, min((chunk + 1) * m, x.shape[0])):
+            image, g = padded[slot], grad[n]
+            pad_image(x[n], image, geometry)
+            for a in range(a_taps):
+                for b in range(runs):
+                    at = a * dilation_h * wide + b * dilation_w * c
+                    k = (a * runs + b) * length * d
+                    walk = (at, 1, out_h, stride_h * wide, out_w, stride_w * c, 0, d, k, d, k, d)
+                    product(image, g, part, part, walk, length, d)
+            for first in range(0, g.size, acc.size):
+                row = g[first : first + acc.size]
+                for j in range(row.size):
+                    acc[j] += row[j]
+        fold_lanes(lanes[slot], grad_bias[chunk])
+
+
+@kernel(
+    "void(int64, int64, int64, {f}[::1], {f}[::1], {f}[:,::1], "
+    + GEOMETRY
+    + ", "
+    + GEOMETRY
+    + ", {f}[:,::1], {f}[:,::1])"
+)
+def convolve_backward_input(
+    start: int,
+    stop: int,
+    slot: int,
+    weight: Float,
+    zeros: Float,
+    grad: Float,
+    geometry: tuple[int, ...],
+    backward: tuple[int, ...],
+    spread: Float,
+    grad_x: Float,
+) -> None:
+    r"""Differentiate `convolve` by the images ``start`` to ``stop``: a correlation of the gradient.
+
+    .. math:: \partial x_{ijc} = \sum_{abd} S_{i + a d_h, \; j + b d_w, \; d} \, W_{A-1-a, \; B-1-b, \; c, \; d}
+
+    Parameters
+    ----------
+    weight : (A*B*D*C,)          the weight, turned by half a turn, as (A, B, D, C), flat
+    zeros : (C,)
+    grad : (N, P*D)              gradient of the output
+    geometry                     see the module
+    backward                     that of the correlation: it reads S and writes H x W pixels of C channels
+    spread : (T, size of S)      scratch for S; zero at first, and zero stays where no gradient goes
+    grad_x : (N, H*W*C)          written
+    """
+    _, _, _, a_taps, b_taps, _, _, pad_h, pad_w, dilation_h, dilation_w, _, _, _ = geometry
+    top, left = dilation_h * (a_taps - 1) - pad_h, dilation_w * (b_taps - 1) - pad_w
+    for n in range(start, stop):
+        spread_image(grad[n], spread[slot], geometry, top, left)
+        correlate(spread[slot], weight, zeros, backward, grad_x[n])

@@ -54,35 +54,79 @@ def fold_lanes(lanes: Float, sums: F64) -> None:
                 row[c] += part[c]
 
 
-@kernel("void(int64, int64, int64, {f}[::1], {f}[::1], boolean, int64, {f}[:,:,::1], float64[:,:,::1])")
-def channel_sums(
-    start: int, stop: int, slot: int, x: Float, mean: Float, squares: bool, span: int, lanes: Float, sums: F64
-) -> None:
-    """Sum ``x`` or ``(x - mean)**2`` over the rows of each channel.
+@kernel("void(int64, int64, int64, {f}[::1], int64, {f}[:,:,::1], float64[:,:,::1])")
+def channel_moments(start: int, stop: int, slot: int, x: Float, span: int, lanes: Float, moments: F64) -> None:
+    r"""Take mean and sum of squared deviations of each channel over the rows of one chunk, in two passes over it.
+
+    .. math:: m_c = \frac{1}{R} \sum_r x_{rc}, \quad
+              q_c = \sum_r (x_{rc} - \hat m_c)^2 - R (m_c - \hat m_c)^2
+
+    where the hat rounds the mean to the dtype of ``x``.
 
     Parameters
     ----------
     x : (E,)
-    mean : (L,)                the channel means, repeated; used when ``squares``
-    squares : bool             sum squared deviations instead of values
-    span : int                 elements in one chunk
-    lanes : (T, 1, L)          scratch
-    sums : (chunks, 1, C)      one partial sum per chunk
+    span : int                   elements in one chunk; it should stay in cache between the passes
+    lanes : (T, 2, L)            scratch
+    moments : (chunks, 2, C)     m and q of each chunk, written; `spiral_core.kernels.znorm.merge_moments` joins them
     """
-    width = mean.size
-    acc = lanes[slot, 0]
+    width = lanes.shape[2]
+    channels = moments.shape[2]
+    acc, centre = lanes[slot, 0], lanes[slot, 1]
     for chunk in range(start, stop):
-        acc[:] = 0
-        for first in range(chunk * span, min((chunk + 1) * span, x.size), width):
-            v = x[first : min(first + width, x.size)]
-            if squares:
-                for j in range(v.size):
-                    d = v[j] - mean[j]
-                    acc[j] += d * d
-            else:
-                for j in range(v.size):
-                    acc[j] += v[j]
-        fold_lanes(lanes[slot], sums[chunk])
+        begin, end = chunk * span, min((chunk + 1) * span, x.size)
+        rows = (end - begin) // channels
+        found = moments[chunk]
+        for squares in range(2):
+            acc[:] = 0
+            for first in range(begin, end, width):
+                v = x[first : min(first + width, end)]
+                if squares:
+                    for j in range(v.size):
+                        d = v[j] - centre[j]
+                        acc[j] += d * d
+                else:
+                    for j in range(v.size):
+                        acc[j] += v[j]
+            # Row 0 of the result is needed until the squares are in, so they are folded into row 1.
+            fold_lanes(lanes[slot, :1], found[squares : squares + 1])
+            if not squares:
+                for c in range(channels):
+                    found[0, c] /= rows
+                for j in range(width):
+                    centre[j] = found[0, j % channels]
+        for c in range(channels):
+            off = found[0, c] - centre[c]
+            found[1, c] -= rows * off * off
+
+
+@kernel("void(float64[:,:,::1], int64, int64, float64[:,::1])")
+def merge_moments(moments: F64, rows: int, span_rows: int, merged: F64) -> None:
+    r"""Join the moments of chunks, in their order, into those of all rows.
+
+    .. math:: \mu = \frac{1}{R} \sum_k R_k m_k, \quad v = \frac{1}{R} \sum_k \big( q_k + R_k (m_k - \mu)^2 \big)
+
+    Parameters
+    ----------
+    moments : (chunks, 2, C)     from `channel_moments`
+    rows : int                   R
+    span_rows : int              rows of one chunk; the last may have fewer
+    merged : (2, C)              mean and population variance, written
+
+    Notes
+    -----
+    Source: Chan, Golub and LeVeque 1983, equation 1.5, for many parts at once.
+    """
+    merged[:] = 0
+    for c in range(merged.shape[1]):
+        for k in range(moments.shape[0]):
+            merged[0, c] += min(span_rows, rows - k * span_rows) * moments[k, 0, c]
+        mean = merged[0, c] / rows
+        for k in range(moments.shape[0]):
+            off = moments[k, 0, c] - mean
+            merged[1, c] += moments[k, 1, c] + min(span_rows, rows - k * span_rows) * off * off
+        merged[0, c] = mean
+        merged[1, c] /= rows
 
 
 @kernel(
@@ -229,15 +273,15 @@ def znorm_backward_input(
     Parameters
     ----------
     normed, tangent, grad : (E,)   as in `znorm_backward_sums`
-    affine : (3, L)                inv_std*gamma, inv_std*mean(d), inv_std*mean(d n), each repeated along the wide
-                                   row; the last two are zero where the statistics are constants
+    affine : (3, L)                inv_std*mean(d), inv_std*mean(d n), inv_std*gamma, each repeated along the wide
+                                   row; the first two are zero where the statistics are constants
     g                              projector gain
     span : int                     elements in one chunk
     grad_x : (E,)                  written
     """
     one = normed.dtype.type(1)
     width = affine.shape[1]
-    scale, shift, slope = affine[0], affine[1], affine[2]
+    shift, slope, scale = affine[0], affine[1], affine[2]
     rest = one - g
     for chunk in range(start, stop):
         for first in range(chunk * span, min((chunk + 1) * span, grad.size), width):

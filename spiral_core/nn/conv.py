@@ -8,13 +8,14 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
+from spiral_core.kernels.znorm import wide_row
 from spiral_core.nn.initial import generator_for, he_normal
 from spiral_core.nn.module import Module, Parameter, check_pair, check_size
 from spiral_core.nn.workspace import Workspace
 
-PATCH_ELEMENTS = 131072
-"""Most elements of the patch matrix of one chunk (512 KiB of float32): it is written and read back at once, so it
-should stay in a core's second-level cache."""
+CHUNK_PIXELS = 6272
+"""Output pixels of one partial sum of the weight's gradient, about: eight images of 28 x 28. The rounding of a sum
+grows with its length, and partial sums are what threads share."""
 
 
 class Conv2d(Module):
@@ -41,7 +42,16 @@ class Conv2d(Module):
     Inputs are (N, H, W, C), outputs (N, OH, OW, D) with OH = (H + 2 p_h - d_h (A-1) - 1) // s_h + 1.
     """
 
-    KERNELS = ("pad_image", "gather_taps", "gather_patches", "convolve", "scatter_patches", "convolve_backward")
+    KERNELS = (
+        "fold_lanes",
+        "pad_image",
+        "product",
+        "correlate",
+        "convolve",
+        "convolve_backward_weight",
+        "spread_image",
+        "convolve_backward_input",
+    )
 
     def __init__(
         self,
@@ -90,75 +100,81 @@ class Conv2d(Module):
     def _geometry(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the tuple that the kernels take; the images per chunk depend on shapes alone."""
         _, out_h, out_w, _ = self.output_shape(shape)
-        taps = self.kernel_size[0] * self.kernel_size[1] * self.in_channels
-        fit = max(1, PATCH_ELEMENTS // (out_h * out_w * taps))
-        images = 1 << (fit.bit_length() - 1)
+        images = max(1, CHUNK_PIXELS // (out_h * out_w))
         return (
             *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w,
             min(images, shape[0]),
         )  # fmt: skip
 
-    def _scratch(self, shape: tuple[int, ...], geometry: tuple[int, ...], workspace: Workspace) -> tuple[Float, Float]:
-        threads = kernels.get_num_threads()
-        h, w, c = shape[1:]
-        taps = self.kernel_size[0] * self.kernel_size[1] * c
-        rows = geometry[11] * geometry[12] * geometry[13]
+    def _padded(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
+        """Return scratch for one padded image per thread."""
         # Asked for with both axes, because the zero border moves when they change at the same product.
-        shape_padded = (2 * threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
-        padded = workspace.array(self, "padded", shape_padded, self.dtype, zero=True)
-        patches = workspace.array(self, "patches", (threads, rows, taps), self.dtype)
-        return padded.reshape(2 * threads, -1), patches
+        h, w, c = shape[1:]
+        threads = kernels.get_num_threads()
+        padded = (threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
+        return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         out = workspace.array(self, "out", self.output_shape(x.shape), self.dtype)
-        geometry = self._geometry(x.shape)
-        padded, patches = self._scratch(x.shape, geometry, workspace)
         images = x.shape[0]
         kernels.run(
             kernels.convolve,
-            -(-images // geometry[13]),
+            images,
             x.reshape(images, -1),
-            self.weight.value.reshape(-1, self.out_channels),
+            self.weight.value.reshape(-1),
             self.bias.value,
-            geometry,
-            padded,
-            patches,
-            out.reshape(-1, self.out_channels),
+            self._geometry(x.shape),
+            self._padded(x.shape, workspace),
+            out.reshape(images, -1),
         )
         return out
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
-        want_weight = workspace.accumulate
-        if not (want_weight or input_grad):
-            return None
         geometry = self._geometry(x.shape)
-        padded, patches = self._scratch(x.shape, geometry, workspace)
+        if workspace.accumulate:
+            self._backward_weight(x, grad, geometry, workspace)
+        if not input_grad:
+            return None
+        images, (h, w, c) = x.shape[0], x.shape[1:]
+        a_taps, b_taps = self.kernel_size
+        turned = workspace.array(self, "weight turned", (a_taps, b_taps, self.out_channels, c), self.dtype)
+        turned[...] = self.weight.value[::-1, ::-1].transpose(0, 1, 3, 2)
+        rows = h + self.dilation[0] * (a_taps - 1)
+        columns = w + self.dilation[1] * (b_taps - 1)
+        backward = (rows, columns, self.out_channels, a_taps, b_taps, 1, 1, 0, 0, *self.dilation, h, w, geometry[13])
+        shape = (kernels.get_num_threads(), rows, columns, self.out_channels)
+        spread = workspace.array(self, "spread", shape, self.dtype, zero=True)
+        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
+        kernels.run(
+            kernels.convolve_backward_input,
+            images,
+            turned.reshape(-1),
+            np.zeros(c, self.dtype),
+            grad.reshape(images, -1),
+            geometry,
+            backward,
+            spread.reshape(shape[0], -1),
+            grad_x.reshape(images, -1),
+        )
+        return grad_x
+
+    def _backward_weight(self, x: Float, grad: Float, geometry: tuple[int, ...], workspace: Workspace) -> None:
         images, channels = x.shape[0], self.out_channels
         chunks = -(-images // geometry[13])
-        weight = self.weight.value.reshape(-1, channels)
-        weight_t = workspace.array(self, "weight transposed", weight.T.shape, self.dtype)
-        weight_t[...] = weight.T
-        parts = chunks if want_weight else 0
-        grad_weight = workspace.array(self, "grad weight", (parts, *weight.shape), self.dtype)
-        grad_bias = workspace.array(self, "grad bias", (parts, channels), np.float64)
-        grad_x = workspace.array(self, "grad x", x.shape if input_grad else (0, *x.shape[1:]), self.dtype)
+        lanes_shape = (kernels.get_num_threads(), 1, wide_row(channels))
+        grad_weight = workspace.array(self, "grad weight", (chunks, self.weight.value.size), self.dtype)
+        grad_bias = workspace.array(self, "grad bias", (chunks, 1, channels), np.float64)
         kernels.run(
-            kernels.convolve_backward,
+            kernels.convolve_backward_weight,
             chunks,
             x.reshape(images, -1),
-            weight_t,
-            grad.reshape(-1, channels),
+            grad.reshape(images, -1),
             geometry,
-            want_weight,
-            input_grad,
-            padded,
-            patches,
+            self._padded(x.shape, workspace),
+            workspace.array(self, "lanes", lanes_shape, self.dtype),
             grad_weight,
             grad_bias,
-            grad_x.reshape(grad_x.shape[0], x[0].size),
         )
-        if want_weight:
-            with np.errstate(all="ignore"):
-                self.weight.grad += grad_weight.sum(axis=0).reshape(self.weight.grad.shape)
-                self.bias.grad += grad_bias.sum(axis=0).astype(self.dtype)
-        return grad_x if input_grad else None
+        with np.errstate(all="ignore"):
+            self.weight.grad += grad_weight.sum(axis=0).reshape(self.weight.grad.shape)
+            self.bias.grad += grad_bias.sum(axis=(0, 1)).astype(self.dtype)

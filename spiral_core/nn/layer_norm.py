@@ -7,11 +7,11 @@ from numpy.typing import DTypeLike
 
 from spiral_core import kernels
 from spiral_core.arrays import Float
-from spiral_core.errors import ShapeError, StateError
+from spiral_core.errors import ShapeError
 from spiral_core.kernels.rownorm import ROWS
 from spiral_core.nn import observation
 from spiral_core.nn.module import Module, Parameter, check_number, check_size
-from spiral_core.nn.observation import ZSpaceLayerNormTelemetry, ZSpacePass
+from spiral_core.nn.observation import StoredValues, ZSpaceLayerNormTelemetry, ZSpacePass
 from spiral_core.nn.steering import ZSpaceNorm
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain, root_curvature
@@ -53,7 +53,7 @@ class _LayerNorm(Module):
             raise ShapeError(f"{self.name}: input must have shape (N, ..., {self.features}), got {shape}")
         return shape
 
-    def _projector(self) -> tuple[float, float]:
+    def projector(self) -> tuple[float, float]:
         """Return curvature and gain; without a projector the gain is 0."""
         return self._curvature, 0.0
 
@@ -63,7 +63,7 @@ class _LayerNorm(Module):
         chunks = -(-rows // ROWS)
         mean, inv_std = workspace.array(self, "statistics", (2, rows), np.float64)
         kernels.run(kernels.row_statistics, chunks, flat, self.effective_epsilon, mean, inv_std)
-        curvature, gain = self._projector()
+        curvature, gain = self.projector()
         s, g = root_curvature(curvature), effective_gain(gain)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
         tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
@@ -92,8 +92,7 @@ class _LayerNorm(Module):
                 training=True,
                 mean=mean,
                 inv_std=inv_std,
-                normed=normed.reshape(-1),
-                tangent=tangent.reshape(-1),
+                values=StoredValues(normed.reshape(-1), tangent.reshape(-1)),
                 totals=totals,
                 feature_tangent=sums.sum(axis=0),
                 s=s,
@@ -106,19 +105,16 @@ class _LayerNorm(Module):
         return out
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
-        one = workspace.kept(self, ZSpacePass)
-        if one.shape != x.shape:
-            raise StateError(
-                f"{self.name}: backward for input {x.shape} after a forward of {one.shape}: run forward first"
-            )
+        one = observation.pass_behind(self, x.shape, workspace)
+        normed, tangent = one.values.arrays()
         shape = (one.rows, self.features)
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
         sums = workspace.array(self, "sums backward", (-(-one.rows // ROWS), 2, self.features), np.float64)
         kernels.run(
             kernels.row_norm_backward,
             len(sums),
-            one.normed.reshape(shape),
-            one.tangent.reshape(shape),
+            normed.reshape(shape),
+            tangent.reshape(shape),
             grad.reshape(shape),
             one.inv_std,
             self.gamma.value,

@@ -9,11 +9,11 @@ from numpy.typing import DTypeLike
 
 from spiral_core import kernels
 from spiral_core.arrays import F64, AnyArray, Float
-from spiral_core.errors import ShapeError, StateError
+from spiral_core.errors import ShapeError
 from spiral_core.kernels.znorm import chunk_span, wide_row
 from spiral_core.nn import observation
 from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_number, check_size
-from spiral_core.nn.observation import ZSpaceBatchNormTelemetry, ZSpacePass
+from spiral_core.nn.observation import StoredValues, WhitenedValues, ZSpaceBatchNormTelemetry, ZSpacePass
 from spiral_core.nn.steering import ZSpaceNorm
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain, root_curvature
@@ -45,7 +45,14 @@ class _BatchNorm(Module):
     its projector is exactly the identity.
     """
 
-    KERNELS = ("fold_lanes", "channel_sums", "znorm", "znorm_backward_sums", "znorm_backward_input")
+    KERNELS = (
+        "fold_lanes",
+        "channel_moments",
+        "merge_moments",
+        "znorm",
+        "znorm_backward_sums",
+        "znorm_backward_input",
+    )
 
     AXES: ClassVar[tuple[str, ...]] = ("N",)
     """Names of the axes before the last, for messages."""
@@ -76,10 +83,6 @@ class _BatchNorm(Module):
             )
         return shape
 
-    def _projector(self) -> tuple[float, float]:
-        """Return curvature and gain; without a projector the gain is 0."""
-        return -1.0, 0.0
-
     # State.
 
     def parameters(self) -> list[Parameter]:
@@ -100,25 +103,81 @@ class _BatchNorm(Module):
 
     # Passes.
 
-    def _statistics(self, x: Float, workspace: Workspace) -> tuple[F64, F64]:
-        """Return mean and population variance per feature, in two passes with sums in chunk order."""
-        rows = x.size // self.features
-        width = wide_row(self.features)
-        mean = np.zeros(self.features)
-        for squares in (False, True):
-            sums = self._sums(x.size, 1, "statistics", workspace)
-            lanes = workspace.array(self, "lanes 1", (kernels.get_num_threads(), 1, width), self.dtype)
-            wide_mean = np.tile(mean.astype(self.dtype), width // self.features)
-            kernels.run(kernels.channel_sums, len(sums), x, wide_mean, squares, chunk_span(self.features), lanes, sums)
-            total = sums.sum(axis=0)[0] / rows
-            if squares:
-                return mean, total
-            mean = total
-        raise AssertionError("unreachable")
+    def whitening(self, x: Float, workspace: Workspace) -> tuple[bool, F64, F64]:
+        """Return whether the statistics are those of the batch, the mean and 1/sqrt(v + epsilon), each (F,).
 
-    def _sums(self, elements: int, kinds: int, role: str, workspace: Workspace) -> F64:
-        chunks = -(-elements // chunk_span(self.features))
+        In training the running statistics are moved.
+        """
+        training = workspace.is_training(self.training)
+        with np.errstate(all="ignore"):
+            if training:
+                mean, variance = self._statistics(x, workspace)
+                self._follow(mean, variance)
+            else:
+                mean, variance = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
+            return training, mean, 1.0 / np.sqrt(variance + self.epsilon)
+
+    def affine(self, mean: F64, inv_std: F64, width: int) -> Float:
+        """Return mean, inv_std, gamma and beta, each repeated to ``width``, as kernels take them."""
+        rows = np.empty((4, width // self.features, self.features), self.dtype)
+        with np.errstate(all="ignore"):
+            for row, values in zip(rows, (mean, inv_std, self.gamma.value, self.beta.value), strict=True):
+                row[...] = values
+        return rows.reshape(4, width)
+
+    def projector(self) -> tuple[float, float]:
+        """Return curvature and gain; without a projector the gain is 0."""
+        return -1.0, 0.0
+
+    def sums(self, chunks: int, kinds: int, role: str, workspace: Workspace) -> F64:
+        """Return a buffer for partial sums."""
         return workspace.array(self, f"sums {role}", (chunks, kinds, self.features), np.float64)
+
+    def lanes(self, width: int, workspace: Workspace) -> Float:
+        """Return scratch for four sums along a wide row."""
+        return workspace.array(self, "lanes", (kernels.get_num_threads(), 4, width), self.dtype)
+
+    def finish_backward(self, one: ZSpacePass, sums: F64, width: int, workspace: Workspace) -> Float:
+        """Add to the gradients of gamma and beta; return what the gradient of the input needs.
+
+        Parameters
+        ----------
+        one : ZSpacePass
+            The forward pass.
+        sums : (chunks, 4, F)
+            Partial sums of G, G p, G J and G J n.
+        width : int
+            To which each row of the result is repeated.
+
+        Returns
+        -------
+        (5, width)
+            mean, inv_std, inv_std gamma mean(G J), inv_std gamma mean(G J n), inv_std gamma.
+        """
+        rows = np.empty((5, width // self.features, self.features), self.dtype)
+        with np.errstate(all="ignore"):
+            sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
+            if workspace.accumulate:
+                self.gamma.grad += sum_gp.astype(self.dtype)
+                self.beta.grad += sum_g.astype(self.dtype)
+            scale = one.inv_std * self.gamma.value
+            # Statistics of the batch depend on x; running ones are constants.
+            members = one.rows if one.training else np.inf
+            values = (one.mean, one.inv_std, scale * sum_gj / members, scale * sum_gjn / members, scale)
+            for row, value in zip(rows, values, strict=True):
+                row[...] = value
+        return rows.reshape(5, width)
+
+    def _statistics(self, x: Float, workspace: Workspace) -> tuple[F64, F64]:
+        """Return mean and population variance per feature: two passes over each chunk, joined in chunk order."""
+        span = chunk_span(self.features)
+        moments = self.sums(-(-x.size // span), 2, "moments", workspace)
+        shape = (kernels.get_num_threads(), 2, wide_row(self.features))
+        lanes = workspace.array(self, "lanes of moments", shape, self.dtype)
+        kernels.run(kernels.channel_moments, len(moments), x, span, lanes, moments)
+        merged = np.empty((2, self.features))
+        kernels.merge_moments(moments, x.size // self.features, span // self.features, merged)
+        return merged[0], merged[1]
 
     def _follow(self, mean: F64, variance: F64) -> None:
         """Move the running statistics, unless the batch has none to follow."""
@@ -129,100 +188,75 @@ class _BatchNorm(Module):
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         flat = x.reshape(-1)
-        training = workspace.is_training(self.training)
-        with np.errstate(all="ignore"):
-            if training:
-                mean, variance = self._statistics(flat, workspace)
-            else:
-                mean, variance = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
-            inv_std = 1.0 / np.sqrt(variance + self.epsilon)
-        width = wide_row(self.features)
-        affine = np.tile(
-            np.stack([mean, inv_std, self.gamma.value, self.beta.value]).astype(self.dtype),
-            (1, width // self.features),
-        )
-        curvature, gain = self._projector()
+        training, mean, inv_std = self.whitening(flat, workspace)
+        width, span = wide_row(self.features), chunk_span(self.features)
+        curvature, gain = self.projector()
         s, g = root_curvature(curvature), effective_gain(gain)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
         tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
-        sums = self._sums(flat.size, 4, "pass", workspace)
+        sums = self.sums(-(-flat.size // span), 4, "pass", workspace)
         kernels.run(
             kernels.znorm,
             len(sums),
             flat,
-            affine,
+            self.affine(mean, inv_std, width),
             kernels.scalar(s, self.dtype),
             kernels.scalar(g, self.dtype),
-            chunk_span(self.features),
-            self._lanes(workspace),
+            span,
+            self.lanes(width, workspace),
             normed,
             tangent,
             out.reshape(-1),
             sums,
         )
-        if training:
-            self._follow(mean, variance)
+        self.keep_pass(x.shape, (training, mean, inv_std), StoredValues(normed, tangent), sums, workspace)
+        return out
+
+    def keep_pass(
+        self,
+        shape: tuple[int, ...],
+        whitening: tuple[bool, F64, F64],
+        values: WhitenedValues,
+        sums: F64,
+        workspace: Workspace,
+    ) -> None:
+        """Remember a forward pass: shape of its input, what `whitening` gave, n and t, and sums per chunk."""
+        curvature, gain = self.projector()
         totals = sums.sum(axis=0)
+        training, mean, inv_std = whitening
         workspace.keep(
             self,
             ZSpacePass(
-                shape=x.shape,
+                shape=shape,
                 training=training,
                 mean=mean,
                 inv_std=inv_std,
-                normed=normed,
-                tangent=tangent,
+                values=values,
                 totals=totals,
                 feature_tangent=totals[0],
-                s=s,
-                g=g,
+                s=root_curvature(curvature),
+                g=effective_gain(gain),
                 curvature=curvature,
                 gain=gain,
             ),
         )
-        return out
-
-    def _lanes(self, workspace: Workspace) -> Float:
-        return workspace.array(self, "lanes", (kernels.get_num_threads(), 4, wide_row(self.features)), self.dtype)
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
-        one = workspace.kept(self, ZSpacePass)
-        if one.shape != x.shape:
-            raise StateError(
-                f"{self.name}: backward for input {x.shape} after a forward of {one.shape}: run forward first"
-            )
+        one = observation.pass_behind(self, x.shape, workspace)
+        normed, tangent = one.values.arrays()
         flat = grad.reshape(-1)
-        sums = self._sums(flat.size, 4, "backward", workspace)
+        width, span = wide_row(self.features), chunk_span(self.features)
+        sums = self.sums(-(-flat.size // span), 4, "backward", workspace)
         s, g = kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype)
-        span = chunk_span(self.features)
-        kernels.run(
-            kernels.znorm_backward_sums,
-            len(sums),
-            one.normed,
-            one.tangent,
-            flat,
-            s,
-            g,
-            span,
-            self._lanes(workspace),
-            sums,
-        )
-        with np.errstate(all="ignore"):
-            sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
-            if workspace.accumulate:
-                self.gamma.grad += sum_gp.astype(self.dtype)
-                self.beta.grad += sum_g.astype(self.dtype)
-            if not input_grad:
-                return None
-            scale = one.inv_std * self.gamma.value
-            # Statistics of the batch depend on x; running ones are constants.
-            rows = one.rows if one.training else np.inf
-            affine = np.stack([scale, scale * sum_gj / rows, scale * sum_gjn / rows]).astype(self.dtype)
+        lanes = self.lanes(width, workspace)
+        kernels.run(kernels.znorm_backward_sums, len(sums), normed, tangent, flat, s, g, span, lanes, sums)
+        affine = self.finish_backward(one, sums, width, workspace)
+        if not input_grad:
+            return None
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        wide = np.tile(affine, (1, wide_row(self.features) // self.features))
         kernels.run(
-            kernels.znorm_backward_input, len(sums), one.normed, one.tangent, flat, wide, g, span, grad_x.reshape(-1)
+            kernels.znorm_backward_input, len(sums), normed, tangent, flat, affine[2:], g, span, grad_x.reshape(-1)
         )
         return grad_x
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from spiral_core.arrays import F64, Float
+from spiral_core.errors import StateError
+from spiral_core.nn.module import Module
+from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import conformal_factor
 
 QUANTILE_SAMPLE = 4096
@@ -132,6 +135,65 @@ class ZSpaceObservation:
     sample_radius: F64 | None
 
 
+class WhitenedValues(Protocol):
+    """The values n and t = tanh(s n) of a pass, flat."""
+
+    def arrays(self) -> tuple[Float, Float]:
+        """Return all of n and of t, each (E,)."""
+        ...
+
+    def tangents(self, stride: int) -> Float:
+        """Return every stride-th t, at most `QUANTILE_SAMPLE` of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredValues:
+    """Values that the pass has written: ``normed`` and ``tangent``, each (E,)."""
+
+    normed: Float
+    tangent: Float
+
+    def arrays(self) -> tuple[Float, Float]:
+        """Return the two."""
+        return self.normed, self.tangent
+
+    def tangents(self, stride: int) -> Float:
+        """Return every stride-th t, at most `QUANTILE_SAMPLE` of them."""
+        return self.tangent[::stride][:QUANTILE_SAMPLE]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecomputedValues:
+    """Values of a pass that has kept its input only.
+
+    Parameters
+    ----------
+    x : (E,)                 the input, which must not have changed since
+    mean, inv_std : (F,)     of each feature, in the dtype of x
+    s : float                sqrt(-curvature)
+    """
+
+    x: Float
+    mean: Float
+    inv_std: Float
+    s: float
+
+    def arrays(self) -> tuple[Float, Float]:
+        """Compute all of n and of t."""
+        with np.errstate(all="ignore"):
+            n = ((self.x.reshape(-1, self.mean.size) - self.mean) * self.inv_std).reshape(-1)
+            return n, np.tanh(n.dtype.type(self.s) * n)
+
+    def tangents(self, stride: int) -> Float:
+        """Compute every stride-th t, at most `QUANTILE_SAMPLE` of them."""
+        places = np.arange(0, self.x.size, stride)[:QUANTILE_SAMPLE]
+        features = places % self.mean.size
+        with np.errstate(all="ignore"):
+            n = (self.x[places] - self.mean[features]) * self.inv_std[features]
+            return np.tanh(n.dtype.type(self.s) * n)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ZSpacePass:
     """One forward pass of a norm, as its backward pass and telemetry need it.
@@ -145,7 +207,7 @@ class ZSpacePass:
     training : bool
         Whether the statistics were those of the input, so that gradients flow through them.
     mean, inv_std : (G,)
-    normed, tangent : (E,)
+    values : WhitenedValues
         n and t = tanh(s n), flat; E = R F.
     totals : (4, G)
         Sums over a group's elements of abs(t), abs(n), t^2 and of the count abs(t) > 0.99.
@@ -163,8 +225,7 @@ class ZSpacePass:
     training: bool
     mean: F64
     inv_std: F64
-    normed: Float
-    tangent: Float
+    values: WhitenedValues
     totals: F64
     feature_tangent: F64
     s: float
@@ -179,14 +240,33 @@ class ZSpacePass:
         return self.shape[-1]
 
     @property
+    def elements(self) -> int:
+        """E, of the input."""
+        return math.prod(self.shape)
+
+    @property
     def rows(self) -> int:
         """R, over which the features' means are taken."""
-        return self.normed.size // self.features
+        return self.elements // self.features
 
     @property
     def members(self) -> int:
         """Elements of one group."""
-        return self.normed.size // self.mean.size
+        return self.elements // self.mean.size
+
+
+def pass_behind(layer: Module, shape: tuple[int, ...], workspace: Workspace) -> ZSpacePass:
+    """Return the forward pass that a backward pass for an input of this shape belongs to.
+
+    Raises
+    ------
+    StateError
+        There was none, or it saw another shape.
+    """
+    one = workspace.kept(layer, ZSpacePass)
+    if one.shape != shape:
+        raise StateError(f"{layer.name}: backward for input {shape} after a forward of {one.shape}: run forward first")
+    return one
 
 
 def radius(one: ZSpacePass) -> F64:
@@ -196,7 +276,7 @@ def radius(one: ZSpacePass) -> F64:
 
 def reach(one: ZSpacePass) -> tuple[float, float]:
     """Return mean abs(n) and mean r over all elements: the mean abs(p) at gain 0 and at gain 1."""
-    tangent, normed = one.totals[:2].sum(axis=1) / one.normed.size
+    tangent, normed = one.totals[:2].sum(axis=1) / one.elements
     return float(normed), float(tangent) / one.s
 
 
@@ -205,8 +285,9 @@ Telemetry = TypeVar("Telemetry", ZSpaceBatchNormTelemetry, ZSpaceLayerNormTeleme
 
 def snapshot(one: ZSpacePass, kind: type[Telemetry]) -> Telemetry:
     """Copy a pass out into the form that people read."""
-    n = one.normed.reshape(one.rows, one.features).copy()
-    t = one.tangent.reshape(n.shape)
+    normed, tangent = one.values.arrays()
+    n = normed.reshape(one.rows, one.features).copy()
+    t = tangent.reshape(n.shape)
     mean_t, mean_n = one.totals[:2] / one.members
     ball = mean_t / one.s
     number = n.dtype.type
@@ -233,9 +314,9 @@ def snapshot(one: ZSpacePass, kind: type[Telemetry]) -> Telemetry:
 
 def observe(one: ZSpacePass) -> ZSpaceObservation:
     """Boil a pass down to the numbers of its curves."""
-    elements = one.normed.size
+    elements = one.elements
     mean_t, mean_n, mean_tt, saturation = (float(total) / elements for total in one.totals.sum(axis=1))
-    sample = np.abs(one.tangent[:: _stride(elements, one.features)][:QUANTILE_SAMPLE])
+    sample = np.abs(one.values.tangents(_stride(elements, one.features)))
     with np.errstate(invalid="ignore"):
         p05, p50, p95 = (float(q) for q in np.quantile(sample, (0.05, 0.5, 0.95)))
     return ZSpaceObservation(

@@ -8,19 +8,21 @@ from typing import cast
 
 from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, ShapeError, StateError
+from spiral_core.nn.fusion import Stage, plan
 from spiral_core.nn.module import Module, Parameter, StateEntry
 from spiral_core.nn.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class _Trace:
-    """Input of the chain and output of each layer, from the last forward pass."""
+    """Input of the chain and output of each stage, from the last forward pass."""
 
     x: Float
+    stages: list[Stage]
     outputs: list[Float]
 
-    def input_of(self, position: int) -> Float:
-        return self.x if position == 0 else self.outputs[position - 1]
+    def input_of(self, index: int) -> Float:
+        return self.x if index == 0 else self.outputs[index - 1]
 
 
 class Sequential(Module):
@@ -49,6 +51,8 @@ class Sequential(Module):
         if other is not None:
             raise ArgumentError(f"{name}: {other.name} is {other.dtype}, the others are {self.dtype}")
         self.layers = list(layers)
+        self._alone = [Stage(position, position, layer) for position, layer in enumerate(self.layers)]
+        self._plans: dict[tuple[int, ...], list[Stage]] = {}
 
     def layer(self, name: str) -> Module:
         """Return the layer of this name.
@@ -94,13 +98,23 @@ class Sequential(Module):
         """Return the kernels of all layers, without repeats, in order of first use."""
         return tuple(dict.fromkeys(kernel for layer in self.layers for kernel in layer.kernels()))
 
+    def _stages(self, shape: tuple[int, ...], workspace: Workspace) -> list[Stage]:
+        """Return what to run for an input of this shape; only the number of images may differ from the plan's."""
+        if not workspace.fuse:
+            return self._alone
+        key = shape[1:]
+        if key not in self._plans:
+            self._plans = {key: plan(self.layers, shape)}
+        return self._plans[key]
+
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        stages = self._stages(x.shape, workspace)
         outputs: list[Float] = []
         y = x
-        for layer in self.layers:
-            y = layer.forward(y, workspace)
+        for stage in stages:
+            y = stage.module.forward(y, workspace)
             outputs.append(y)
-        workspace.keep(self, _Trace(x, outputs))
+        workspace.keep(self, _Trace(x, stages, outputs))
         return y
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
@@ -111,18 +125,23 @@ class Sequential(Module):
         if trace.x.shape != x.shape:
             raise StateError(f"{self.name}: backward for input {x.shape} after a forward of {trace.x.shape}")
         upstream: Float | None = grad
-        for position in range(len(self.layers) - 1, down_to - 1, -1):
-            # Only the last layer visited may be asked for no gradient.
-            upstream = self.layers[position].backward_in(
-                trace.input_of(position),
+        for index in range(len(trace.stages) - 1, -1, -1):
+            stage = trace.stages[index]
+            if stage.first < down_to:
+                break
+            # Only the last stage visited may be asked for no gradient.
+            upstream = stage.module.backward_in(
+                trace.input_of(index),
                 cast("Float", upstream),
                 workspace,
-                input_grad=position > down_to or input_grad,
+                input_grad=stage.first > down_to or input_grad,
             )
         return upstream
 
     def outputs(self, workspace: Workspace | None = None) -> dict[str, Float]:
         """Return the output of each layer in the last forward pass, by layer name; they live in the workspace.
+
+        In a workspace that fuses, layers that ran as one with the next are missing.
 
         Raises
         ------
@@ -131,7 +150,7 @@ class Sequential(Module):
         """
         place = workspace if workspace is not None else self.workspace()
         trace = place.kept(self, _Trace)
-        return {layer.name: output for layer, output in zip(self.layers, trace.outputs, strict=True)}
+        return {self.layers[stage.last].name: output for stage, output in zip(trace.stages, trace.outputs, strict=True)}
 
     def backward_to(self, layer_name: str, x: Float, grad: Float, workspace: Workspace) -> Float:
         """Return the gradient with respect to the *output* of a layer.
@@ -154,4 +173,6 @@ class Sequential(Module):
         expected = self.output_shape(x.shape)
         if grad.shape != expected:
             raise ShapeError(f"{self.name}: grad must have the output's shape {expected}, got {grad.shape}")
+        if layer_name not in self.outputs(workspace):
+            raise StateError(f"{self.name}: {layer_name} ran as one with the next layer: use a workspace without fuse")
         return cast("Float", self._descend(x, grad, workspace, down_to=position + 1, input_grad=True))

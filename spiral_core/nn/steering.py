@@ -155,7 +155,8 @@ class ZSpaceNorm(Module):
         """
         self._curvature = check_curvature(curvature)
 
-    def _projector(self) -> tuple[float, float]:
+    def projector(self) -> tuple[float, float]:
+        """Return curvature and gain in force."""
         return self._curvature, self._gain
 
     def adapt_projector_gain(

@@ -27,11 +27,15 @@ class Workspace:
         True or False overrides the training flag of every layer; None uses the layer's own.
     accumulate : bool
         False makes ``backward`` leave every ``parameter.grad`` as it is, which is what probes need.
+    fuse : bool
+        True lets a chain run neighboring layers as one where it can (see `spiral_core.nn.fusion`): faster, but the
+        outputs between them are not kept.
     """
 
-    def __init__(self, training: bool | None = None, accumulate: bool = True) -> None:
+    def __init__(self, training: bool | None = None, accumulate: bool = True, *, fuse: bool = False) -> None:
         self.training = training
         self.accumulate = accumulate
+        self.fuse = fuse
         self._views: dict[tuple[object, str], AnyArray] = {}
         self._buffers: dict[tuple[object, str], AnyArray] = {}
         self._kept: dict[object, object] = {}
