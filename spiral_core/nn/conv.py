@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Literal
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -9,7 +12,7 @@ from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
 from spiral_core.kernels.znorm import wide_row
-from spiral_core.nn.initial import generator_for, he_normal
+from spiral_core.nn.initial import HE_OR_RAMP, check_init, folding, generator_for, he_normal
 from spiral_core.nn.module import Module, Parameter, check_pair, check_size
 from spiral_core.nn.workspace import Workspace
 
@@ -29,7 +32,8 @@ class Conv2d(Module):
     in_channels, out_channels : int        C and D
     kernel_size : (A, B)                   taps, at least 1
     stride, padding, dilation : pairs      s, p, d as (height, width)
-    generator : numpy Generator            draws the first weights (He normal); without one, seeded by the name
+    init : "he_normal" or "ramp"           first weights, see Notes
+    generator : numpy Generator            draws the first weights; without one, seeded by the name
     dtype : float32 or float64
 
     Attributes
@@ -40,6 +44,9 @@ class Conv2d(Module):
     Notes
     -----
     Inputs are (N, H, W, C), outputs (N, OH, OW, D) with OH = (H + 2 p_h - d_h (A-1) - 1) // s_h + 1.
+
+    ``"he_normal"`` draws values of variance 2 / (A B C). ``"ramp"`` is the fixed pattern of the reference: from 0.02
+    on, each value is 1.57 times the one before, folded back below 0.15; filter by filter in the order (C, A, B).
     """
 
     KERNELS = (
@@ -63,6 +70,7 @@ class Conv2d(Module):
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (1, 1),
         dilation: tuple[int, int] = (1, 1),
+        init: Literal["he_normal", "ramp"] = "he_normal",
         generator: np.random.Generator | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -74,9 +82,12 @@ class Conv2d(Module):
         self.padding = check_pair(name, "padding", padding, 0)
         self.dilation = check_pair(name, "dilation", dilation, 1)
         shape = (*self.kernel_size, self.in_channels, self.out_channels)
-        fan_in = shape[0] * shape[1] * shape[2]
-        draws = generator_for(name, generator)
-        self.weight = Parameter(f"{name}.weight", he_normal(shape, fan_in, draws, self.dtype))
+        if check_init(name, init, HE_OR_RAMP) == "ramp":
+            filters = folding(prod(shape)).reshape(shape[3], shape[2], shape[0], shape[1])
+            weight: Float = filters.transpose(2, 3, 1, 0).astype(self.dtype, order="C")
+        else:
+            weight = he_normal(shape, prod(shape[:3]), generator_for(name, generator), self.dtype)
+        self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_channels, self.dtype))
 
     def parameters(self) -> list[Parameter]:

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Final
 
 import numpy as np
 
-from spiral_core.arrays import Float
+from spiral_core.arrays import F32, Float
+from spiral_core.errors import ArgumentError
+
+HE_OR_RAMP: Final = ("he_normal", "ramp")
+"""How the first weights of a `Linear` and a `Conv2d` are found."""
+
+
+def check_init(name: str, init: str, known: tuple[str, ...]) -> str:
+    """Return the name of a way to find first weights.
+
+    Raises
+    ------
+    ArgumentError
+        Not one of ``known``.
+    """
+    if init not in known:
+        raise ArgumentError(f"{name}: init must be one of {', '.join(known)}, got {init!r}")
+    return init
 
 
 def generator_for(name: str, generator: np.random.Generator | None) -> np.random.Generator:
@@ -48,3 +66,22 @@ def ramp(shape: tuple[int, int], steps: tuple[int, int], period: int, dtype: np.
     """Return ``0.01 (((a r + b c) mod period) + 1)`` at row r and column c, with (a, b) = ``steps``."""
     row, column = np.indices(shape)
     return (0.01 * ((steps[0] * row + steps[1] * column) % period + 1)).astype(dtype)
+
+
+def climbing(size: int) -> F32:
+    """Return 0.01, 0.02, 0.03 ... as a running sum in float32, whose rounding is part of it."""
+    return np.cumsum(np.full(size, 0.01, np.float32), dtype=np.float32)
+
+
+def folding(size: int) -> F32:
+    r"""Return :math:`v_0 = 0.02,\; v_{i+1} = \max(1.57\,v_i \bmod 0.15,\; 0.005)` in float32.
+
+    The recurrence is chaotic, so its values belong to float32: in float64 it would soon be somewhere else.
+    """
+    factor, fold, least = np.float32(1.57), np.float32(0.15), np.float32(0.005)
+    values = np.empty(size, np.float32)
+    value = np.float32(0.02)
+    for index in range(size):
+        values[index] = value
+        value = max(value * factor % fold, least)
+    return values

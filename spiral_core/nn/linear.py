@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
-from spiral_core.nn.initial import generator_for, he_normal
+from spiral_core.nn.initial import HE_OR_RAMP, check_init, climbing, generator_for, he_normal
 from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
 
@@ -23,7 +24,8 @@ class Linear(Module):
     ----------
     name : str
     in_features, out_features : int   I and O, at least 1
-    generator : numpy Generator       draws the first weights (He normal); without one, seeded by the name
+    init : "he_normal" or "ramp"      first weights, see Notes
+    generator : numpy Generator       draws the first weights; without one, seeded by the name
     dtype : float32 or float64
 
     Attributes
@@ -33,6 +35,9 @@ class Linear(Module):
 
     Notes
     -----
+    ``"he_normal"`` draws values of variance 2 / I. ``"ramp"`` is the fixed pattern of the reference: 0.01, 0.02, 0.03
+    and so on along the rows; it is there for comparison, and grows without bound.
+
     The products run on one thread in single-threaded BLAS: the largest product of the built-in models takes 0.1 ms.
     """
 
@@ -42,15 +47,19 @@ class Linear(Module):
         in_features: int,
         out_features: int,
         *,
+        init: Literal["he_normal", "ramp"] = "he_normal",
         generator: np.random.Generator | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__(name, dtype)
         self.in_features = check_size(name, "in_features", in_features)
         self.out_features = check_size(name, "out_features", out_features)
-        draws = generator_for(name, generator)
         shape = (self.in_features, self.out_features)
-        self.weight = Parameter(f"{name}.weight", he_normal(shape, self.in_features, draws, self.dtype))
+        if check_init(name, init, HE_OR_RAMP) == "ramp":
+            weight: Float = climbing(prod(shape)).reshape(shape).astype(self.dtype)
+        else:
+            weight = he_normal(shape, self.in_features, generator_for(name, generator), self.dtype)
+        self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_features, self.dtype))
 
     def parameters(self) -> list[Parameter]:

@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike
 
 from spiral_core import kernels
 from spiral_core.arrays import Float
-from spiral_core.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError, StateError
+from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateError
 from spiral_core.kernels.recurrent import SEQUENCES
-from spiral_core.nn.initial import generator_for, glorot_normal, orthogonal, ramp
+from spiral_core.nn.initial import check_init, generator_for, glorot_normal, orthogonal, ramp
 from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
 
@@ -100,8 +100,7 @@ class Lstm(Module):
         super().__init__(name, dtype)
         self.in_features = check_size(name, "in_features", in_features)
         self.hidden = check_size(name, "hidden", hidden)
-        if init not in INITS:
-            raise ArgumentError(f"{name}: init must be one of {', '.join(INITS)}, got {init!r}")
+        check_init(name, init, INITS)
         self.stateful = bool(stateful)
         draws = generator_for(name, generator)
         weight_ih, weight_hh = self._ramps() if init == "ramp" else self._drawn(draws)

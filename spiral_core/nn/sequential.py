@@ -166,10 +166,13 @@ class Sequential(Module):
         ------
         ArgumentError
             No such layer.
-        ShapeError, StateError
-            An array does not fit the last forward pass, or there was none.
+        ShapeError, DtypeError, StateError
+            An array does not fit the last forward pass, or there was none. No gradient was touched.
         """
         position = self._position(layer_name)
+        # The layers check what they are handed, but for the last layer none is visited.
+        self._check(x, "input")
+        self._check(grad, "grad")
         expected = self.output_shape(x.shape)
         if grad.shape != expected:
             raise ShapeError(f"{self.name}: grad must have the output's shape {expected}, got {grad.shape}")

@@ -50,7 +50,8 @@ def clip_gradient_norm(parameters: Sequence[Parameter], max_norm: float) -> floa
 
     Notes
     -----
-    Source: Pascanu, Mikolov and Bengio 2013, algorithm 1. Gradients within the bound keep every bit.
+    Source: Pascanu, Mikolov and Bengio 2013, algorithm 1. Gradients within the bound keep every bit. PyTorch divides by
+    the norm plus 1e-6; here the bound is reached exactly.
     """
     bound = check_max_norm(max_norm)
     norm = gradient_norm(parameters)

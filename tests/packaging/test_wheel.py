@@ -8,12 +8,16 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
+from email.parser import HeaderParser
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PAGE = "spiral_server/page/"
@@ -106,6 +110,33 @@ def test_the_wheel_carries_its_licence_and_the_notice_of_the_data(names: list[st
     licences = [name.partition(".dist-info/licenses/")[2] for name in names]
     assert "LICENSE" in licences
     assert "spiral_core/data/NOTICE-fashion-mnist" in licences
+
+
+def requirements(wheel: Path) -> list[Requirement]:
+    """Return what the metadata of the wheel ask for, extras included."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = HeaderParser().parsestr(archive.read(name).decode())
+    return [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+
+
+def test_who_installs_the_wheel_gets_what_it_runs_with_and_neither_pytorch_nor_a_test_tool(wheel: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {True: set(), False: set()}
+    for requirement in requirements(wheel):
+        user = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        asked[user].add(canonicalize_name(requirement.name))
+    assert asked[True] == {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    assert asked[True].isdisjoint({"torch", "pytest", "hypothesis", "ruff"})
+    assert {"torch", "pytest"} <= asked[False]
+
+
+def test_the_demo_is_installed_without_the_tools_of_the_tests() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"^(\$\(\w+_STAMP\)): [^\n]*\n((?:\t[^\n]*\n)+)", makefile, flags=re.MULTILINE))
+    assert re.findall(r"PIP_INSTALL\) (.*)", rules["$(RUN_STAMP)"]) == ["-e ."]
+    assert re.findall(r"PIP_INSTALL\) (.*)", rules["$(DEV_STAMP)"]) == ["-e '.[dev]'"]
+    assert re.search(r"^run: \$\(RUN_STAMP\) page ", makefile, flags=re.MULTILINE)
 
 
 def test_the_wheel_holds_nothing_but_the_two_packages(names: list[str]) -> None:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from oracles.golden import Golden
 from spiral_core import amp, nn, optim
 from spiral_core.errors import ArgumentError, StateDictError, StateError
 from spiral_core.optim.hypergrad import compress
 
-FILE = Path(__file__).parents[2] / "golden" / "optim_numerics.npz"
 MODES = [
     optim.OptimizerMode.euclidean(),
     optim.OptimizerMode.realgrad(0.1),
@@ -28,18 +28,19 @@ def ready(mode: optim.OptimizerMode) -> tuple[nn.Linear, optim.ZSpaceOptimizer]:
     return layer, optimizer
 
 
-def test_the_sequence_of_scales_and_the_bias_of_compressing_first_are_those_of_the_reference() -> None:
-    with np.load(FILE, allow_pickle=False) as golden:
-        scaler = amp.GradScaler(2.0, 2.0, 0.5, 3).with_limits(1.0, 1024.0)
-        seen = []
-        for found in golden["scaler.found_inf"]:
-            scaler.update(bool(found))
-            seen.append(scaler.scale)
-        np.testing.assert_array_equal(seen, golden["scaler.scale_after(2,2,.5,3,limits 1..1024)"])
-        scales = golden["scaler_hypergrad_bias.S"]
-        biased = compress(scales * 0.1, -1.0) / scales
-        np.testing.assert_allclose(biased, golden["scaler_hypergrad_bias.u(S g)/S"], rtol=1e-12)
-        assert sum(name.startswith("scaler") for name in golden.files) == 4
+def test_the_sequence_of_scales_and_the_bias_of_compressing_first_are_those_of_the_reference(
+    record_property: Callable[[str, object], None],
+) -> None:
+    golden = Golden(__file__)
+    scaler = amp.GradScaler(2.0, 2.0, 0.5, 3).with_limits(1.0, 1024.0)
+    seen = []
+    for found in golden["scaler.found_inf"]:
+        scaler.update(bool(found))
+        seen.append(scaler.scale)
+    golden.same("scaler.scale_after(2,2,.5,3,limits 1..1024)", seen, tolerance=0)
+    scales = golden["scaler_hypergrad_bias.S"]
+    golden.same("scaler_hypergrad_bias.u(S g)/S", compress(scales * 0.1, -1.0) / scales, tolerance=0, relative=1e-12)
+    golden.settle(record_property)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)

@@ -109,3 +109,21 @@ def test_the_compiled_average_is_the_python_loop() -> None:
         results.append((out, grad_x))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d, nn.GlobalAveragePool2d])
+def test_pooling_is_bit_identical_on_one_two_and_three_threads(kind: type[nn.Module], dtype: type[np.floating]) -> None:
+    draws = np.random.default_rng(0)
+    # Seven images, so that two and three threads get shares of different sizes.
+    x = draws.standard_normal((7, 9, 8, 5)).astype(dtype)
+    windows = {} if kind is nn.GlobalAveragePool2d else {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 1)}
+    results = []
+    for count in (1, 2, 3):
+        kernels.set_num_threads(count)
+        layer, workspace = kind("pool", dtype=dtype, **windows), nn.Workspace()
+        out = layer.forward(x, workspace)
+        grad = np.random.default_rng(1).standard_normal(out.shape).astype(dtype)
+        results.append([out.tobytes(), layer.backward(x, grad, workspace).tobytes()])
+    assert results[0] == results[1] == results[2]

@@ -129,6 +129,8 @@ def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
         (lambda: nn.Lstm("it", 0, 2), "in_features"),
         (lambda: nn.Lstm("it", 2, 0), "hidden"),
         (lambda: nn.Lstm("it", 2, 2, init="zeros"), "init"),  # type: ignore[arg-type]
+        (lambda: nn.Linear("it", 2, 2, init="zeros"), "it: init must be one of he_normal, ramp"),  # type: ignore[arg-type]
+        (lambda: nn.Conv2d("it", 2, 2, init="zeros"), "it: init must be one of he_normal, ramp"),  # type: ignore[arg-type]
         (lambda: nn.ZSpaceBatchNorm1d("it", 0), "features"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, 0.0), "curvature"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, -1.0, 1.5), "momentum"),

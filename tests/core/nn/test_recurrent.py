@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles import lstm_twin
+from oracles.golden import Golden
 from spiral_core import kernels, nn
-from spiral_core.arrays import AnyArray, Float
+from spiral_core.arrays import Float
 from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateError
 from spiral_core.kernels.recurrent import SEQUENCES
 
-FILE = Path(__file__).parents[2] / "golden" / "lstm_and_pooling.npz"
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 
 
@@ -261,43 +260,33 @@ def test_the_first_weights_are_orthogonal_per_gate_and_the_cell_remembers() -> N
     assert not layer.bias_hh.value.any()
 
 
-class Golden:
-    """Arrays of the formulas of the reference, checked there against another framework."""
+def test_every_golden_array_of_the_layer_is_reproduced(record_property: Callable[[str, object], None]) -> None:
+    golden = Golden(__file__)
 
-    def __init__(self) -> None:
-        with np.load(FILE, allow_pickle=False) as arrays:
-            self.arrays: dict[str, AnyArray] = {k[5:]: v for k, v in arrays.items() if k.startswith("lstm.")}
-        self.reproduced: set[str] = set()
+    def same(name: str, ours: Float) -> None:
+        golden.same(f"lstm.{name}", ours, tolerance=1e-12)
 
-    def same(self, name: str, ours: AnyArray) -> None:
-        np.testing.assert_allclose(ours.reshape(self.arrays[name].shape), self.arrays[name], atol=1e-12, err_msg=name)
-        self.reproduced.add(name)
-
-
-def test_every_golden_array_of_the_layer_is_reproduced() -> None:
-    golden = Golden()
-    given = golden.arrays
     ramps = nn.Lstm("it", 3, 4, init="ramp", dtype=np.float64)
-    golden.same("Wi_default", ramps.weight_ih.value)
-    golden.same("Wh_default", ramps.weight_hh.value)
+    same("Wi_default", ramps.weight_ih.value)
+    same("Wh_default", ramps.weight_hh.value)
     assert not ramps.bias_ih.value.any()
     layer = nn.Lstm("it", 3, 4, dtype=np.float64)
     for parameter, name in zip(layer.parameters(), ("Wi", "Wh", "bi", "bh"), strict=True):
-        parameter.value[...] = given[name]
-    layer.set_state(given["h0"], given["c0"])
-    golden.same("y", layer.forward(given["x"]))
+        parameter.value[...] = golden[f"lstm.{name}"]
+    layer.set_state(golden["lstm.h0"], golden["lstm.c0"])
+    x = golden["lstm.x"]
+    same("y", layer.forward(x))
     state = layer.state()
     assert state is not None
-    golden.same("hT", state[0])
-    golden.same("cT", state[1])
-    grad_x = layer.backward(given["x"], given["go"])
+    same("hT", state[0])
+    same("cT", state[1])
+    grad_x = layer.backward(x, golden["lstm.go"])
     sums = {f"g{name}": p.grad for p, name in zip(layer.parameters(), ("Wi", "Wh", "bi", "bh"), strict=True)}
     for name, ours in {"gx": grad_x, **sums}.items():
-        golden.same(f"sum.{name}", ours)
+        same(f"sum.{name}", ours)
         # The variant of another generation: parameters divided by the number of time steps, the input not.
-        golden.same(f"mean.{name}", ours if name == "gx" else ours / len(given["x"]))
+        same(f"mean.{name}", ours if name == "gx" else ours / len(x))
     for name, ours in zip(("gh0", "gc0"), layer.initial_state_grad(), strict=True):
-        golden.same(f"sum.{name}", ours)
-    golden.same("y_second_call_state_carried", layer.forward(given["x"]))
-    assert set(given) - golden.reproduced == {"x", "Wi", "Wh", "bi", "bh", "h0", "c0", "go"}
-    assert len(golden.reproduced) == 18
+        same(f"sum.{name}", ours)
+    same("y_second_call_state_carried", layer.forward(x))
+    golden.settle(record_property)

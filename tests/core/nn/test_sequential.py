@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from spiral_core import nn
 from spiral_core.arrays import Float
-from spiral_core.errors import ArgumentError, ShapeError, StateError
+from spiral_core.errors import ArgumentError, DtypeError, ShapeError, StateError
 
 
 @pytest.fixture
@@ -120,6 +122,23 @@ def test_what_comes_out_of_order_is_refused(model: nn.Sequential, x: Float) -> N
         model.backward(x, grad, workspace)
     with pytest.raises(ShapeError, match="grad"):
         model.backward_to("relu1", x, grad[:1], workspace)
+
+
+@pytest.mark.parametrize("layer", ["relu1", "head"])
+def test_a_gradient_or_an_input_of_another_dtype_is_refused_down_to_every_layer(
+    model: nn.Sequential, x: Float, layer: str
+) -> None:
+    workspace = nn.Workspace()
+    grad = upstream(model.forward(x, workspace))
+    before = learnt(model)
+    wrong: Any
+    for wrong in (grad.astype(np.float64), grad.tolist()):
+        with pytest.raises(DtypeError, match=f"{model.name}: grad must be"):
+            model.backward_to(layer, x, wrong, workspace)
+    with pytest.raises(DtypeError, match=f"{model.name}: input must be float32, got float64"):
+        model.backward_to(layer, x.astype(np.float64), grad, workspace)
+    assert learnt(model) == before
+    assert model.backward_to(layer, x, grad, workspace).dtype == np.float32
 
 
 def test_chains_that_cannot_be_are_refused() -> None:
