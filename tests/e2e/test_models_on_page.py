@@ -70,7 +70,9 @@ def test_a_sequence_is_drawn_as_a_curve_with_its_heat_map_over_time(tmp_path: Pa
         assert (np.abs(maps - again) <= 1e-3 * np.abs(again).max(axis=(1, 2), keepdims=True)).all()
 
         page.wait_for_timeout(500)
-        check_picture(drawn(page, "heatmap-2"), maps[2, 0], open_dataset("motif", seed=0, batch_size=1).probe(8).images[2])
+        check_picture(
+            drawn(page, "heatmap-2"), maps[2, 0], open_dataset("motif", seed=0, batch_size=1).probe(8).images[2]
+        )
 
 
 def check_picture(pixels: np.ndarray, heat: np.ndarray, image: np.ndarray) -> None:

@@ -141,8 +141,8 @@ export const STRINGS = {
   "see.sub": ["{method} of {layer}, step {step}", "{layer} の {method}、ステップ {step}"],
   "see.none": ["Heat maps appear with the first probe.", "最初のプローブでヒートマップが表示されます。"],
   "see.mapless": [
-    "No heat maps: each layer of {model} sees the whole image at once and keeps no places for Grad-CAM to show. A model that does, such as --model z_cnn, has them.",
-    "ヒートマップはありません。{model} の各層は画像全体を一度に見るため、Grad-CAM で示せる位置が残りません。--model z_cnn など位置を保つモデルなら表示されます。",
+    "No heat maps: each layer of {model} sees the whole image at once and keeps no places for Grad-CAM to show. A model that does, such as --model z_lstm, has them.",
+    "ヒートマップはありません。{model} の各層は画像全体を一度に見るため、Grad-CAM で示せる位置が残りません。--model z_lstm など位置を保つモデルなら表示されます。",
   ],
   "see.evidence": ["no positive evidence", "正の根拠なし"],
   "see.pointing": ["pointing", "ポインティング"],

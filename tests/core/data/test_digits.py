@@ -75,9 +75,7 @@ def test_the_command_says_whether_the_file_is_the_one_that_was_released(
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text[:4000], lambda text: "99" + text[1:], lambda text: "x" + text])
-def test_another_file_is_refused_in_one_line(
-    tmp_path: Path, spoil: object, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_file_is_refused_in_one_line(tmp_path: Path, spoil: object, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "optdigits.tes"
     source.write_text(spoil(original()))  # type: ignore[operator]
     with pytest.raises(DataError, match=r"optdigits\.tes"):

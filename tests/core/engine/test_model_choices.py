@@ -119,9 +119,7 @@ def test_weights_depend_neither_on_threads_nor_on_who_watches(data: str, model: 
 
 
 @pytest.mark.parametrize(("data", "model"), [("digits", "z_mlp"), ("motif", "z_lstm"), ("fashion", "z_cnn")])
-def test_a_model_names_every_kernel_that_its_run_needs(
-    monkeypatch: pytest.MonkeyPatch, data: str, model: str
-) -> None:
+def test_a_model_names_every_kernel_that_its_run_needs(monkeypatch: pytest.MonkeyPatch, data: str, model: str) -> None:
     """So that a cold start compiles all of them before the first step, and shows its progress."""
     ran = set()
     original = kernels.run
