@@ -112,10 +112,7 @@ def explain(name: str, weights: Mapping[str, AnyArray], images: AnyArray) -> Twi
     network = _Network(weights)
     wide = np.asarray(images, dtype=np.float64)
     averaged = name in ("z_cam", "z_lstm")
-    if name == "z_lstm":
-        activations = network.memory(wide)
-    else:
-        activations = network.block(max_pool(network.block(wide, 1)), 2)
+    activations = network.memory(wide) if name == "z_lstm" else network.block(max_pool(network.block(wide, 1)), 2)
     if name == "z_cam":
         activations = network.block(activations, 3)
     if averaged:
