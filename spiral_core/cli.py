@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 import typer
 
+from spiral_core.choices import DATA, MODELS, listed
 from spiral_core.errors import ConfigError, SpiralError
 
 if TYPE_CHECKING:
@@ -33,11 +34,15 @@ Examples:
 
   spiral train --data fashion --epochs 10 --seeds 5
 
+  spiral train --data motif --model z_lstm
+
   spiral train --data needle --server http://127.0.0.1:8787
 
   spiral train --data needle --gain 0.2 --lr 1e-3 --steps 600 --seed 7
 """
 
+DataOption = Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")]
+ModelOption = Annotated[str | None, typer.Option(help=f"Model: {listed(MODELS)}; the data set's own by default.")]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -68,8 +73,8 @@ def _token_of(logdir: Path, server: str) -> str:
 
 @reads_environment
 def train(
-    data: Annotated[str, typer.Option(help="Data set: needle or fashion.")] = "needle",
-    model: Annotated[str | None, typer.Option(help="z_cam or z_cnn; the data set's own by default.")] = None,
+    data: DataOption = "needle",
+    model: ModelOption = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Updates; 0 means until stopped.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,

@@ -19,7 +19,15 @@ from typing import Annotated  # noqa: E402
 import typer  # noqa: E402
 
 from spiral_core import __version__  # noqa: E402
-from spiral_core.cli import EXIT_BAD_USE, TRAIN_HELP, reads_environment, run, train  # noqa: E402
+from spiral_core.cli import (  # noqa: E402
+    EXIT_BAD_USE,
+    TRAIN_HELP,
+    DataOption,
+    ModelOption,
+    reads_environment,
+    run,
+    train,
+)
 from spiral_core.errors import ConfigError  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
@@ -46,6 +54,8 @@ Examples:
 
   spiral demo --data fashion      the same on real images
 
+  spiral demo --data motif        a recurrent network on 1-D signals
+
   spiral serve                    a server alone; runs come from elsewhere
 
   spiral train --help             train a run, watched or not
@@ -61,6 +71,8 @@ Examples:
   spiral demo
 
   spiral demo --data fashion --port 9000 --no-open
+
+  spiral demo --data motif --model z_lstm
 
   spiral demo --rate 0 --threads 2
 """
@@ -196,9 +208,8 @@ def _serve(
 
 @reads_environment
 def demo(
-    data: Annotated[
-        str, typer.Option(help="needle (endless, with known objects) or fashion (real images).")
-    ] = "needle",
+    data: DataOption = "needle",
+    model: ModelOption = None,
     port: Port = DEFAULT_PORT,
     logdir: Logdir = Path("runs"),
     open_page: OpenPage = True,
@@ -215,7 +226,8 @@ def demo(
     """Start a server, train a run and open the page to watch and steer it."""
     words = ["--quiet", "--data", data, "--rate", str(rate), "--seed", str(seed), "--steps", str(steps)]
     words += ["--dump-every", str(dump_every), "--logdir", str(logdir)]
-    for option, value in (("--gain", gain), ("--lr", lr), ("--xai-every", xai_every), ("--threads", threads)):
+    optional = {"--model": model, "--gain": gain, "--lr": lr, "--xai-every": xai_every, "--threads": threads}
+    for option, value in optional.items():
         if value is not None:
             words += [option, str(value)]
     there = living_server(logdir)

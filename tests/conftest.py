@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 from oracles import golden
+from spiral_core import kernels
 
 COMPARISON = "parity"
 """In the name of each test that compares with PyTorch, or of its file."""
@@ -35,6 +37,14 @@ class Comparisons:
             terminalreporter.section("comparisons with PyTorch that were skipped: the run has failed", red=True)
             for name in self.skipped:
                 terminalreporter.line(name)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Let a test change the number of compute threads."""
+    before = kernels.get_num_threads()
+    yield
+    kernels.set_num_threads(before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from spiral_core import choices
 from spiral_core.data.batch import Batch
+from spiral_core.data.digits import DigitsDataset
+from spiral_core.data.embedded import EmbeddedDataset
+from spiral_core.data.endless import EndlessDataset
 from spiral_core.data.fashion import FashionDataset
 from spiral_core.data.needle import NeedleDataset
 from spiral_core.data.sequence import MotifDataset
@@ -52,8 +56,16 @@ class Dataset(Protocol):
         """Return ``n`` fixed held-out images that go through the classes in turn."""
 
 
-DATASETS: Final = ("needle", "fashion", "motif")
+DATASETS: Final = tuple(choices.DATA)
 """Names for `open_dataset`."""
+
+_KINDS: Final = {kind.name: kind for kind in (NeedleDataset, FashionDataset, DigitsDataset, MotifDataset)}
+
+
+def _kind(name: str) -> type[EmbeddedDataset] | type[EndlessDataset]:
+    if name not in _KINDS:
+        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
+    return _KINDS[name]
 
 
 def open_dataset(name: str, *, seed: int, batch_size: int) -> Dataset:
@@ -75,10 +87,15 @@ def open_dataset(name: str, *, seed: int, batch_size: int) -> Dataset:
     ArgumentError
         When ``seed`` or ``batch_size`` is out of range.
     """
-    if name == NeedleDataset.name:
-        return NeedleDataset(seed=seed, batch_size=batch_size)
-    if name == FashionDataset.name:
-        return FashionDataset(seed=seed, batch_size=batch_size)
-    if name == MotifDataset.name:
-        return MotifDataset(seed=seed, batch_size=batch_size)
-    raise DataError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
+    return _kind(name)(seed=seed, batch_size=batch_size)
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """Return height, width and channels of a data set's images without opening it.
+
+    Raises
+    ------
+    DataError
+        When the name is unknown.
+    """
+    return _kind(name).image_shape

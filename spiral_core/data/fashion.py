@@ -5,23 +5,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Final
 
 import numpy as np
 
-from spiral_core.arrays import F32, I64, U8
-from spiral_core.data.batch import Batch
-from spiral_core.data.streams import Purpose, check_count, derived_generator
-from spiral_core.errors import ArgumentError, DataError
+from spiral_core.arrays import U8
+from spiral_core.data.embedded import Archive, EmbeddedDataset
+from spiral_core.data.streams import Purpose, derived_generator
 
-ARCHIVE_NAME: Final = "fashion_mnist_2000_500.npz"
-ARCHIVE_SHA256: Final = "249951a7c32ac9aeac4ef7acdd0e16e6113e89e1384f2e6e8409bf3c42687779"
+ARCHIVE: Final = Archive(
+    name="fashion_mnist_2000_500.npz",
+    sha256="249951a7c32ac9aeac4ef7acdd0e16e6113e89e1384f2e6e8409bf3c42687779",
+    maker="spiral_core.data.make_fashion_subset",
+)
 
 CLASS_NAMES: Final = (
     "T-shirt/top",
@@ -36,80 +32,8 @@ CLASS_NAMES: Final = (
     "ankle boot",
 )
 
-PIXEL_MEAN: Final = 0.2864
-PIXEL_STD: Final = 0.3544
-"""Mean and standard deviation of the 2,000 training images after division by 255; test images use the same two."""
-
 SHIFT: Final = 2
 """Largest shift per axis when augmenting, pixels."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FashionArrays:
-    """The embedded images as stored; every array is read-only.
-
-    Parameters
-    ----------
-    train_images, test_images : (2000, 28, 28) and (500, 28, 28) uint8
-        0 is background.
-    train_labels, test_labels : (2000,) and (500,) int64
-        Index into `CLASS_NAMES`.
-    """
-
-    train_images: U8
-    train_labels: I64
-    test_images: U8
-    test_labels: I64
-
-
-def parse_archive(content: bytes) -> FashionArrays:
-    """Check the bytes of the embedded file against `ARCHIVE_SHA256` and unpack them.
-
-    Raises
-    ------
-    DataError
-        When a single bit differs from the file that was released.
-    """
-    # The digest comes first, so that no parser ever sees bytes that we did not write.
-    if hashlib.sha256(content).hexdigest() != ARCHIVE_SHA256:
-        raise DataError(
-            f"the embedded data file {ARCHIVE_NAME} is damaged (its SHA-256 digest differs); reinstall the package, "
-            "or make the file again with `python -m spiral_core.data.make_fashion_subset --source DIR`"
-        )
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        arrays = FashionArrays(
-            train_images=stored["train_images"],
-            train_labels=stored["train_labels"].astype(np.int64),
-            test_images=stored["test_images"],
-            test_labels=stored["test_labels"].astype(np.int64),
-        )
-    for values in (arrays.train_images, arrays.train_labels, arrays.test_images, arrays.test_labels):
-        values.setflags(write=False)
-    return arrays
-
-
-@cache
-def load_fashion() -> FashionArrays:
-    """Read the embedded subset, once per process.
-
-    Raises
-    ------
-    DataError
-        When the file is missing or damaged.
-    """
-    try:
-        content = resources.files("spiral_core.data").joinpath(ARCHIVE_NAME).read_bytes()
-    except OSError as error:
-        raise DataError(f"the embedded data file {ARCHIVE_NAME} is missing; reinstall the package") from error
-    return parse_archive(content)
-
-
-def standardize(images: U8) -> F32:
-    """Turn (N, 28, 28) bytes into (N, 28, 28, 1) float32 of mean 0 and standard deviation 1 over the training set."""
-    scaled = images[..., None].astype(np.float32)
-    scaled *= np.float32(1.0 / (255.0 * PIXEL_STD))
-    scaled -= np.float32(PIXEL_MEAN / PIXEL_STD)
-    return scaled
 
 
 def augment(images: U8, generator: np.random.Generator) -> U8:
@@ -139,7 +63,7 @@ def augment(images: U8, generator: np.random.Generator) -> U8:
     return moved
 
 
-class FashionDataset:
+class FashionDataset(EmbeddedDataset):
     """The embedded Fashion-MNIST subset as a data set for training.
 
     Parameters
@@ -158,50 +82,19 @@ class FashionDataset:
         When an argument is out of its range.
     DataError
         When the embedded file is missing or damaged.
-
-    Notes
-    -----
-    Each epoch is a fresh permutation of the training images; the last partial batch is dropped. Batch k belongs to
-    epoch ``k // batches_per_epoch`` and needs no batch before it.
     """
 
     name = "fashion"
     image_shape = (28, 28, 1)
     class_names = CLASS_NAMES
+    archive = ARCHIVE
+    white = 255.0
+    mean = 0.2864
+    std = 0.3544
 
     def __init__(self, *, seed: int, batch_size: int, augmented: bool = False) -> None:
-        self._arrays = load_fashion()
-        self.seed = check_count("seed", seed, 0)
-        self.batch_size = check_count("batch_size", batch_size, 1)
+        super().__init__(seed=seed, batch_size=batch_size)
         self.augmented = augmented
-        images = len(self._arrays.train_labels)
-        if self.batch_size > images:
-            raise ArgumentError(f"batch_size must be at most {images}, the number of images, got {batch_size}")
-        self.batches_per_epoch: int | None = images // self.batch_size
-        self.report_batches = images // self.batch_size
-        self._epoch = -1
-        self._order: I64 = np.empty(0, dtype=np.int64)
 
-    def train_batch(self, index: int) -> Batch:
-        """Return training batch ``index`` >= 0; the same index gives the same bits, in any order of calls."""
-        epoch, place = divmod(check_count("index", index, 0), self.report_batches)
-        if epoch != self._epoch:
-            generator = derived_generator(self.seed, Purpose.BATCHES, epoch)
-            self._order = generator.permutation(len(self._arrays.train_labels))
-            self._epoch = epoch
-        chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
-        images = self._arrays.train_images[chosen]
-        if self.augmented:
-            images = augment(images, derived_generator(self.seed, Purpose.AUGMENTATION, index))
-        return Batch(standardize(images), self._arrays.train_labels[chosen])
-
-    def test_batches(self) -> Iterator[Batch]:
-        """Yield all 500 held-out images in batches of ``batch_size``, the last one possibly smaller."""
-        return self._held_out_images().split(self.batch_size)
-
-    def probe(self, n: int = 8) -> Batch:
-        """Return ``n`` <= 500 fixed held-out images, going through the classes in turn."""
-        return self._held_out_images().one_per_class(n)
-
-    def _held_out_images(self) -> Batch:
-        return Batch(standardize(self._arrays.test_images), self._arrays.test_labels)
+    def _vary(self, images: U8, index: int) -> U8:
+        return augment(images, derived_generator(self.seed, Purpose.AUGMENTATION, index)) if self.augmented else images

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
-import io
 import sys
-import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +19,8 @@ from typing import Final
 import numpy as np
 
 from spiral_core.arrays import U8
-from spiral_core.data.fashion import ARCHIVE_NAME, ARCHIVE_SHA256
+from spiral_core.data.embedded import archive_bytes
+from spiral_core.data.fashion import ARCHIVE
 from spiral_core.errors import DataError
 
 TRAIN_PER_CLASS: Final = 200
@@ -31,9 +29,6 @@ CLASSES: Final = 10
 
 _UBYTE_CODE: Final = 0x08
 """Third byte of an IDX file that holds unsigned bytes; the fourth is the number of axes."""
-
-_ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""The earliest time a zip entry can hold; a fixed one keeps the bytes the same from day to day."""
 
 _FILES: Final = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", TRAIN_PER_CLASS),
@@ -118,22 +113,7 @@ def subset_archive(source: Path) -> bytes:
             raise DataError(f"{image_file} and {label_file} do not belong together; --source must hold the originals")
         chosen = first_of_each_class(labels, per_class)
         arrays[f"{part}_images"], arrays[f"{part}_labels"] = images[chosen], labels[chosen]
-    return _npz_bytes(arrays)
-
-
-def _npz_bytes(arrays: dict[str, U8]) -> bytes:
-    # numpy.savez stamps no usable date but leaves platform flags open; writing the zip here fixes every byte.
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, values in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_ZIP_EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            content = io.BytesIO()
-            np.lib.format.write_array(content, values, version=(1, 0), allow_pickle=False)
-            archive.writestr(entry, content.getvalue())
-    return target.getvalue()
+    return archive_bytes(arrays)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--source", type=Path, required=True, help="folder with the four original IDX .gz files")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).with_name(ARCHIVE_NAME), help="file to write (default: %(default)s)"
+        "--out", type=Path, default=Path(__file__).with_name(ARCHIVE.name), help="file to write (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -153,9 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    digest = hashlib.sha256(content).hexdigest()
-    verdict = "as embedded" if digest == ARCHIVE_SHA256 else "NOT as embedded: set fashion.ARCHIVE_SHA256 to it"
-    sys.stdout.write(f"{options.out}: {len(content)} bytes, SHA-256 {digest} ({verdict})\n")
+    sys.stdout.write(f"{options.out}: {ARCHIVE.verdict(content)}\n")
     return 0
 
 

@@ -104,7 +104,8 @@ class MotifDataset(EndlessDataset):
 
     Notes
     -----
-    ``image_shape`` is (1, T, F) = (1, 64, 1). A time-major layer takes ``images[:, 0].transpose(1, 0, 2)``, (T, N, F).
+    ``image_shape`` is (1, T, F) = (1, 64, 1). `spiral_core.nn.ImageToSequence` gives the (T, N, F) that a
+    time-major layer takes.
     """
 
     name = "motif"

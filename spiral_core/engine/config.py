@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from spiral_core.data import open_dataset
+from spiral_core import nn
+from spiral_core.choices import DataName, ModelName
+from spiral_core.data import image_shape, open_dataset
 from spiral_core.errors import ConfigError
 
 MOST_STEPS = 10**12
 """Longest run: thirty years at a thousand steps per second."""
 
-DataName = Literal["needle", "fashion"]
-ModelName = Literal["z_cam", "z_cnn"]
 OptimizerName = Literal["adam", "sgd"]
 
 
@@ -72,16 +72,44 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "xai_every": 10,
     },
+    "digits": {
+        "gain": 0.2,
+        "model": "z_mlp",
+        "optimizer": "adam",
+        "lr": 3e-3,
+        "steps": 230,
+        "evaluate_every": 23,
+        "weight_decay": 0.0,
+        "xai_every": 10,
+    },
+    # Of the rates and gains tried on seeds 0 to 2: test accuracy 0.99 or more after 600 steps.
+    "motif": {
+        "gain": 0.2,
+        "model": "z_lstm",
+        "optimizer": "adam",
+        "lr": 1e-2,
+        "steps": 600,
+        "evaluate_every": 100,
+        "weight_decay": 0.0,
+        "xai_every": 10,
+    },
 }
+
+_OF_MODEL: dict[str, dict[str, Any]] = {
+    # Its layers have no places, so there is nothing for a probe to map.
+    "z_mlp": {"optimizer": "adam", "lr": 3e-3, "weight_decay": 0.0, "xai_every": 0},
+    "z_lstm": {"optimizer": "adam", "lr": 1e-2, "weight_decay": 0.0},
+}
+"""What a model wants otherwise than the data set that it is trained on."""
 
 
 def for_data(data: str, **changes: object) -> RunConfig:
-    """Give the default configuration for a data set, with some fields changed.
+    """Give the default configuration for a data set, and the model asked for, with some fields changed.
 
     Parameters
     ----------
     data : str
-        ``needle`` or ``fashion``.
+        One of `spiral_core.data.DATASETS`.
     **changes : object
         Fields of `RunConfig`; None keeps the default.
 
@@ -96,7 +124,9 @@ def for_data(data: str, **changes: object) -> RunConfig:
     'z_cam'
     """
     if data not in _DEFAULTS:
-        raise ConfigError(f"unknown data set {data!r}; choose one of {', '.join(sorted(_DEFAULTS))}")
+        raise ConfigError(f"unknown data set {data!r}; choose one of {', '.join(_DEFAULTS)}")
+    asked = {name: value for name, value in changes.items() if value is not None}
+    model = asked.get("model", _DEFAULTS[data]["model"])
     fields: dict[str, object] = {
         "data": data,
         "momentum": 0.9,
@@ -105,7 +135,8 @@ def for_data(data: str, **changes: object) -> RunConfig:
         "curvature": -1.0,
         "rate": 0.0,
         **_DEFAULTS[data],
-        **{name: value for name, value in changes.items() if value is not None},
+        **_OF_MODEL.get(str(model), {}),
+        **asked,
     }
     return from_fields(fields)
 
@@ -154,6 +185,20 @@ def _check(config: RunConfig) -> None:
     for holds, name, demand in demands:
         if not holds:
             raise ConfigError(f"{name} = {getattr(config, name)} cannot be used: it must be {demand}")
+    _check_model(config)
+
+
+def _check_model(config: RunConfig) -> None:
+    height, width, _ = image_shape(config.data)
+    reason = nn.models.misfit(config.model, (height, width))
+    if reason is not None:
+        raise ConfigError(f"model {config.model} cannot be trained on {config.data}: {reason}")
+    if config.xai_every and not nn.models.has_heat_maps(config.model):
+        mapped = ", ".join(name for name in nn.models.MODELS if nn.models.has_heat_maps(name))
+        raise ConfigError(
+            f"xai_every = {config.xai_every} cannot be used: {config.model} has no feature maps for Grad-CAM; leave it "
+            f"at 0, or choose one of {mapped}"
+        )
 
 
 def steps_per_epoch(config: RunConfig) -> int:

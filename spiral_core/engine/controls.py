@@ -156,9 +156,10 @@ def _layer_knob(position: int, layer: str) -> Knob:
 
 
 def table(state: RunState) -> dict[str, Knob]:
-    """Give the knobs of this run by name: the fixed ones and one gain for each Z-space layer."""
+    """Give the knobs of this run by name: the fixed ones that mean something, and one gain for each Z-space layer."""
+    fixed = [knob for knob in _FIXED if knob.group != "xai" or state.cam_layer is not None]
     layers = [_layer_knob(position, layer.name) for position, layer in enumerate(state.z_layers)]
-    return {knob.name: knob for knob in (*_FIXED, *layers)}
+    return {knob.name: knob for knob in (*fixed, *layers)}
 
 
 def declare(state: RunState) -> list[KnobSpec]:

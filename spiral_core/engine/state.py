@@ -42,6 +42,11 @@ class RunState:
         """The model's Z-space layers, in order."""
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
 
+    @property
+    def cam_layer(self) -> str | None:
+        """The layer that Grad-CAM probes look at; None where the model has nothing to map."""
+        return nn.models.cam_target(self.model)
+
 
 def initial_state(config: RunConfig) -> RunState:
     """Build the state before the first step; the same configuration gives the same state, bit for bit."""

@@ -10,6 +10,7 @@ import numpy as np
 from spiral_core import nn, optim, xai
 from spiral_core.data import Batch
 from spiral_core.engine.state import RunState
+from spiral_core.errors import StateError
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,15 @@ def probe(state: RunState) -> Probe:
 
     Where the data set knows the object's mask, the maps are scored as well (Selvaraju et al. 2017 for Grad-CAM, Zhang
     et al. 2018 for the pointing game).
+
+    Raises
+    ------
+    StateError
+        The model has nothing to map; the configuration then has ``xai_every`` 0, and there is no knob for it.
     """
-    layer = nn.models.cam_target(state.model)
+    layer = state.cam_layer
+    if layer is None:
+        raise StateError(f"{state.model.name} has no feature maps for Grad-CAM; probe a model that has")
     cam = xai.gradcam_probe(state.model, state.probe.images, state.watching, layer)
     scores = None if state.probe.masks is None else xai.score_localization(cam.maps, state.probe.masks)
     return Probe(step=state.step, layer=layer, cam=cam, scores=scores)

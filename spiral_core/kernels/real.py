@@ -14,7 +14,7 @@ TANH_ERROR_FLOAT32 = 5e-7
 place). Tested over a dense grid."""
 
 # Beyond 9.02 the true value rounds to 1. Here the fit is 3e-7 above 1, so that it is cut to exactly 1 whatever the
-# compiler makes of its sums.
+# compiler makes of its sums; between the two it may be one rounding below.
 _FIT_END = np.float32(9.4)
 _ONE = np.float32(1)
 
@@ -36,8 +36,8 @@ def tanh(x: Any) -> Any:  # noqa: ANN401 - a scalar of either float type, and th
     Notes
     -----
     float64 uses the C library. float32 uses a rational form of relative error below `TANH_ERROR_FLOAT32`, because
-    the C library is called one number at a time and stops the compiler from working on whole vectors. Both give
-    exactly 1 where the true value rounds to 1, keep the sign, and return NaN for NaN.
+    the C library is called one number at a time and stops the compiler from working on whole vectors. Both are
+    at most 1 in size and exactly 1 from 9.4 on in float32, keep the sign, and return NaN for NaN.
     """
     return _tanh_float32(x) if isinstance(x, np.float32) else _tanh_float64(x)
 

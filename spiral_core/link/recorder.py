@@ -30,7 +30,7 @@ from spiral_core.wire.messages import (
 from spiral_core.wire.parts import Array, RunStatus, ZLayer
 
 STRIP_SECONDS = 0.1
-"""Per-feature strips are looked at, not analyzed: ten a second are enough for the eye."""
+"""Strips of radii are looked at, not analyzed: ten a second are enough for the eye."""
 
 PACE_SECONDS = 1.0
 """Steps per second are counted over this long."""
@@ -49,13 +49,15 @@ class Recorder:
     def __init__(self, log: RunLogWriter, state: RunState) -> None:
         self._log = log
         self._state = state
-        specs = catalog.declare([layer.name for layer in state.z_layers], masked=state.probe.masks is not None)
+        self._mapped = state.cam_layer is not None
+        layers = [layer.name for layer in state.z_layers]
+        specs = catalog.declare(layers, mapped=self._mapped, masked=state.probe.masks is not None)
         self._series = {spec.name: spec for spec in specs}
         self._strips_at = -STRIP_SECONDS
         self._pace: list[float] = []
 
     def started(self, name: str, environment: dict[str, str]) -> None:
-        """Say what the run is: configuration, curves, knobs, probe images."""
+        """Say what the run is: configuration, curves, knobs, and the probe images where there will be maps of them."""
         state = self._state
         config = state.config
         self._log.append(
@@ -72,6 +74,8 @@ class Recorder:
         )
         self._log.append(SeriesDeclared, state.step, series=list(self._series.values()))
         self._log.append(KnobsDeclared, state.step, knobs=controls.declare(state), rev=state.rev)
+        if not self._mapped:
+            return
         masks = state.probe.masks
         self._log.append(
             ProbeBatch,
@@ -116,7 +120,7 @@ class Recorder:
         evaluation: Evaluation | None,
         probe: Probe | None,
     ) -> None:
-        """Say the numbers of the step just done, and now and then the per-feature strips."""
+        """Say the numbers of the step just done, and now and then the strips of radii."""
         now = time.monotonic()
         numbers = {
             "train/loss": report.loss,
@@ -137,7 +141,7 @@ class Recorder:
         self._log.append(Frame, report.step, index=index, values=packed)
         if now - self._strips_at >= STRIP_SECONDS:
             self._strips_at = now
-            for name, strip in values.feature_strips(observations).items():
+            for name, strip in values.radius_strips(observations).items():
                 self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
 
     def _count_pace(self, now: float) -> float | None:

@@ -10,6 +10,8 @@ from spiral_core.nn.activation import Tanh as Tanh
 from spiral_core.nn.conv import Conv2d as Conv2d
 from spiral_core.nn.layer_norm import LayerNorm as LayerNorm
 from spiral_core.nn.layer_norm import ZSpaceLayerNorm as ZSpaceLayerNorm
+from spiral_core.nn.layout import ImageToSequence as ImageToSequence
+from spiral_core.nn.layout import SequenceToImage as SequenceToImage
 from spiral_core.nn.linear import Flatten as Flatten
 from spiral_core.nn.linear import Linear as Linear
 from spiral_core.nn.loss import mse_loss as mse_loss

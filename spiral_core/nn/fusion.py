@@ -222,6 +222,20 @@ def plan(layers: Sequence[Module], shape: tuple[int, ...]) -> list[Stage]:
     return stages
 
 
+def kernels_of(layers: Sequence[Module]) -> list[str]:
+    """Return the kernels that a chain of these layers may need where it fuses, besides those of the layers alone.
+
+    Images of odd height or width before a maximum need others, which are then compiled when they are first met.
+    """
+    named: list[str] = []
+    for position in range(1, len(layers)):
+        norm = layers[position]
+        if isinstance(norm, (BatchNorm2d, ZSpaceBatchNorm2d)):
+            module, length = _joined(layers[position:], norm, (1, 2, 2, norm.features))
+            named += module.kernels() if length > 1 else ()
+    return named
+
+
 def _joined(
     layers: Sequence[Module], norm: BatchNorm2d | ZSpaceBatchNorm2d, shape: tuple[int, ...]
 ) -> tuple[Module, int]:

@@ -112,8 +112,9 @@ class ZSpaceObservation:
         In force during the pass.
     feature_radius : (F,)
         Mean relative radius of each feature.
-    sample_radius : (B,), or None
-        Mean relative radius of each sample, where the statistics are those of samples.
+    sample_radius : (N,), or None
+        Mean relative radius of each entry of the input's first axis, where the statistics are those of samples: of a
+        sequence (N, 1, T, F) its mean over time.
     """
 
     radius_mean: float
@@ -337,7 +338,7 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
         curvature=one.curvature,
         gain=one.gain,
         feature_radius=one.feature_tangent / one.rows,
-        sample_radius=one.totals[0] / one.members if one.by_sample else None,
+        sample_radius=one.totals[0].reshape(one.shape[0], -1).mean(axis=1) / one.members if one.by_sample else None,
     )
 
 

@@ -8,7 +8,8 @@ from typing import cast
 
 from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, ShapeError, StateError
-from spiral_core.nn.fusion import Stage, plan
+from spiral_core.nn import fusion
+from spiral_core.nn.fusion import Stage
 from spiral_core.nn.module import Module, Parameter, StateEntry
 from spiral_core.nn.workspace import Workspace
 
@@ -95,8 +96,9 @@ class Sequential(Module):
             layer.set_training(training)
 
     def kernels(self) -> tuple[str, ...]:
-        """Return the kernels of all layers, without repeats, in order of first use."""
-        return tuple(dict.fromkeys(kernel for layer in self.layers for kernel in layer.kernels()))
+        """Return the kernels of all layers, alone and run as one, without repeats."""
+        alone = [kernel for layer in self.layers for kernel in layer.kernels()]
+        return tuple(dict.fromkeys([*alone, *fusion.kernels_of(self.layers)]))
 
     def _stages(self, shape: tuple[int, ...], workspace: Workspace) -> list[Stage]:
         """Return what to run for an input of this shape; only the number of images may differ from the plan's."""
@@ -104,7 +106,7 @@ class Sequential(Module):
             return self._alone
         key = shape[1:]
         if key not in self._plans:
-            self._plans = {key: plan(self.layers, shape)}
+            self._plans = {key: fusion.plan(self.layers, shape)}
         return self._plans[key]
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:

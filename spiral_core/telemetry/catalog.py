@@ -47,17 +47,19 @@ _LAYER: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 
-def declare(layers: Sequence[str], *, masked: bool) -> list[SeriesSpec]:
+def declare(layers: Sequence[str], *, mapped: bool, masked: bool) -> list[SeriesSpec]:
     """Declare the curves of a run.
 
     Parameters
     ----------
     layers : sequence of str
         Names of the Z-space layers, in order.
+    mapped : bool
+        Whether the model has feature maps for Grad-CAM; without them the run has no series ``xai/...``.
     masked : bool
         Whether the probe batch comes with object masks, so that heat maps can be scored.
     """
-    rows = [*_RUN, *_XAI, *(_XAI_MASKED if masked else ())]
+    rows = [*_RUN, *(_XAI if mapped else ()), *(_XAI_MASKED if mapped and masked else ())]
     rows += [
         (f"zspace/{layer}/{name}", unit, group, scale, help_)
         for layer in layers

@@ -45,12 +45,17 @@ def layer_values(observations: Mapping[str, ZSpaceObservation]) -> dict[str, flo
     return values
 
 
-def feature_strips(observations: Mapping[str, ZSpaceObservation]) -> dict[str, F32]:
-    """Give the relative radius of each feature, by strip name."""
-    return {
-        f"zspace/{layer}/feature_radius": np.asarray(observation.feature_radius, dtype=np.float32)
-        for layer, observation in observations.items()
-    }
+def radius_strips(observations: Mapping[str, ZSpaceObservation]) -> dict[str, F32]:
+    """Give the relative radius of each sample where a layer norms samples, else of each feature, by strip name."""
+    strips = {}
+    for layer, seen in observations.items():
+        name, radii = (
+            ("feature_radius", seen.feature_radius)
+            if seen.sample_radius is None
+            else ("sample_radius", seen.sample_radius)
+        )
+        strips[f"zspace/{layer}/{name}"] = np.asarray(radii, dtype=np.float32)
+    return strips
 
 
 def mean_finite(values: Sequence[float]) -> float:

@@ -118,6 +118,16 @@ def compiling(browser: Browser, folder: Path, to: Path) -> None:
         finish(demo)
 
 
+def motif(browser: Browser, folder: Path, to: Path) -> None:
+    """A recurrent network on 1-D signals."""
+    demo = start(folder / "motif", "demo", "--no-open", "--port", "0", "--rate", "0", "--data", "motif")
+    try:
+        wait_for(lambda: demo.run().get("step", 0) >= STORY_STEP, 180)
+        shoot(to, "motif", settled(visit(browser, demo)))
+    finally:
+        finish(demo)
+
+
 def empty(browser: Browser, folder: Path, to: Path) -> None:
     """A server without runs."""
     server = start(folder / "empty", "serve", "--port", "0")
@@ -156,7 +166,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         if any(wanted(name) for name in in_story):
             story(browser, Path(folder), wanted, options.to)
-        for take in (compiling, empty, lost):
+        for take in (motif, compiling, empty, lost):
             if wanted(take.__name__):
                 take(browser, Path(folder), options.to)
     return 0

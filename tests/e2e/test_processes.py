@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from e2e.cockpit import Cockpit, finish, start, wait_for
+from spiral_core import choices
 
 COLD_SECONDS = 60.0
 """Ample for a busy machine; what it really takes is measured by tests/benchmarks/startup.py."""
@@ -178,6 +179,16 @@ def test_train_alone_prints_the_test_accuracy_and_keeps_the_run(tmp_path: Path) 
     assert len(list(tmp_path.glob("*/frames.log"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("data", "model"), [("motif", "z_lstm"), ("motif", "z_mlp"), ("digits", "z_mlp"), ("digits", "z_lstm")]
+)
+def test_every_model_trains_by_name_on_data_by_name(tmp_path: Path, data: str, model: str) -> None:
+    done = train("--data", data, "--model", model, "--steps", "25", "--logdir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{model} on {data}, seed 0")
+    assert "finished at step 25: test accuracy 0." in done.stdout
+
+
 def test_train_without_its_server_trains_all_the_same_and_says_that_the_log_is_kept(tmp_path: Path) -> None:
     words = ["--data", "needle", "--steps", "5", "--logdir", str(tmp_path), "--server", "http://127.0.0.1:9"]
     done = train(*words)
@@ -190,7 +201,10 @@ def test_train_without_its_server_trains_all_the_same_and_says_that_the_log_is_k
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--data", "imagenet"], "fashion, needle"),
+        (["--data", "imagenet"], "needle, fashion, digits, motif"),
+        (["--model", "resnet"], "z_cam, z_cnn, z_mlp, z_lstm"),
+        (["--data", "motif", "--model", "z_cnn"], "models that fit: z_mlp, z_lstm"),
+        (["--data", "digits", "--xai-every", "5"], "leave it at 0"),
         (["--gain", "1.5"], "between 0 and 1"),
         (["--lr", "nan"], "lr = nan"),
         (["--curvature", "1"], "below 0"),
@@ -203,6 +217,7 @@ def test_bad_options_are_refused_in_one_line_with_the_remedy(tmp_path: Path, wor
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "a run that cannot be leaves no folder"
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["serve"], ["train"]])
@@ -216,6 +231,8 @@ def test_help_comes_with_examples(command: list[str]) -> None:
     )
     assert "Examples:" in done.stdout
     assert "spiral" in done.stdout.split("Examples:")[1]
+    if command in (["demo"], ["train"]):
+        assert all(name in done.stdout for name in (*choices.DATA, *choices.MODELS))
 
 
 def courier_of(cockpit: Cockpit) -> psutil.Process:
@@ -283,7 +300,8 @@ def test_a_server_that_comes_back_finds_its_engine_its_page_and_every_step(tmp_p
     ("words", "said"),
     [
         (["demo", "--no-open", "--lr", "-1"], "lr = -1.0"),
-        (["demo", "--no-open", "--data", "imagenet"], "fashion, needle"),
+        (["demo", "--no-open", "--data", "imagenet"], "needle, fashion, digits, motif"),
+        (["demo", "--no-open", "--data", "motif", "--model", "z_cam"], "models that fit: z_mlp, z_lstm"),
         (["serve", "--logdir", "/dev/null"], "another --logdir"),
     ],
 )

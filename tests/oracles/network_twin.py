@@ -1,4 +1,4 @@
-"""Slow float64 twins of `z_cam` and `z_cnn` in evaluation mode, with Grad-CAM of the predicted class.
+"""Slow float64 twins of `z_cam`, `z_cnn` and `z_lstm` in evaluation mode, with Grad-CAM of the predicted class.
 
 Plain NumPy, written from the formulas; it shares no code with the engine. It takes the weights as a dict of arrays,
 so that a checkpoint, a state dict or a test can feed it.
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oracles import lstm_twin
 from spiral_core.arrays import F64, I64, AnyArray
 
-BATCH_NORM_EPSILON = 1e-5
+EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,28 @@ class _Network:
         """Convolution, Z-space batch norm with running statistics, ReLU."""
         conv, norm = f"conv{number}", f"zbn{number}"
         x = convolve(x, self.weights[f"{conv}.weight"], self.weights[f"{conv}.bias"])
-        spread = np.sqrt(self.weights[f"{norm}.running_var"] + BATCH_NORM_EPSILON)
-        normed = (x - self.weights[f"{norm}.running_mean"]) / spread
+        spread = np.sqrt(self.weights[f"{norm}.running_var"] + EPSILON)
+        return self.rectified((x - self.weights[f"{norm}.running_mean"]) / spread, norm)
+
+    def rectified(self, normed: F64, norm: str) -> F64:
+        """Projector, scale and shift of a norm, then ReLU."""
         gain, curvature = self.weights[f"{norm}.projector_gain"].item(), self.weights[f"{norm}.curvature"].item()
         projected = project(normed, gain, curvature)
         return np.maximum(self.weights[f"{norm}.gamma"] * projected + self.weights[f"{norm}.beta"], 0.0)
+
+    def memory(self, images: F64) -> F64:
+        """Features (N, 1, W, H) of one image after the other, each walked through column by column."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = lstm_twin.Weights(*(self.weights[f"lstm.{name}"] for name in names))
+        zeros = np.zeros(len(weights.hh))
+        walks = []
+        for image in images:
+            columns = np.array([image[:, column].reshape(-1) for column in range(image.shape[1])])
+            walks.append(lstm_twin.forward(columns, weights, zeros, zeros).y)
+        features = np.array(walks)[:, None]
+        root = np.sqrt(-self.weights["zln1.curvature"].item())
+        spread = np.sqrt(features.var(axis=-1, keepdims=True) + EPSILON * (1 + 0.1 * root))
+        return self.rectified((features - features.mean(axis=-1, keepdims=True)) / spread, "zln1")
 
     def head(self, features: F64) -> F64:
         """Logits (N, classes)."""
@@ -85,17 +103,19 @@ def explain(name: str, weights: Mapping[str, AnyArray], images: AnyArray) -> Twi
     Parameters
     ----------
     name : str
-        ``z_cam`` or ``z_cnn``.
+        ``z_cam``, ``z_cnn`` or ``z_lstm``.
     weights : dict of arrays
         A state dict of the model; it tells gain and curvature too.
     images : (N, H, W, 1)
         H and W divisible by 2 (``z_cam``) or 4 (``z_cnn``).
     """
     network = _Network(weights)
-    x = max_pool(network.block(np.asarray(images, dtype=np.float64), 1))
-    activations = network.block(x, 2)
+    wide = np.asarray(images, dtype=np.float64)
+    averaged = name in ("z_cam", "z_lstm")
+    activations = network.memory(wide) if name == "z_lstm" else network.block(max_pool(network.block(wide, 1)), 2)
     if name == "z_cam":
         activations = network.block(activations, 3)
+    if averaged:
         logits = network.head(activations.mean(axis=(1, 2)))
     else:
         pooled = max_pool(activations)
@@ -103,7 +123,7 @@ def explain(name: str, weights: Mapping[str, AnyArray], images: AnyArray) -> Twi
     predicted = logits.argmax(axis=1)
     # Shape: (N, features). The gradient of the chosen logit with respect to what enters the head.
     at_head = network.weights["head.weight"][:, predicted].T
-    if name == "z_cam":
+    if averaged:
         places = activations.shape[1] * activations.shape[2]
         gradients = np.zeros_like(activations) + at_head[:, None, None, :] / places
     else:

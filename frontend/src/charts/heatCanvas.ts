@@ -22,37 +22,42 @@ export interface HeatStyle {
   ink: string;
 }
 
-/** Canvas pixels for each image pixel: enough for a smooth overlay, cheap to compute. */
-export const ENLARGED = 6;
+/** Canvas pixels for each image pixel: enough for a smooth overlay and sharp pixels, cheap to compute. */
+function enlargement(picture: Picture): number {
+  return Math.max(6, Math.ceil(160 / picture.width));
+}
 
 const tables = new Map<ColormapName, Uint8ClampedArray>();
 
-function table(name: ColormapName): Uint8ClampedArray {
+/** The colour table of a map, made once. */
+export function table(name: ColormapName): Uint8ClampedArray {
   const known = tables.get(name) ?? colorTable(name);
   tables.set(name, known);
   return known;
 }
 
-function paste(context: CanvasRenderingContext2D, pixels: ImageData): void {
+/** Stretch pixels over the whole canvas. */
+export function paste(context: CanvasRenderingContext2D, pixels: ImageData): void {
   const sheet = new OffscreenCanvas(pixels.width, pixels.height);
   sheet.getContext("2d")?.putImageData(pixels, 0, 0);
   context.drawImage(sheet, 0, 0, context.canvas.width, context.canvas.height);
 }
 
-/** Draw a probe image with its map; gives whether the map holds any positive evidence. */
+/** Draw a probe image with its map. */
 export function drawHeat(
   canvas: HTMLCanvasElement,
   picture: Picture,
   map: Plane | null,
   mask: Uint8Array | null,
   style: HeatStyle,
-): boolean {
-  const width = picture.width * ENLARGED;
-  const height = picture.height * ENLARGED;
+): void {
+  const times = enlargement(picture);
+  const width = picture.width * times;
+  const height = picture.height * times;
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
   const context = canvas.getContext("2d");
-  if (context === null) return false;
+  if (context === null) return;
   context.imageSmoothingEnabled = false;
   paste(context, photograph(picture));
   const heat = map === null ? null : positive(map);
@@ -60,8 +65,7 @@ export function drawHeat(
     const grown = normalised((style.cells ? nearest : bilinear)(heat, height, width), style.peak);
     paste(context, new ImageData(colored(grown.values, table(style.colormap), style.opacity), width, height));
   }
-  if (mask !== null && style.outline) outline(context, mask, picture, style.ink);
-  return heat !== null;
+  if (mask !== null && style.outline) outline(context, mask, picture, times, style.ink);
 }
 
 function photograph(picture: Picture): ImageData {
@@ -77,7 +81,17 @@ function photograph(picture: Picture): ImageData {
 }
 
 /** Trace the edge between masked and unmasked pixels. */
-function outline(context: CanvasRenderingContext2D, mask: Uint8Array, { width, height }: Picture, ink: string): void {
+function outline(
+  context: CanvasRenderingContext2D,
+  mask: Uint8Array,
+  { width, height }: Picture,
+  times: number,
+  ink: string,
+): void {
+  const edge = (x0: number, y0: number, x1: number, y1: number): void => {
+    context.moveTo(x0 * times, y0 * times);
+    context.lineTo(x1 * times, y1 * times);
+  };
   const on = (x: number, y: number): boolean => x >= 0 && y >= 0 && x < width && y < height && mask[y * width + x] !== 0;
   context.save();
   context.strokeStyle = ink;
@@ -86,20 +100,15 @@ function outline(context: CanvasRenderingContext2D, mask: Uint8Array, { width, h
   context.beginPath();
   for (let y = 0; y <= height; y++) {
     for (let x = 0; x <= width; x++) {
-      if (on(x, y) !== on(x - 1, y)) edge(context, x, y, x, y + 1);
-      if (on(x, y) !== on(x, y - 1)) edge(context, x, y, x + 1, y);
+      if (on(x, y) !== on(x - 1, y)) edge(x, y, x, y + 1);
+      if (on(x, y) !== on(x, y - 1)) edge(x, y, x + 1, y);
     }
   }
   context.stroke();
   context.restore();
 }
 
-function edge(context: CanvasRenderingContext2D, x0: number, y0: number, x1: number, y1: number): void {
-  context.moveTo(x0 * ENLARGED, y0 * ENLARGED);
-  context.lineTo(x1 * ENLARGED, y1 * ENLARGED);
-}
-
-/** Draw one number (0..1) for each feature as a row of coloured cells, one row for each moment, newest at the bottom. */
+/** Draw one number (0..1) for each feature or sample as a row of coloured cells, one row for each moment, newest at the bottom. */
 export function drawStrips(canvas: HTMLCanvasElement, rows: readonly Float32Array[], height: number, colormap: ColormapName): void {
   const width = Math.max(1, rows[0]?.length ?? 1);
   if (canvas.width !== width) canvas.width = width;

@@ -2,10 +2,11 @@ import { effect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { drawHeat } from "../charts/heatCanvas";
 import { schedule, unschedule } from "../charts/scheduler";
+import { drawSignal } from "../charts/signalCanvas";
 import { t } from "../i18n/language";
 import { short } from "../lib/format";
 import { ZERO_PEAK } from "../lib/upsample";
-import { heat, lockedPeak, pictures } from "../store/heat";
+import { heat, isSequence, lockedPeak, pictures } from "../store/heat";
 import { run } from "../store/live";
 import { painted } from "../store/paints";
 import { see } from "../store/preferences";
@@ -24,7 +25,8 @@ export function HeatTile({ index }: { index: number }) {
       const style = { ...see.value, peak: lockedPeak(), ink: OUTLINE };
       schedule(key, () => {
         if (canvas.current === null || picture === undefined) return;
-        drawHeat(canvas.current, picture, now?.maps[index] ?? null, picture.mask, style);
+        const draw = isSequence(picture) ? drawSignal : drawHeat;
+        draw(canvas.current, picture, now?.maps[index] ?? null, picture.mask, style);
         if (now === null) return;
         canvas.current.dataset.step = String(now.message.step);
         painted("heat-maps", now.message.step);

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { t } from "../i18n/language";
 import { grouped, shortOrDash } from "../lib/format";
 import type { ColormapName } from "../lib/colormap";
-import { heat, pictures } from "../store/heat";
+import { heat, isSequence, mapless, pictures } from "../store/heat";
 import { run } from "../store/live";
 import { see, type SeeOptions } from "../store/preferences";
 
@@ -24,8 +24,16 @@ export function SeePanel({ tile }: { tile: (index: number) => ComponentChildren 
           </span>
         )}
       </div>
-      {shown.length === 0 || message === undefined ? <p class="hint">{t("see.none")}</p> : <Evidence />}
-      <div class="tiles">{shown.map((_, index) => tile(index))}</div>
+      {mapless.value ? (
+        <p class="hint" data-testid="see-mapless">
+          {t("see.mapless", { model: run.value?.summary.model ?? "" })}
+        </p>
+      ) : shown.length === 0 || message === undefined ? (
+        <p class="hint">{t("see.none")}</p>
+      ) : (
+        <Evidence />
+      )}
+      <div class={shown.some(isSequence) ? "tiles sequences" : "tiles"}>{shown.map((_, index) => tile(index))}</div>
       {shown.length > 0 && <Options />}
     </section>
   );

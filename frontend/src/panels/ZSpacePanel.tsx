@@ -7,6 +7,7 @@ import { short } from "../lib/format";
 import { run, version } from "../store/live";
 import { see } from "../store/preferences";
 import { numbers } from "../wire/arrays";
+import type { Strip } from "../wire/messages";
 
 /** What is told of each layer beside its strip: the series' last part of the name, and its sign. */
 const TOLD = [
@@ -20,7 +21,18 @@ const TOLD = [
 /** Moments that a layer's picture shows, one row of screen pixels each. */
 const ROWS = 44;
 
-/** The Z-space layers: one strip of feature radii and the newest numbers for each. */
+/** What a strip has one number for: the features of a layer, or the samples of the batch. */
+function kindOf(name: string): "feature" | "sample" {
+  return name.endsWith("/sample_radius") ? "sample" : "feature";
+}
+
+/** A strip as it is drawn. Samples are others at each step, so that only their spread means something: it is sorted. */
+function drawn(strip: Strip): Float32Array {
+  const values = numbers(strip.values) as Float32Array;
+  return kindOf(strip.name) === "sample" ? values.sort() : values;
+}
+
+/** The Z-space layers: one strip of radii and the newest numbers for each. */
 export function ZSpacePanel() {
   version("strips");
   const strips = [...(run.value?.strips.keys() ?? [])];
@@ -28,7 +40,9 @@ export function ZSpacePanel() {
     <section class="panel zspace" aria-label={t("zspace.title")}>
       <div class="panel-head">
         <h2>{t("zspace.title")}</h2>
-        <span class="hint">{t("zspace.sub")}</span>
+        <span class="hint" data-testid="zspace-sub">
+          {t(`zspace.sub.${kindOf(strips[0] ?? "")}`)}
+        </span>
         <span class="ramp-scale" aria-hidden="true">
           0<i class={`ramp ramp-${see.value.colormap}`} />1
         </span>
@@ -53,7 +67,7 @@ function Layer({ name }: { name: string }) {
       const colormap = see.value.colormap;
       schedule(key, () => {
         if (canvas.current === null) return;
-        drawStrips(canvas.current, strips.map((strip) => numbers(strip.values) as Float32Array), ROWS, colormap);
+        drawStrips(canvas.current, strips.map(drawn), ROWS, colormap);
       });
     });
     return () => {
@@ -68,7 +82,13 @@ function Layer({ name }: { name: string }) {
   return (
     <div class="layer">
       <span class="layer-name">{layer}</span>
-      <canvas ref={canvas} class="strip" role="img" aria-label={t("zspace.strip", { layer, count, mean: short(mean, 2) })} />
+      <canvas
+        ref={canvas}
+        class="strip"
+        role="img"
+        data-testid={`strip-${layer}`}
+        aria-label={t(`zspace.strip.${kindOf(name)}`, { layer, count, mean: short(mean, 2) })}
+      />
       <span class="layer-numbers">
         {TOLD.map(([part, sign]) => (
           <span key={part} title={`zspace/${layer}/${part}`}>

@@ -15,6 +15,18 @@ export interface Picture {
   label: number;
 }
 
+/** Whether a picture is a sequence: an image of height 1, whose columns are time steps. */
+export function isSequence(picture: Picture): boolean {
+  return picture.height === 1;
+}
+
+/** Whether the watched run has said that it will never show heat maps: it declares curves, but none of probes. */
+export const mapless = computed<boolean>(() => {
+  version("series");
+  const names = [...(run.value?.byName.keys() ?? [])];
+  return names.length > 0 && !names.some((name) => name.startsWith("xai/"));
+});
+
 /** The probe images of the watched run. */
 export const pictures = computed<readonly Picture[]>(() => {
   version("probe");

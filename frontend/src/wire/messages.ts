@@ -206,18 +206,26 @@ export interface Frame extends Logged {
   values: WireArray;
 }
 
-/** One number for each feature of a layer, such as ``zspace/zbn1/feature_radius`` (relative radius, 0 to 1). */
+/**
+ * Relative radii (0 to 1) in a Z-space layer: ``zspace/zbn1/feature_radius``, or ``zspace/zln1/sample_radius``.
+ *
+ * One number for each feature of a layer that norms features, for each sample of the batch of one that norms samples.
+ */
 export interface Strip extends Logged {
   type: "strip";
   name: string;
-  /** (F,) ``<f4`` */
+  /** (F,) or (N,) ``<f4`` */
   values: WireArray;
 }
 
-/** The held-out images that every probe looks at; sent once. */
+/**
+ * The held-out images that every probe looks at; sent once.
+ *
+ * A run whose model has nothing to map sends none, and declares no series ``xai/...`` and no knob ``xai.every``.
+ */
 export interface ProbeBatch extends Logged {
   type: "probe-batch";
-  /** (N, H, W, C) ``<f4``, scaled for display to 0..1. */
+  /** (N, H, W, C) ``<f4``, scaled for display to 0..1; sequences of T steps are (N, 1, T, C). */
   images: WireArray;
   labels: number[];
   /** (N, H, W) ``|u1``: 1 where the object is, where the data set knows it. */

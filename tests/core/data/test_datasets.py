@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from spiral_core.data import DATASETS, Purpose, derived_generator, open_dataset
+from spiral_core.data import DATASETS, Purpose, derived_generator, image_shape, open_dataset
 from spiral_core.errors import ArgumentError, DataError
 
 CHECKSUM = """
 import hashlib
 from spiral_core.data import open_dataset
-for name in ("needle", "fashion", "motif"):
+for name in ("needle", "fashion", "digits", "motif"):
     batch = open_dataset(name, seed=3, batch_size=64).train_batch(77)
     print(hashlib.sha256(batch.images.tobytes() + batch.labels.tobytes()).hexdigest())
 """
@@ -25,6 +25,7 @@ def test_every_data_set_keeps_the_protocol(name: str) -> None:
     assert data.batch_size == 32
     batch = data.train_batch(0)
     assert batch.images.shape == (32, *data.image_shape)
+    assert image_shape(name) == data.image_shape
     assert 0 <= batch.labels.min() <= batch.labels.max() < len(data.class_names)
     held_out = np.concatenate([part.labels for part in data.test_batches()])
     assert set(held_out) == set(range(len(data.class_names)))
@@ -38,7 +39,7 @@ def test_the_needle_stream_has_no_epoch_and_fashion_has_one() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(DataError, match="unknown data set 'cifar'; choose one of needle, fashion, motif"):
+    with pytest.raises(DataError, match="unknown data set 'cifar'; choose one of needle, fashion, digits, motif"):
         open_dataset("cifar", seed=0, batch_size=1)
 
 

@@ -1,46 +1,43 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import spiral_core.data
-from spiral_core.data import fashion
-from spiral_core.data.fashion import FashionDataset, augment, load_fashion, parse_archive, standardize
+from spiral_core.data.fashion import ARCHIVE, FashionDataset, augment
 from spiral_core.errors import ArgumentError, DataError
 
 FOLDER = Path(spiral_core.data.__file__).parent
 
 
 def test_the_embedded_subset_is_balanced_and_small() -> None:
-    arrays = load_fashion()
+    arrays = ARCHIVE.load()
     assert arrays.train_images.shape == (2000, 28, 28)
     assert arrays.test_images.shape == (500, 28, 28)
     assert np.bincount(arrays.train_labels).tolist() == [200] * 10
     assert np.bincount(arrays.test_labels).tolist() == [50] * 10
-    assert (FOLDER / fashion.ARCHIVE_NAME).stat().st_size < 1_200_000
+    assert (FOLDER / ARCHIVE.name).stat().st_size < 1_200_000
 
 
 def test_no_test_image_is_also_a_training_image() -> None:
-    arrays = load_fashion()
+    arrays = ARCHIVE.load()
     train = {image.tobytes() for image in arrays.train_images}
     assert not any(image.tobytes() in train for image in arrays.test_images)
 
 
 def test_one_flipped_bit_in_the_embedded_file_is_refused_with_the_remedy() -> None:
-    content = bytearray((FOLDER / fashion.ARCHIVE_NAME).read_bytes())
+    content = bytearray((FOLDER / ARCHIVE.name).read_bytes())
     content[len(content) // 2] ^= 1
     with pytest.raises(DataError, match="reinstall the package"):
-        parse_archive(bytes(content))
+        ARCHIVE.parse(bytes(content))
 
 
-def test_a_missing_embedded_file_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    load_fashion.cache_clear()
-    monkeypatch.setattr(fashion, "ARCHIVE_NAME", "gone.npz")
+def test_a_missing_embedded_file_is_refused_with_the_remedy() -> None:
     with pytest.raises(DataError, match=r"gone\.npz is missing; reinstall"):
-        load_fashion()
+        replace(ARCHIVE, name="gone.npz").load()
 
 
 def test_the_notice_names_the_owner_and_the_terms() -> None:
@@ -50,7 +47,7 @@ def test_the_notice_names_the_owner_and_the_terms() -> None:
 
 
 def test_the_stored_constants_standardize_the_training_images() -> None:
-    images = standardize(load_fashion().train_images)
+    images = FashionDataset.standardize(ARCHIVE.load().train_images)
     assert abs(float(images.mean(dtype=np.float64))) < 1e-3
     assert abs(float(images.std(dtype=np.float64)) - 1.0) < 1e-3
 
@@ -59,7 +56,7 @@ def test_an_epoch_shows_every_image_at_most_once_and_epochs_differ() -> None:
     data = FashionDataset(seed=0, batch_size=64)
     assert data.batches_per_epoch == 31
     epochs = [np.concatenate([data.train_batch(e * 31 + k).images for k in range(31)]) for e in range(2)]
-    stored = {image.tobytes() for image in standardize(load_fashion().train_images)}
+    stored = {image.tobytes() for image in FashionDataset.standardize(ARCHIVE.load().train_images)}
     for images in epochs:
         distinct = {image.tobytes() for image in images}
         # A few originals are identical to each other, so the count may fall short by them.
@@ -78,15 +75,17 @@ def test_batches_are_the_same_bits_in_any_order_of_calls() -> None:
 
 
 def test_labels_stay_with_their_images() -> None:
-    arrays = load_fashion()
-    label_of = dict(zip((i.tobytes() for i in standardize(arrays.train_images)), arrays.train_labels, strict=True))
+    arrays = ARCHIVE.load()
+    label_of = dict(
+        zip((i.tobytes() for i in FashionDataset.standardize(arrays.train_images)), arrays.train_labels, strict=True)
+    )
     batch = FashionDataset(seed=3, batch_size=500).train_batch(2)
     agree = [label_of[image.tobytes()] == label for image, label in zip(batch.images, batch.labels, strict=True)]
     assert np.mean(agree) > 0.99
 
 
 def test_augmenting_flips_and_shifts_by_at_most_two_pixels() -> None:
-    images = load_fashion().train_images[:200]
+    images = ARCHIVE.load().train_images[:200]
     moved = augment(images, np.random.default_rng(0))
     kinds = set()
     for before, after in zip(images, moved, strict=True):
@@ -114,7 +113,7 @@ def test_held_out_batches_cover_all_images_in_order_and_belong_to_the_caller() -
     data = FashionDataset(seed=0, batch_size=64)
     batches = list(data.test_batches())
     assert [len(batch) for batch in batches] == [64] * 7 + [52]
-    assert (np.concatenate([batch.labels for batch in batches]) == load_fashion().test_labels).all()
+    assert (np.concatenate([batch.labels for batch in batches]) == ARCHIVE.load().test_labels).all()
     batches[0].images[:] = 0.0
     assert next(data.test_batches()).images.any()
 
@@ -126,9 +125,3 @@ def test_the_probe_goes_through_the_classes_in_turn() -> None:
 def test_a_batch_larger_than_the_set_is_refused() -> None:
     with pytest.raises(ArgumentError, match="at most 2000"):
         FashionDataset(seed=0, batch_size=2001)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_cache() -> Iterator[None]:
-    yield
-    load_fashion.cache_clear()

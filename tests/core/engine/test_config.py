@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
+from spiral_core import choices, nn
+from spiral_core.data import DATASETS
 from spiral_core.engine.config import for_data, from_fields, steps_per_epoch
 from spiral_core.errors import ConfigError
 
@@ -12,6 +16,8 @@ def test_each_data_set_has_a_configuration_of_its_own() -> None:
     assert for_data("needle").model == "z_cam"
     assert for_data("needle").steps == 0
     assert for_data("fashion").model == "z_cnn"
+    assert for_data("digits").model == "z_mlp"
+    assert for_data("motif").model == "z_lstm"
     assert for_data("fashion", lr=0.5, seed=3).lr == 0.5
     assert for_data("fashion", lr=None).lr == for_data("fashion").lr
 
@@ -41,7 +47,7 @@ def test_a_value_out_of_its_bounds_is_refused_by_name(field: str, value: object)
 
 
 def test_unknown_data_and_fields_are_refused_with_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="fashion, needle"):
+    with pytest.raises(ConfigError, match="needle, fashion, digits, motif"):
         for_data("imagenet")
     with pytest.raises(ConfigError, match="learning_rate"):
         for_data("needle", learning_rate=1.0)
@@ -52,3 +58,27 @@ def test_unknown_data_and_fields_are_refused_with_what_there_is() -> None:
 def test_an_epoch_of_the_embedded_images_drops_the_last_partial_batch() -> None:
     assert steps_per_epoch(for_data("fashion")) == 2000 // 64
     assert steps_per_epoch(for_data("fashion", batch_size=100)) == 20
+
+
+def test_every_data_set_and_every_model_that_can_be_named_has_its_defaults() -> None:
+    assert set(choices.DATA) == set(get_args(choices.DataName)) == set(DATASETS)
+    assert set(choices.MODELS) == set(get_args(choices.ModelName)) == set(nn.models.MODELS)
+    assert {for_data(data).model for data in choices.DATA} == set(choices.MODELS)
+
+
+def test_a_model_brings_its_own_defaults_and_what_is_asked_for_goes_first() -> None:
+    chosen = for_data("fashion", model="z_mlp")
+    assert (chosen.optimizer, chosen.xai_every, chosen.steps) == ("adam", 0, for_data("fashion").steps)
+    assert for_data("digits", model="z_cnn").xai_every == 10
+    assert for_data("fashion", model="z_lstm", lr=0.5).lr == 0.5
+
+
+@pytest.mark.parametrize("model", ["z_cnn", "z_cam"])
+def test_a_model_that_cannot_take_the_images_is_refused_with_those_that_can(model: str) -> None:
+    with pytest.raises(ConfigError, match=f"{model} cannot be trained on motif.*models that fit: z_mlp, z_lstm"):
+        for_data("motif", model=model)
+
+
+def test_probes_of_a_model_without_feature_maps_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match="leave it at 0, or choose one of z_cam, z_cnn, z_lstm"):
+        for_data("digits", xai_every=10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +15,8 @@ from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation
 from spiral_core.wire.messages import Command
 from spiral_core.wire.parts import Setting
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 
 def digest(state: RunState) -> str:
@@ -50,13 +51,6 @@ def evaluate(state: RunState) -> Evaluation:
     for batch in state.dataset.test_batches():
         tally = step.evaluate_batch(state, batch, tally)
     return tally
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = kernels.get_num_threads()
-    yield
-    kernels.set_num_threads(before)
 
 
 @pytest.mark.parametrize("data", ["needle", "fashion"])

@@ -174,25 +174,25 @@ def test_the_compiled_norm_is_the_python_loop(dtype: type[np.floating]) -> None:
     chunks = -(-x.size // span)
 
     def results(of: Any) -> list[Float]:
-        lanes, sums = np.empty((1, 4, width), dtype), [np.full((chunks, n, channels), np.nan) for n in (1, 1, 4, 4)]
+        lanes, sums = np.empty((1, 4, width), dtype), [np.full((chunks, 4, channels), np.nan) for _ in range(2)]
         normed, tangent, out, grad_x = (np.empty_like(x) for _ in range(4))
-        for squares in (False, True):
-            of(kernels.channel_sums)(0, chunks, 0, x, affine[0], squares, span, lanes, sums[squares])
-        of(kernels.znorm)(0, chunks, 0, x, affine, s, g, span, lanes, normed, tangent, out, sums[2])
-        of(kernels.znorm_backward_sums)(0, chunks, 0, normed, tangent, grad, s, g, span, lanes, sums[3])
+        moments, merged = np.full((chunks, 2, channels), np.nan), np.full((2, channels), np.nan)
+        of(kernels.channel_moments)(0, chunks, 0, x, span, lanes[:, :2].copy(), moments)
+        of(kernels.merge_moments)(moments, rows, span // channels, merged)
+        of(kernels.znorm)(0, chunks, 0, x, affine, s, g, span, lanes, normed, tangent, out, sums[0])
+        of(kernels.znorm_backward_sums)(0, chunks, 0, normed, tangent, grad, s, g, span, lanes, sums[1])
         of(kernels.znorm_backward_input)(0, chunks, 0, normed, tangent, grad, affine[:3].copy(), g, span, grad_x)
-        return [*sums, normed, tangent, out, grad_x]
+        return [merged, *sums, normed, tangent, out, grad_x]
 
     compiled, plain = results(lambda function: function), results(kernels.python_function)
     tolerance = 5e-6 if dtype is np.float32 else 1e-13
     for one, other in zip(compiled, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
     # And both are the sums that the docstrings promise.
-    per_channel = [total.sum(axis=0) for total in compiled[:4]]
     wide = x.reshape(rows, channels).astype(np.float64)
-    t = compiled[5].reshape(rows, channels).astype(np.float64)
-    n = compiled[4].reshape(rows, channels).astype(np.float64)
+    t = compiled[4].reshape(rows, channels).astype(np.float64)
+    n = compiled[3].reshape(rows, channels).astype(np.float64)
     expected = [np.abs(t).sum(0), np.abs(n).sum(0), (t * t).sum(0), (np.abs(t) > SATURATED).sum(0)]
     loose = 1e-5 if dtype is np.float32 else 1e-12
-    np.testing.assert_allclose(per_channel[0][0], wide.sum(0), rtol=loose, atol=loose)
-    np.testing.assert_allclose(per_channel[2], expected, rtol=loose)
+    np.testing.assert_allclose(compiled[0], [wide.mean(0), wide.var(0)], rtol=loose, atol=loose)
+    np.testing.assert_allclose(compiled[1].sum(axis=0), expected, rtol=loose)

@@ -137,7 +137,7 @@ def test_layers_that_need_a_forward_pass_say_so(kind: str) -> None:
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, -1.0, 0.1, 0.0), "epsilon"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, -1.0, 0.1, np.nan), "epsilon"),
         (lambda: nn.ZSpaceBatchNorm1d("it", 2, projector_gain=1.1), "gain"),
-        (lambda: nn.models.build("z_mlp", classes=2), "z_cam, z_cnn"),
+        (lambda: nn.models.build("z_net", classes=2), "z_cam, z_cnn, z_mlp, z_lstm"),
         (lambda: nn.models.build("z_cnn", classes=2, image=(28, 30)), "image"),
         (lambda: nn.models.build("z_cam", classes=0), "out_features"),
     ],
@@ -225,13 +225,6 @@ def test_weights_depend_on_the_generator_or_else_on_the_name() -> None:
     assert (weights("a", None) != weights("b", None)).any()
     assert weights("a", 1).std() == pytest.approx((2 / 300) ** 0.5, rel=0.03)
     np.testing.assert_array_equal(weights("a", 1), weights("a", 1, np.float64).astype(np.float32))
-
-
-def test_grad_cam_looks_at_the_rectifier_behind_the_last_z_space_norm() -> None:
-    assert nn.models.cam_target(nn.models.build("z_cam", classes=2)) == "relu3"
-    assert nn.models.cam_target(nn.models.build("z_cnn", classes=2)) == "relu2"
-    with pytest.raises(ArgumentError, match="no ReLU"):
-        nn.models.cam_target(nn.Sequential("s", [nn.ReLU("r")]))
 
 
 def test_a_model_names_each_kernel_that_it_runs_once() -> None:

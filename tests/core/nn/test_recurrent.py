@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,6 @@ from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateErro
 from spiral_core.kernels.recurrent import SEQUENCES
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = kernels.get_num_threads()
-    yield
-    kernels.set_num_threads(before)
 
 
 def draw(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> Float:

@@ -11,14 +11,22 @@ from spiral_core.arrays import AnyArray
 from spiral_core.data import Batch, Purpose, derived_generator, open_dataset
 from spiral_core.xai import CamResult, gradcam_probe
 
-NETWORKS = (("z_cam", "needle"), ("z_cnn", "fashion"))
+NETWORKS = (("z_cam", "needle"), ("z_cnn", "fashion"), ("z_lstm", "motif"), ("z_lstm", "digits"))
 
 
 def trained(name: str, data_name: str) -> tuple[nn.Sequential, Batch]:
     """Twelve steps: enough for running statistics, gamma and beta to be no longer what they were at first."""
     dataset = open_dataset(data_name, seed=7, batch_size=32)
     generator = derived_generator(7, Purpose.INIT, 0)
-    model = nn.models.build(name, classes=len(dataset.class_names), curvature=-0.7, gain=0.6, generator=generator)
+    height, width, _ = dataset.image_shape
+    model = nn.models.build(
+        name,
+        classes=len(dataset.class_names),
+        image=(height, width),
+        curvature=-0.7,
+        gain=0.6,
+        generator=generator,
+    )
     optimizer, workspace = optim.Adam(model.parameters(), 3e-3), nn.Workspace(training=True)
     for index in range(12):
         batch = dataset.train_batch(index)
@@ -31,7 +39,7 @@ def trained(name: str, data_name: str) -> tuple[nn.Sequential, Batch]:
     return model, dataset.probe(8)
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network[0])
+@pytest.fixture(scope="module", params=NETWORKS, ids="-".join)
 def probed(request: pytest.FixtureRequest) -> tuple[str, nn.Sequential, Batch, CamResult]:
     name, data_name = request.param
     model, batch = trained(name, data_name)
@@ -40,7 +48,9 @@ def probed(request: pytest.FixtureRequest) -> tuple[str, nn.Sequential, Batch, C
 
 def probe(model: nn.Sequential, images: AnyArray) -> CamResult:
     workspace = nn.Workspace(training=False, accumulate=False)
-    return gradcam_probe(model, images, workspace, nn.models.cam_target(model))
+    target = nn.models.cam_target(model)
+    assert target is not None
+    return gradcam_probe(model, images, workspace, target)
 
 
 Probed = tuple[str, nn.Sequential, Batch, CamResult]
@@ -83,7 +93,7 @@ def test_the_twin_gradient_is_the_slope_of_its_own_logit(probed: Probed) -> None
     cam = explain(name, weights, images)
     logits = cam.logits[0, cam.predicted[0]]
     scaled = {key: value.astype(np.float64) for key, value in weights.items()}
-    last = "zbn3" if name == "z_cam" else "zbn2"
+    last = {"z_cam": "zbn3", "z_cnn": "zbn2", "z_lstm": "zln1"}[name]
     # Growing gamma and beta by a factor grows the activation after the ReLU by it: a direction known in closed form.
     step = 1e-6
     for part in ("gamma", "beta"):

@@ -1,0 +1,135 @@
+"""Layers that a chain runs as one do what they do one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spiral_core import kernels, nn
+from spiral_core.arrays import Float
+from spiral_core.errors import StateError
+
+CLOSE = {np.float32: 3e-6, np.float64: 1e-13}
+"""Relative to the largest: the two ways differ in the order of sums and, in float32, nothing else."""
+
+
+def chain(norm: type[nn.BatchNorm2d | nn.ZSpaceBatchNorm2d], pool: bool, dtype: type[np.floating]) -> nn.Sequential:
+    draws = np.random.default_rng(3)
+    named = {"projector_gain": 0.6} if norm is nn.ZSpaceBatchNorm2d else {}
+    layer = norm("norm", 5, dtype=dtype, **named)
+    # Of both signs, so that the largest value of a window is not always the largest input.
+    layer.gamma.value[:] = draws.normal(size=5)
+    layer.beta.value[:] = draws.normal(size=5)
+    layers: list[nn.Module] = [nn.Tanh("first", dtype), layer, nn.ReLU("relu", dtype)]
+    if pool:
+        layers.append(nn.MaxPool2d("pool", dtype=dtype))
+    return nn.Sequential("chain", layers)
+
+
+def passes(model: nn.Sequential, x: Float, workspace: nn.Workspace) -> dict[str, Float]:
+    """Run forward and backward; give everything that they leave behind."""
+    model.zero_grad()
+    state = model.state_dict()
+    out = model.forward(x, workspace).copy()
+    grad = np.random.default_rng(5).standard_normal(out.shape).astype(x.dtype)
+    grad_x = model.backward_in(x, grad, workspace, input_grad=True)
+    assert grad_x is not None
+    norm = model.layer("norm")
+    found = {"out": out, "grad x": grad_x.copy(), **{name: value.copy() for name, value in model.buffers().items()}}
+    found |= {parameter.name: parameter.grad.copy() for parameter in model.parameters()}
+    if isinstance(norm, nn.ZSpaceNorm):
+        seen, whole = norm.observe(workspace), norm.telemetry(workspace)
+        found |= {"normed": whole.normed, "projected": whole.projected, "radius": whole.radius}
+        found["observed"] = np.array([seen.radius_p95, seen.jacobian_mean, seen.saturation, seen.blended_mean])
+    model.load_state_dict(state)
+    return found
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([nn.BatchNorm2d, nn.ZSpaceBatchNorm2d]), st.booleans(), st.booleans(),
+    st.sampled_from([np.float32, np.float64]), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4),
+)  # fmt: skip
+def test_layers_run_as_one_do_what_they_do_one_by_one(
+    norm: type[nn.BatchNorm2d | nn.ZSpaceBatchNorm2d],
+    pool: bool,
+    training: bool,
+    dtype: type[np.floating],
+    images: int,
+    half_height: int,
+    half_width: int,
+) -> None:
+    model = chain(norm, pool, dtype)
+    shape = (images, 2 * half_height, 2 * half_width, 5)
+    x = np.random.default_rng(images).normal(1, 2, shape).astype(dtype)
+    alone = passes(model, x, nn.Workspace(training=training))
+    as_one = passes(model, x, nn.Workspace(training=training, fuse=True))
+    assert alone.keys() == as_one.keys()
+    for name, expected in alone.items():
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(as_one[name], expected, rtol=0, atol=10 * CLOSE[dtype] * scale, err_msg=name)
+
+
+def test_what_is_not_kept_is_not_pretended() -> None:
+    model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, 5), np.float32)
+    workspace = nn.Workspace(training=True, fuse=True)
+    out = model.forward(x, workspace)
+    assert list(model.outputs(workspace)) == ["first", "pool"]
+    with pytest.raises(StateError, match="without fuse"):
+        model.backward_to("relu", x, out, workspace)
+    assert model.backward_to("first", x, out, workspace).shape == x.shape
+
+
+def test_images_of_odd_size_are_pooled_by_the_layer_itself() -> None:
+    model, workspace = chain(nn.ZSpaceBatchNorm2d, True, np.float64), nn.Workspace(training=True, fuse=True)
+    for size in ((5, 4), (4, 5), (4, 4), (5, 5)):
+        x = np.random.default_rng(1).normal(size=(2, *size, 5))
+        alone, as_one = passes(model, x, nn.Workspace(training=True)), passes(model, x, workspace)
+        np.testing.assert_allclose(as_one["grad x"], alone["grad x"], rtol=0, atol=1e-12)
+
+
+def test_a_norm_that_comes_first_runs_alone() -> None:
+    norm = nn.ZSpaceBatchNorm2d("norm", 1)
+    model, workspace = nn.Sequential("m", [norm, nn.ReLU("relu")]), nn.Workspace(training=True, fuse=True)
+    x = np.random.default_rng(1).normal(size=(2, 4, 4, 1)).astype(np.float32)
+    model.forward(x, workspace)
+    before = norm.telemetry(workspace).normed
+    x[:] = 7
+    np.testing.assert_array_equal(norm.telemetry(workspace).normed, before)
+
+
+@pytest.mark.parametrize("place", ["input", "gamma"])
+def test_a_nan_is_seen_as_it_is_one_by_one(place: str) -> None:
+    model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, 5), np.float32)
+    x += np.arange(x.size, dtype=np.float32).reshape(x.shape) % 7
+    if place == "input":
+        x[1, 2, 3, 4] = np.nan
+    else:
+        model.parameters()[0].value[2] = np.nan
+    grad = np.ones((2, 2, 2, 5), np.float32)
+    seen = []
+    for fuse in (False, True):
+        workspace = nn.Workspace(training=True, fuse=fuse)
+        model.zero_grad()
+        out = model.forward(x, workspace).copy()
+        grad_x = model.backward_in(x, grad, workspace, input_grad=True)
+        assert grad_x is not None
+        seen.append([np.isnan(out), np.isnan(grad_x), *[np.isnan(p.grad) for p in model.parameters()]])
+    for one, other in zip(*seen, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert seen[0][0].any()
+
+
+def test_any_number_of_threads_gives_the_same_bits(threads: None) -> None:
+    found = []
+    for count in (1, 2, 3):
+        kernels.set_num_threads(count)
+        model = nn.models.build("z_cam", classes=3, generator=np.random.default_rng(0))
+        x = np.random.default_rng(1).normal(size=(7, 28, 28, 1)).astype(np.float32)
+        workspace = nn.Workspace(training=True, fuse=True)
+        out = model.forward(x, workspace).copy()
+        model.backward_in(x, np.ones_like(out), workspace, input_grad=False)
+        found.append(out.tobytes() + b"".join(p.grad.tobytes() for p in model.parameters()))
+    assert found[0] == found[1] == found[2]
