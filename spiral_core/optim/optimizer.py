@@ -152,6 +152,7 @@ def gradient_norm(parameters: Sequence[Parameter]) -> float:
     total = 0.0
     with np.errstate(all="ignore"):
         for parameter in parameters:
-            flat = parameter.grad.reshape(-1).astype(np.float64)
-            total += float(np.sum(flat * flat))
+            flat = parameter.grad.reshape(-1)
+            # Squares in float64, without a copy of the gradient in float64.
+            total += float(np.einsum("i,i->", flat, flat, dtype=np.float64))
     return math.sqrt(total)

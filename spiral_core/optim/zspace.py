@@ -129,6 +129,28 @@ class ZSpaceOptimizer(Optimizer):
         mode = self._mode if self._mode.lr is None else self._mode.with_rate(rate * self._ratio)
         self._lr, self._mode = rate, mode
 
+    @property
+    def momentum(self) -> float:
+        """Momentum mu of the steps to come, in [0, 1)."""
+        return self._rule.momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        """Set it.
+
+        Raises
+        ------
+        ArgumentError
+            Out of bounds, or the optimizer is Adam, whose momentum is beta1; nothing was changed.
+        """
+        rule = Rule(value, self._rule.adam, self._rule.eps)
+        if self._rule.momentum == 0:
+            # Without momentum a velocity is not carried along to the new points, so it means nothing there.
+            for slots in self._slots.values():
+                if "velocity" in slots:
+                    slots["velocity"].fill(0)
+        self._rule = rule
+
     # Modes and modules.
 
     def set_mode(self, mode: OptimizerMode) -> None:
