@@ -65,6 +65,7 @@ from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
+from spiral_core.kernels.update import sum_of_squares as sum_of_squares
 from spiral_core.kernels.znorm import (
     channel_sums as channel_sums,
 )

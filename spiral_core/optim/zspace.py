@@ -70,7 +70,7 @@ class ZSpaceOptimizer(Optimizer):
     As with `Optimizer`, a step leaves the gradients as they are: call `zero_grad` before the next backward pass.
     """
 
-    KERNELS = ("sgd_update", "adam_update")
+    KERNELS = ("sum_of_squares", "sgd_update", "adam_update")
 
     def __init__(
         self,
@@ -227,7 +227,8 @@ class ZSpaceOptimizer(Optimizer):
                 self.prepare_module(module)
         elif self._mode.name == "euclidean":
             for parameter in self.parameters:
-                self._slots.setdefault(parameter.name, self._fresh(parameter, self._mode))
+                if parameter.name not in self._slots:
+                    self._slots[parameter.name] = self._fresh(parameter, self._mode)
         chosen = self.parameters if module is None else module.parameters()
         mine = {id(parameter) for parameter in self.parameters}
         stray = [p.name for p in chosen if p.name not in self._slots or id(p) not in mine]
