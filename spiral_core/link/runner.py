@@ -225,8 +225,7 @@ class _Loop:
         """Observe the Z-space layers where the budget has room for it, and where people look."""
         state, budget = self._state, self._budget
         budget.percent = state.telemetry_budget
-        # A run that waits for its next step anyway has time to spare.
-        budget.earn(max(seconds, 1 / state.rate if state.rate > 0 else 0.0))
+        budget.earn(seconds, idle=max(0.0, 1 / state.rate - seconds) if state.rate > 0 else 0.0)
         if self._steered:
             self._closely = CLOSE_STEPS
         close = self._closely > 0 or probing or state.phase == "finished"

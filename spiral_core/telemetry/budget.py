@@ -42,12 +42,13 @@ class ObservationBudget:
 
     Notes
     -----
-    What is spent stays below share x time plus the first observation and those that were not asked for. In the example
-    the first one, whose price nobody knew, is paid off by the first five steps.
+    What is spent stays below share x time and idle time, plus two observations and those that were forced: the first
+    one ever, which warms caches up and says nothing of the next, is free, and the second is made on credit.
     """
 
     def __init__(self, percent: float) -> None:
         self.percent = percent
+        self._warmed = False
         self._credit = 0.0
         self._costs: deque[float] = deque(maxlen=RECENT)
 
@@ -56,10 +57,10 @@ class ObservationBudget:
         """What an observation is expected to take, in seconds; 0 before the first one."""
         return median(self._costs) if self._costs else 0.0
 
-    def earn(self, seconds: float) -> None:
-        """Add the share of a step that took so long."""
+    def earn(self, seconds: float, idle: float = 0.0) -> None:
+        """Add the share of a step that took so long, and all of the time that the loop then sleeps."""
         if self._costs:
-            self._credit = min(self._credit + seconds * self.percent / 100, SAVED * self.price)
+            self._credit = min(self._credit + seconds * self.percent / 100 + idle, SAVED * self.price)
 
     def allows(self) -> bool:
         """Tell whether the next step may be observed."""
@@ -69,6 +70,9 @@ class ObservationBudget:
 
     def spend(self, seconds: float) -> None:
         """Pay for an observation, allowed or not, that took so long: at the price that is then the median."""
+        if not self._warmed:
+            self._warmed = True
+            return
         self._costs.append(seconds)
         # Debts are bounded as savings are, or observations that a person forced would be followed by a long silence.
         self._credit = max(self._credit - self.price, -SAVED * self.price)

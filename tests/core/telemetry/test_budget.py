@@ -35,11 +35,11 @@ def followed(budget: ObservationBudget, steps: list[tuple[float, float]]) -> Spe
 
 
 @given(st.floats(0.01, 99.9), st.lists(seconds, max_size=300), seconds)
-def test_what_is_spent_stays_below_the_share_and_one_first_observation(
+def test_what_is_spent_stays_below_the_share_and_two_first_observations(
     percent: float, steps: list[float], cost: float
 ) -> None:
     spent = followed(ObservationBudget(percent), [(step, cost) for step in steps])
-    assert spent.cost <= spent.time * percent / 100 * (1 + 1e-9) + cost
+    assert spent.cost <= spent.time * percent / 100 * (1 + 1e-9) + 2 * cost
 
 
 @given(st.floats(0.5, 50.0), seconds, st.floats(0.01, 10.0))
@@ -61,6 +61,7 @@ def test_nothing_is_observed_at_zero_percent_and_everything_at_a_hundred(steps: 
 def test_a_long_wait_is_not_followed_by_a_burst(percent: float, wait: float) -> None:
     budget = ObservationBudget(percent)
     budget.spend(1.0)
+    budget.spend(1.0)
     budget.earn(wait)
     assert followed(budget, [(1e-6, 1.0)] * 50).observed <= SAVED + 1
 
@@ -72,6 +73,24 @@ def test_one_observation_that_was_interrupted_does_not_silence_the_next_ones() -
         followed(budget, [(0.01, 0.0001)] * RECENT)
     interrupted.spend(1.0)
     assert followed(interrupted, steps).observed >= followed(plain, steps).observed - SAVED
+
+
+def test_the_first_observation_is_cold_and_says_nothing_of_the_next_ones() -> None:
+    budget = ObservationBudget(2.0)
+    budget.spend(1.0)
+    assert budget.price == 0.0
+    assert followed(budget, [(0.01, 0.0001)] * 100).observed >= 98
+
+
+def test_time_that_the_loop_sleeps_anyway_is_free() -> None:
+    budget = ObservationBudget(0.001)
+    observed = 0
+    for _ in range(50):
+        budget.earn(0.01, idle=0.002)
+        if budget.allows():
+            budget.spend(0.001)
+            observed += 1
+    assert observed == 50
 
 
 def test_observations_that_were_forced_are_paid_for_afterwards() -> None:
