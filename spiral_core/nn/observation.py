@@ -274,8 +274,8 @@ def quantiles(values: Float, shares: tuple[float, ...]) -> list[float]:
         place = share * (ordered.size - 1)
         below = int(place)
         low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
-        # Equal neighbors are their own mean, infinite ones too.
-        found.append(low if low == high else low + (high - low) * (place - below))
+        # Infinite neighbors have no difference, and an infinite one above nothing to add where the place is exact.
+        found.append(low if low == high or place == below else low + (high - low) * (place - below))
     return found
 
 
