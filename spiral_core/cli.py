@@ -39,6 +39,12 @@ Examples:
   spiral train --data needle --server http://127.0.0.1:8787
 
   spiral train --data needle --gain 0.2 --lr 1e-3 --steps 600 --seed 7
+
+  spiral train --data fashion --optimizer sgd --mode riemannian --lr 0.1 --clip-norm 5
+
+  spiral train --data fashion --epochs 10 --schedule warmup-cosine --warmup-steps 31 --lr 0.05
+
+  spiral train --data needle --steps 600 --auto-gain 0.7
 """
 
 DataOption = Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")]
@@ -73,37 +79,44 @@ def _token_of(logdir: Path, server: str) -> str:
 
 @reads_environment
 def train(
+    context: typer.Context,
     data: DataOption = "needle",
     model: ModelOption = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Updates; 0 means until stopped.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Train this many runs with seeds from --seed on.")] = 1,
-    lr: Annotated[float | None, typer.Option(help="Learning rate at the start.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; with a schedule the highest one.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Steps: euclidean, realgrad, hypergrad or riemannian.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty; norms and biases do not decay.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of all gradients together; 0: any.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Rates: constant, warmup-cosine or restart.")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps in which the rate rises in a line.")] = None,
+    min_lr: Annotated[float | None, typer.Option(help="Learning rate that a cosine falls to.")] = None,
+    schedule_steps: Annotated[int | None, typer.Option(help="Steps until a cosine is down; 0: all of the run.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
     gain: Annotated[float | None, typer.Option(help="Projector gain at the start, 0 to 1.")] = None,
+    auto_gain: Annotated[float | None, typer.Option(help="Mean radius to steer the gains to, say 0.7; 0: off.")] = None,
     curvature: Annotated[float | None, typer.Option(help="Curvature, below 0.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations; 0: never.")] = None,
     xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
     rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
+    telemetry_budget: Annotated[float | None, typer.Option(help="Percent of the time for observing; 0: off.")] = None,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
     token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
     logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
-    telemetry: Annotated[bool, typer.Option(help="Observe the Z-space layers at each step.")] = True,
-    dump_every: Annotated[
-        int, typer.Option(min=0, help="Steps between inspection dumps (weights and activations); 0: none.")
-    ] = 0,
+    dump_every: Annotated[int, typer.Option(min=0, help="Steps between dumps of weights and passes; 0: none.")] = 0,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train a run, alone or watched by a server."""
     say: Callable[[str], None] = (lambda _line: None) if quiet else (lambda line: typer.echo(line))
     # Imported here: the engine loads NumPy and Numba, and --help should not.
+    from spiral_core.engine.config import RunConfig
     from spiral_core.link.runner import Options
 
     options = Options(
@@ -112,24 +125,11 @@ def train(
         server=server,
         token=token or (_token_of(logdir, server) if server else ""),
         threads=threads,
-        observe=telemetry,
         dump_every=dump_every,
         lifeline=lifeline,
     )
-    asked = {
-        "model": model,
-        "steps": steps,
-        "lr": lr,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "batch_size": batch_size,
-        "gain": gain,
-        "curvature": curvature,
-        "evaluate_every": evaluate_every,
-        "xai_every": xai_every,
-        "rate": rate,
-    }
+    # Every field of the configuration is an option of the same name.
+    asked = {field: context.params[field] for field in RunConfig.__struct_fields__ if field != "data"}
     _train_all([_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)], options, say)
 
 
@@ -151,7 +151,7 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
 
     results: list[Result] = []
     for config in planned:
-        say(f"{config.model} on {config.data}, seed {config.seed}, lr {config.lr:g}, gain {config.gain:g}")
+        say(_plainly(config))
         result = runner.train(config, options, _Teller(say))
         results.append(result)
         accuracy = "" if result.accuracy is None else f": test accuracy {result.accuracy:.4f}"
@@ -170,13 +170,27 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
         )
 
 
+def _plainly(config: RunConfig) -> str:
+    """Say in one line what is trained, and what the riemannian mode does to the weights beforehand."""
+    mode = "" if config.mode == "euclidean" else f", {config.mode} steps"
+    line = f"{config.model} on {config.data}, seed {config.seed}, lr {config.lr:g}, gain {config.gain:g}{mode}"
+    if config.mode != "riemannian":
+        return line
+    radius = (-config.curvature) ** -0.5
+    return f"{line}\n  weights are mapped into the ball of radius {radius:.4g} (exponential map at the origin)"
+
+
 class _Teller:
-    """Prints a line at each evaluation."""
+    """Prints a line at each evaluation, and on standard error what a person should know of at once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._diverged = False
 
     def __call__(self, state: RunState, report: UpdateReport, evaluation: Evaluation | None) -> None:
+        if report.divergence is not None and not self._diverged:
+            typer.echo(f"spiral train: {report.divergence}", err=True)
+        self._diverged |= report.divergence is not None
         if evaluation is None:
             return
         epoch = report.step / state.dataset.report_batches

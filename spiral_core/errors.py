@@ -22,6 +22,8 @@ Each message names the argument and the remedy.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class SpiralError(Exception):
     """Base of every error raised on purpose."""
@@ -60,7 +62,33 @@ class DataError(SpiralError, ValueError):
 
 
 class DivergedError(SpiralError, ArithmeticError):
-    """A loss or a gradient is no longer finite."""
+    """A loss or a gradient is no longer finite.
+
+    The trainer gives it as a value, in ``UpdateReport.divergence``, for a person may want to look before acting.
+
+    Parameters
+    ----------
+    step : int
+        Number of the update that was skipped.
+    layer : str
+        The first layer, in the order of computation, that has a value which is not finite; the model's name where only
+        the loss overflowed, ``"input"`` where the batch itself is not finite.
+    what : str
+        ``"input"``, ``"parameter"``, ``"activation"``, ``"loss"`` or ``"gradient"``.
+    """
+
+    REMEDIES: ClassVar[dict[str, str]] = {
+        "input": "mend the data",
+        "parameter": "stop the run and start again with a lower optim.lr or with optim.clip_norm",
+    }
+
+    def __init__(self, step: int, layer: str, what: str) -> None:
+        place = "the batch" if what == "input" else f"{what} of {layer}"
+        remedy = self.REMEDIES.get(what, "lower optim.lr, set optim.clip_norm or stop the run")
+        super().__init__(f"not finite at step {step}: {place}; the weights were left as they are; {remedy}")
+        self.step = step
+        self.layer = layer
+        self.what = what
 
 
 class DecodeError(SpiralError, ValueError):

@@ -98,6 +98,16 @@ describe("the journal", () => {
     expect(model.knobs.get("zspace.gain")?.value).toBe(0.8);
   });
 
+  test("a knob that moved by itself shows where it stands, and no revision is counted", () => {
+    const model = new RunModel(goldenSnapshot());
+    const rev = model.rev;
+    const changes = [{ knob: "zspace.gain", old: null, in_force: 0.31 }];
+    const moved = { type: "knobs-moved", run: "r-1", incarnation: 0, seq: 20, step: 9, time: 9, changes } as const;
+    expect(model.apply(moved)).toBe("knobs");
+    expect(model.knobs.get("zspace.gain")).toMatchObject({ value: 0.31, since: 9 });
+    expect(model.rev).toBe(rev);
+  });
+
   test("a refused command changes no knob", () => {
     const model = new RunModel(goldenSnapshot());
     model.apply(record({ id: "c5", state: "rejected", reason: "no" }));

@@ -5,6 +5,7 @@ import { fromSlider, LOG_TICKS, shareOf, stepped, toSlider, track, type Scale } 
 const RATE: Scale = { scale: "log", low: 1e-6, high: 10, step: 1.1, whole: false };
 const GAIN: Scale = { scale: "linear", low: 0, high: 1, step: 0.01, whole: false };
 const EVERY: Scale = { scale: "linear", low: 0, high: 1000, step: 1, whole: true };
+const CURVATURE: Scale = { scale: "log", low: -100, high: -0.01, step: 1.1, whole: false };
 
 describe("a slider", () => {
   test("on a log scale gives each decade the same room", () => {
@@ -32,6 +33,13 @@ describe("a slider", () => {
     expect(fromSlider(20.4, EVERY)).toBe(20);
   });
 
+  test("of negative numbers on a log scale falls in magnitude, each decade with the same room", () => {
+    expect(toSlider(-100, CURVATURE)).toBe(0);
+    expect(toSlider(-0.01, CURVATURE)).toBe(LOG_TICKS);
+    expect(toSlider(-1, CURVATURE)).toBeCloseTo(LOG_TICKS / 2, 6);
+    expect([0, LOG_TICKS / 2, LOG_TICKS].map((position) => fromSlider(position, CURVATURE))).toEqual([-100, -1, -0.01]);
+  });
+
   test("with a lower bound of 0 on a log scale still reaches 0", () => {
     const open: Scale = { ...RATE, low: 0 };
     expect(fromSlider(0, open)).toBe(0);
@@ -49,6 +57,13 @@ describe("an arrow key", () => {
   test("multiplies on a log scale, and takes the same back", () => {
     expect(stepped(0.003, 1, RATE)).toBe(0.0033);
     expect(stepped(stepped(0.003, 5, RATE), -5, RATE)).toBeCloseTo(0.003, 8);
+  });
+
+  test("goes up towards zero among negative numbers, and stops at the bounds", () => {
+    expect(stepped(-1.1, 1, CURVATURE)).toBe(-1);
+    expect(stepped(-1, -1, CURVATURE)).toBe(-1.1);
+    expect(stepped(-99, -1, CURVATURE)).toBe(-100);
+    expect(stepped(-0.0105, 1, CURVATURE)).toBe(-0.01);
   });
 
   test("stops at the bounds", () => {

@@ -19,8 +19,8 @@ class Batch:
     Parameters
     ----------
     images : (N, H, W, C) float32
-        Channels last, C-contiguous, writable; no other batch shares the memory. A sequence of T steps and F features
-        is an image of height 1: (N, 1, T, F), with masks (N, 1, T).
+        Channels last, C-contiguous, writable; no other batch shares the memory, unless it was drawn into this one. A
+        sequence of T steps and F features is an image of height 1: (N, 1, T, F), with masks (N, 1, T).
     labels : (N,) int64
         Class indices.
     masks : (N, H, W) uint8 or None

@@ -46,8 +46,16 @@ class Dataset(Protocol):
     def report_batches(self) -> int:
         """Batches after which a run evaluates and reports: one epoch, or its like on an endless stream."""
 
-    def train_batch(self, index: int) -> Batch:
-        """Return training batch ``index`` >= 0, the same bits at every call and in any order of calls."""
+    def train_batch(self, index: int, into: Batch | None = None) -> Batch:
+        """Return training batch ``index`` >= 0, the same bits at every call and in any order of calls.
+
+        Parameters
+        ----------
+        index : int
+        into : Batch, optional
+            An earlier batch of this data set that nobody looks at any more: its arrays are written over, and nothing
+            of the size of the images is allocated. Without one the batch has memory of its own.
+        """
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield all held-out images once, always the same; the last batch may be smaller."""

@@ -157,13 +157,15 @@ class EmbeddedDataset:
             raise ArgumentError(f"batch_size must be at most {images}, the number of images, got {batch_size}")
         self.batches_per_epoch: int | None = images // self.batch_size
         self.report_batches = images // self.batch_size
+        self._taken: U8 = np.empty((self.batch_size, *self._arrays.train_images.shape[1:]), np.uint8)
         self._epoch = -1
         self._order: I64 = np.empty(0, dtype=np.int64)
 
     @classmethod
-    def standardize(cls, images: U8) -> F32:
+    def standardize(cls, images: U8, out: F32 | None = None) -> F32:
         """Turn (N, H, W) bytes into (N, H, W, 1) float32 of mean 0 and standard deviation 1 over the training set."""
-        scaled = images[..., None].astype(np.float32)
+        scaled = np.empty((*images.shape, 1), np.float32) if out is None else out
+        scaled[...] = images[..., None]
         scaled *= np.float32(1.0 / (cls.white * cls.std))
         scaled -= np.float32(cls.mean / cls.std)
         return scaled
@@ -173,7 +175,7 @@ class EmbeddedDataset:
         del index
         return images
 
-    def train_batch(self, index: int) -> Batch:
+    def train_batch(self, index: int, into: Batch | None = None) -> Batch:
         """Return training batch ``index`` >= 0; the same index gives the same bits, in any order of calls."""
         epoch, place = divmod(check_count("index", index, 0), self.report_batches)
         if epoch != self._epoch:
@@ -181,8 +183,14 @@ class EmbeddedDataset:
             self._order = generator.permutation(len(self._arrays.train_labels))
             self._epoch = epoch
         chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
-        images = self._vary(self._arrays.train_images[chosen], index)
-        return Batch(self.standardize(images), self._arrays.train_labels[chosen])
+        # Every index is in range; told to raise for others, NumPy would take the images into a buffer of its own first.
+        images = np.take(self._arrays.train_images, chosen, axis=0, out=self._taken, mode="clip")
+        images = self._vary(images, index)
+        if into is None:
+            return Batch(self.standardize(images), self._arrays.train_labels[chosen])
+        self.standardize(images, into.images)
+        into.labels[...] = self._arrays.train_labels[chosen]
+        return into
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield all held-out images in batches of ``batch_size``, the last one possibly smaller."""

@@ -53,12 +53,12 @@ class EndlessDataset(ABC):
         self._held_out: Batch | None = None
 
     @abstractmethod
-    def _draw(self, generator: np.random.Generator, count: int) -> Batch:
-        """Draw images with labels and masks from one generator, which is advanced."""
+    def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
+        """Draw images with labels and masks from one generator, which is advanced; ``into`` a batch if there is one."""
 
-    def train_batch(self, index: int) -> Batch:
+    def train_batch(self, index: int, into: Batch | None = None) -> Batch:
         """Return training batch ``index`` >= 0 of the endless stream; the same index gives the same bits."""
-        return self._draw(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size)
+        return self._draw(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size, into)
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield the `HELD_OUT_IMAGES` held-out images in batches of ``batch_size``, the last one possibly smaller."""

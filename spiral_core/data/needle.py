@@ -108,9 +108,10 @@ class Scene:
     distractor_present: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     distractor_patches: F32
 
-    def object_masks(self) -> U8:
-        """Return (N, 28, 28) uint8, 1 in the glyph's box."""
-        masks = np.zeros((self.labels.size, SIDE, SIDE), dtype=np.uint8)
+    def object_masks(self, out: U8 | None = None) -> U8:
+        """Return (N, 28, 28) uint8, 1 in the glyph's box; in ``out`` if given."""
+        masks = np.empty((self.labels.size, SIDE, SIDE), dtype=np.uint8) if out is None else out
+        masks.fill(0)
         masks[_box(self.corners)] = 1
         return masks
 
@@ -190,46 +191,76 @@ def draw_scene(generator: np.random.Generator, count: int) -> Scene:
     )
 
 
-def draw_background(generator: np.random.Generator, count: int) -> F32:
+def draw_background(generator: np.random.Generator, images: F32, scratch: F32) -> None:
     """Draw ``0.3 + 0.15 b + 0.05 n``, b smooth with maximum absolute value 1, n unit noise.
 
-    Returns
-    -------
-    (count, 28, 28) float32
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Advanced.
+    images : (N, 28, 28) float32
+        Written.
+    scratch : (N, 28, 28) float32
+        Overwritten.
     """
+    generator.standard_normal(out=images, dtype=np.float32)
     # One 28 x 28 product per image is too small for a BLAS to split over threads: the bits do not depend on them.
-    smooth = _BLUR @ generator.standard_normal((count, SIDE, SIDE), dtype=np.float32) @ _BLUR
-    peak = np.abs(smooth).max(axis=(1, 2), keepdims=True)
-    smooth *= np.float32(BACKGROUND_SWING) / peak
-    images = generator.standard_normal((count, SIDE, SIDE), dtype=np.float32)
+    np.matmul(_BLUR, images, out=scratch)
+    smooth = np.matmul(scratch, _BLUR, out=images)
+    peak = np.maximum(smooth.max(axis=(1, 2), keepdims=True), -smooth.min(axis=(1, 2), keepdims=True))
+    np.multiply(smooth, np.float32(BACKGROUND_SWING) / peak, out=scratch)
+    generator.standard_normal(out=images, dtype=np.float32)
     images *= np.float32(PIXEL_NOISE)
-    images += smooth
+    images += scratch
     images += np.float32(BACKGROUND_LEVEL)
-    return images
 
 
-def render(scene: Scene, background: F32) -> Batch:
-    """Paint a scene on its background.
+def paint(scene: Scene, images: F32) -> None:
+    """Add the glyphs of a scene to its background.
 
     Parameters
     ----------
     scene : Scene
         Of N images.
-    background : (N, 28, 28) float32
-        Written: the glyphs are added in place.
+    images : (N, 28, 28) float32
+        The background; written.
     """
     brightness = scene.amplitudes[:, None, None]
-    background[_box(scene.corners)] += brightness * GLYPHS[scene.labels]
+    images[_box(scene.corners)] += brightness * GLYPHS[scene.labels]
     for slot in range(DISTRACTORS):
         shown = scene.distractor_present[:, slot, None, None] * scene.distractor_patches[:, slot]
-        background[_box(scene.distractor_corners[:, slot])] += brightness * shown
-    return Batch(background[..., None], scene.labels, scene.object_masks())
+        images[_box(scene.distractor_corners[:, slot])] += brightness * shown
 
 
-def needle_batch(generator: np.random.Generator, count: int) -> Batch:
-    """Draw ``count`` needle images with labels and object masks from one generator, which is advanced."""
+def needle_batch(
+    generator: np.random.Generator, count: int, into: Batch | None = None, scratch: F32 | None = None
+) -> Batch:
+    """Draw ``count`` needle images with labels and object masks from one generator, which is advanced.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Advanced.
+    count : int
+        Images, >= 1.
+    into : Batch, optional
+        A needle batch of as many images, whose arrays are written over.
+    scratch : (N, 28, 28) float32, optional
+        Overwritten; spares an allocation.
+    """
     scene = draw_scene(generator, count)
-    return render(scene, draw_background(generator, count))
+    batch = into if into is not None else _blank(count)
+    images = batch.images[..., 0]
+    draw_background(generator, images, np.empty_like(images) if scratch is None else scratch)
+    paint(scene, images)
+    scene.object_masks(batch.masks)
+    batch.labels[...] = scene.labels
+    return batch
+
+
+def _blank(count: int) -> Batch:
+    images = np.empty((count, SIDE, SIDE, 1), np.float32)
+    return Batch(images, np.empty(count, np.int64), np.empty((count, SIDE, SIDE), np.uint8))
 
 
 class NeedleDataset(EndlessDataset):
@@ -258,5 +289,9 @@ class NeedleDataset(EndlessDataset):
     image_shape = (SIDE, SIDE, 1)
     class_names = CLASS_NAMES
 
-    def _draw(self, generator: np.random.Generator, count: int) -> Batch:
-        return needle_batch(generator, count)
+    def __init__(self, *, seed: int, batch_size: int) -> None:
+        super().__init__(seed=seed, batch_size=batch_size)
+        self._scratch: F32 = np.empty((self.batch_size, SIDE, SIDE), np.float32)
+
+    def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
+        return needle_batch(generator, count, into, self._scratch if count == self.batch_size else None)

@@ -7,7 +7,7 @@ The stream is endless: a batch is a function of (seed, index).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -65,8 +65,17 @@ def _places(generator: np.random.Generator, count: int) -> I64:
     return (order + rank * (MOTIF_STEPS - 1)).astype(np.int64)
 
 
-def motif_batch(generator: np.random.Generator, count: int) -> Batch:
+def motif_batch(generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
     """Draw ``count`` signals with labels and masks from one generator, which is advanced.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Advanced.
+    count : int
+        Signals, >= 1.
+    into : Batch, optional
+        A motif batch of as many signals, whose arrays are written over.
 
     Returns
     -------
@@ -76,15 +85,24 @@ def motif_batch(generator: np.random.Generator, count: int) -> Batch:
     labels = generator.integers(0, len(CLASS_NAMES), count, dtype=np.int64)
     amplitudes = generator.uniform(*AMPLITUDE_RANGE, size=(count, 1)).astype(np.float32)
     places = _places(generator, count)
-    signals: F32 = generator.standard_normal((count, STEPS), dtype=np.float32) * np.float32(NOISE)
-    masks: U8 = np.zeros((count, 1, STEPS), dtype=np.uint8)
+    batch = into if into is not None else _blank(count)
+    batch.labels[...] = labels
+    signals, masks = batch.images[:, 0, :, 0], cast("U8", batch.masks)
+    generator.standard_normal(out=batch.images, dtype=np.float32)
+    signals *= np.float32(NOISE)
+    masks.fill(0)
     row, offset = np.arange(count)[:, None], np.arange(MOTIF_STEPS)
     piece = MOTIFS[labels] * amplitudes
     signals[row, places[:, :1] + offset] += piece
     masks[row, 0, places[:, :1] + offset] = 1
     for slot in range(1, DISTRACTORS + 1):
         signals[row, places[:, slot, None] + offset] += generator.permuted(piece, axis=1)
-    return Batch(signals[:, None, :, None], labels, masks)
+    return batch
+
+
+def _blank(count: int) -> Batch:
+    images = np.empty((count, 1, STEPS, 1), np.float32)
+    return Batch(images, np.empty(count, np.int64), np.empty((count, 1, STEPS), np.uint8))
 
 
 class MotifDataset(EndlessDataset):
@@ -112,5 +130,5 @@ class MotifDataset(EndlessDataset):
     image_shape = (1, STEPS, 1)
     class_names = CLASS_NAMES
 
-    def _draw(self, generator: np.random.Generator, count: int) -> Batch:
-        return motif_batch(generator, count)
+    def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
+        return motif_batch(generator, count, into)

@@ -8,6 +8,7 @@ from typing import Literal
 from spiral_core import data, nn, optim
 from spiral_core.data import Batch, Dataset
 from spiral_core.engine.config import RunConfig
+from spiral_core.engine.optimization import Rates, build_optimizer, build_rates
 
 Phase = Literal["training", "paused", "finished", "stopped"]
 
@@ -22,17 +23,26 @@ class RunState:
     config: RunConfig
     dataset: Dataset
     model: nn.Sequential
-    optimizer: optim.Optimizer
+    optimizer: optim.ZSpaceOptimizer
+    rates: Rates
     probe: Batch
     """Held-out images that every Grad-CAM probe looks at."""
     xai_every: int
     rate: float
+    clip_norm: float
+    """Largest norm of all gradients together; 0 means no clipping."""
+    auto_gain: float
+    """Mean blended radius that the Z-space layers steer their gains to; 0 means off."""
+    telemetry_budget: float
+    """Percent of the time of a step that observing may take."""
     step: int = 0
     rev: int = 0
     """Changes applied so far."""
     phase: Phase = "training"
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
+    batch: Batch | None = None
+    """The last training batch, whose memory the next one takes over."""
     training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True, fuse=True))
     watching: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=False, accumulate=False))
     """Evaluation's and probes' own memory: nothing in it feeds back into training."""
@@ -61,17 +71,16 @@ def initial_state(config: RunConfig) -> RunState:
         gain=config.gain,
         generator=data.derived_generator(config.seed, data.Purpose.INIT, 0),
     )
-    optimizer: optim.Optimizer
-    if config.optimizer == "adam":
-        optimizer = optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
-    else:
-        optimizer = optim.SGD(model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     return RunState(
         config=config,
         dataset=dataset,
         model=model,
-        optimizer=optimizer,
+        optimizer=build_optimizer(config, model),
+        rates=build_rates(config),
         probe=dataset.probe(),
         xai_every=config.xai_every,
         rate=config.rate,
+        clip_norm=config.clip_norm,
+        auto_gain=config.auto_gain,
+        telemetry_budget=config.telemetry_budget,
     )

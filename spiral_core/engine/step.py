@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from spiral_core import nn, optim, xai
 from spiral_core.data import Batch
+from spiral_core.engine.divergence import find
 from spiral_core.engine.state import RunState
-from spiral_core.errors import StateError
+from spiral_core.errors import DivergedError, StateError
+from spiral_core.telemetry.values import mean_gain
 
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What one update computed; ``lr`` is the rate that it used."""
+    """What one update computed.
+
+    Parameters
+    ----------
+    step : int                 number of the update
+    loss, accuracy : float     of the training batch
+    lr : float                 the rate that it used
+    gradient_norm : float      L2 norm of all gradients, before clipping
+    gain : float               mean projector gain that it used; NaN without Z-space layers
+    auto_gain : float          the radius that auto-gain steered to; 0 while it is off
+    adaptations : mapping      what auto-gain did to each Z-space layer; empty while it is off
+    divergence : DivergedError or None
+        Where a value was not finite. The update was then skipped, and every weight is as it was.
+    """
 
     step: int
     loss: float
     accuracy: float
     lr: float
     gradient_norm: float
+    gain: float
+    auto_gain: float = 0.0
+    adaptations: Mapping[str, nn.GainAdaptation] = field(default_factory=dict)
+    divergence: DivergedError | None = None
 
 
 @dataclass(frozen=True)
@@ -55,29 +75,53 @@ class Probe:
 
 
 def update(state: RunState) -> UpdateReport:
-    """Do the next update: batch, forward, backward, optimizer.
+    """Do the next update: batch, forward, auto-gain, backward, clipping, optimizer.
 
-    A non-finite loss is reported, not raised: the curve must show it, and a person may want to look before acting.
+    A loss or gradient that is not finite is reported, not raised, and the update is skipped in every mode: the curve
+    must show it, and a person who looks and acts finds the weights as they were before.
     """
-    batch = state.dataset.train_batch(state.step)
-    lr = state.optimizer.lr
+    number = state.step + 1
+    batch = state.batch = state.dataset.train_batch(state.step, state.batch)
+    lr = state.rates.at(number)
+    state.optimizer.set_rates(lr)
+    gain = mean_gain([layer.projector_gain for layer in state.z_layers])
     logits = state.model.forward(batch.images, state.training)
-    grad = np.empty_like(logits)
+    adaptations = _adapt_gains(state)
+    grad = state.training.array(state.model, "loss gradient", logits.shape, logits.dtype)
     loss, correct = nn.softmax_cross_entropy(logits, batch.labels, grad)
     state.optimizer.zero_grad()
     state.model.backward_in(batch.images, grad, state.training, input_grad=False)
-    gradient_norm = optim.gradient_norm(state.model.parameters())
-    state.optimizer.step()
-    state.step += 1
+    parameters = state.model.parameters()
+    gradient_norm = (
+        optim.clip_gradient_norm(parameters, state.clip_norm) if state.clip_norm else optim.gradient_norm(parameters)
+    )
+    diverged = not (math.isfinite(loss) and math.isfinite(gradient_norm))
+    divergence = find(state, batch, number) if diverged else None
+    if not diverged:
+        state.optimizer.step()
+    state.step = number
     if state.config.steps and state.step >= state.config.steps:
         state.phase = "finished"
     return UpdateReport(
-        step=state.step,
+        step=number,
         loss=loss,
         accuracy=correct / len(batch.labels),
         lr=lr,
         gradient_norm=gradient_norm,
+        gain=gain,
+        auto_gain=state.auto_gain,
+        adaptations=adaptations,
+        divergence=divergence,
     )
+
+
+def _adapt_gains(state: RunState) -> dict[str, nn.GainAdaptation]:
+    """Let every Z-space layer move its gain, for the passes to come, by what the pass just done has shown."""
+    if state.auto_gain == 0:
+        return {}
+    return {
+        layer.name: layer.adapt_projector_gain(state.auto_gain, workspace=state.training) for layer in state.z_layers
+    }
 
 
 def evaluation_due(state: RunState) -> bool:

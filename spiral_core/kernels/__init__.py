@@ -70,6 +70,7 @@ from spiral_core.kernels.rownorm import row_statistics as row_statistics
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
+from spiral_core.kernels.update import sum_of_squares as sum_of_squares
 from spiral_core.kernels.znorm import (
     channel_moments as channel_moments,
 )

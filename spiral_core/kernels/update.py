@@ -1,8 +1,10 @@
-"""Parameter updates, one pass over a flat parameter."""
+"""Parameter updates and the norm of gradients, one pass over a flat parameter."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from spiral_core.arrays import Float
 from spiral_core.kernels.accelerate import kernel
@@ -68,3 +70,18 @@ def adam_update(
         first[j] = m
         second[j] = v
         value[j] -= step_size * m / (math.sqrt(v) / root_correction2 + eps)
+
+
+@kernel("float64({f}[::1])")
+def sum_of_squares(values: Float) -> float:
+    r"""Return :math:`\sum_j v_j^2`, squared and summed in float64 whatever the dtype; NaN and infinity show.
+
+    Parameters
+    ----------
+    values : (E,)
+    """
+    total = 0.0
+    for j in range(values.size):
+        v = np.float64(values[j])
+        total += v * v
+    return total

@@ -21,16 +21,20 @@ from spiral_core.wire.messages import (
     Frame,
     HeatMaps,
     KnobsDeclared,
+    KnobsMoved,
     ProbeBatch,
     RunStarted,
     SeriesDeclared,
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import Array, RunStatus, ZLayer
+from spiral_core.wire.parts import Array, Change, RunStatus, Value, ZLayer
 
 STRIP_SECONDS = 0.1
 """Strips of radii are looked at, not analyzed: ten a second are enough for the eye."""
+
+MOVED_SECONDS = 0.5
+"""A schedule moves the rate at every step, and its curve shows each of them; the knob beside it need not."""
 
 PACE_SECONDS = 1.0
 """Steps per second are counted over this long."""
@@ -55,6 +59,9 @@ class Recorder:
         self._series = {spec.name: spec for spec in specs}
         self._strips_at = -STRIP_SECONDS
         self._pace: list[float] = []
+        self._moved_at = 0.0
+        self._told: dict[str, Value | None] = {}
+        """What was last said to be in force, by knob."""
 
     def started(self, name: str, environment: dict[str, str]) -> None:
         """Say what the run is: configuration, curves, knobs, and the probe images where there will be maps of them."""
@@ -73,7 +80,9 @@ class Recorder:
             environment=environment,
         )
         self._log.append(SeriesDeclared, state.step, series=list(self._series.values()))
-        self._log.append(KnobsDeclared, state.step, knobs=controls.declare(state), rev=state.rev)
+        declared = controls.declare(state)
+        self._told = {spec.name: spec.value for spec in declared}
+        self._log.append(KnobsDeclared, state.step, knobs=declared, rev=state.rev)
         if not self._mapped:
             return
         masks = state.probe.masks
@@ -98,6 +107,7 @@ class Recorder:
 
     def ack(self, command: Command, outcome: Outcome) -> None:
         """Say what became of a command."""
+        self._told.update((change.knob, change.in_force) for change in outcome.changes)
         self._log.append(
             Ack,
             outcome.step,
@@ -111,6 +121,22 @@ class Recorder:
             actor=command.actor,
             source=command.source,
         )
+
+    def moved(self) -> None:
+        """Say now and then which knobs have moved without a command."""
+        now = time.monotonic()
+        if now - self._moved_at < MOVED_SECONDS:
+            return
+        self._moved_at = now
+        values_now = controls.in_force(self._state)
+        changes = [
+            Change(knob=name, old=self._told[name], in_force=value)
+            for name, value in values_now.items()
+            if value != self._told[name]
+        ]
+        if changes:
+            self._told = values_now
+            self._log.append(KnobsMoved, self._state.step + 1, changes=changes)
 
     def frame(
         self,
@@ -133,6 +159,8 @@ class Recorder:
             numbers["perf/steps_per_second"] = pace
         if observations:
             numbers |= values.layer_values(observations)
+        if self._state.z_layers:
+            numbers["zspace/gain"] = report.gain
         if evaluation is not None:
             numbers |= {"val/loss": evaluation.loss, "val/accuracy": evaluation.accuracy}
         if probe is not None:

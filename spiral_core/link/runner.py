@@ -17,6 +17,7 @@ from pathlib import Path
 from spiral_core import kernels
 from spiral_core.engine import controls, step
 from spiral_core.engine.config import RunConfig
+from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
 from spiral_core.link import dump, rundir, spawn
@@ -25,10 +26,14 @@ from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
+from spiral_core.nn import ZSpaceObservation
+from spiral_core.telemetry.budget import ObservationBudget
 from spiral_core.wire.parts import RunStatus
 
 FINISH_SECONDS = 11.0
 """How long a finished run waits for its courier: a little longer than the courier waits for the server."""
+CLOSE_STEPS = 5
+"""Steps from a steer on that are observed whatever it takes: that is where people look."""
 INTERRUPT_SECONDS = 1.0
 """How long an interrupted run waits for it: a person is waiting too, and the log keeps everything."""
 
@@ -44,8 +49,6 @@ class Options:
     token: str = ""
     threads: int | None = None
     """Compute threads; None means all cores but one."""
-    observe: bool = True
-    """Whether each step's layers are observed for telemetry."""
     dump_every: int = 0
     """Steps between inspection dumps; 0 means none."""
     lifeline: int | None = None
@@ -140,9 +143,12 @@ class _Loop:
         self._listen = listen
         self._last_number = 0
         self._next_start = time.monotonic()
-        self._finite = True
+        self._notices = Notices()
+        self._budget = ObservationBudget(state.telemetry_budget)
         self._steered = False
         """Whether the step to come is the first under a value that was set."""
+        self._closely = 0
+        """Steps to come that are observed whatever it takes."""
         self.accuracy: float | None = None
 
     def run(self, name: str) -> str:
@@ -195,19 +201,38 @@ class _Loop:
         begun = time.perf_counter()
         report = step.update(state)
         seconds = time.perf_counter() - begun
-        observations = (
-            {layer.name: layer.observe(state.training) for layer in state.z_layers} if self._options.observe else {}
-        )
-        probe = step.probe(state) if step.probe_due(state) else None
+        probing = step.probe_due(state)
+        observing = time.perf_counter()
+        observations = self._observe(seconds, probing)
+        observed = time.perf_counter() - observing
+        probe = step.probe(state) if probing else None
         # Before the evaluation, which takes commands: they belong to the next update.
         self._dump(probe)
         evaluation = self._evaluate() if step.evaluation_due(state) else None
+        writing = time.perf_counter()
         self._recorder.frame(report, seconds, observations, evaluation, probe)
+        if observations:
+            self._budget.spend(observed + time.perf_counter() - writing)
         if probe is not None:
             self._recorder.heat_maps(probe)
-        self._watch_finite(report)
+        self._recorder.moved()
+        if (detail := self._notices.after(report)) is not None:
+            self._recorder.status("training", detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
+
+    def _observe(self, seconds: float, probing: bool) -> dict[str, ZSpaceObservation]:
+        """Observe the Z-space layers where the budget has room for it, and where people look."""
+        state, budget = self._state, self._budget
+        budget.percent = state.telemetry_budget
+        budget.earn(seconds, idle=max(0.0, 1 / state.rate - seconds) if state.rate > 0 else 0.0)
+        if self._steered:
+            self._closely = CLOSE_STEPS
+        close = self._closely > 0 or probing or state.phase == "finished"
+        self._closely = max(0, self._closely - 1)
+        if budget.percent == 0 or not (close or budget.allows()):
+            return {}
+        return {layer.name: layer.observe(state.training) for layer in state.z_layers}
 
     def _pace(self) -> None:
         """Set when the next step may start; a step that comes late does not make the following ones hurry."""
@@ -231,16 +256,6 @@ class _Loop:
         if every and (self._state.step % every == 0 or self._steered):
             dump.write(self._dumps, self._state, probe)
         self._steered = False
-
-    def _watch_finite(self, report: UpdateReport) -> None:
-        """Say once when the loss stops being a number, and once when it is one again."""
-        finite = abs(report.loss) < float("inf")
-        if finite != self._finite:
-            self._finite = finite
-            detail = (
-                "" if finite else f"the loss is not finite since step {report.step}: lower optim.lr or stop the run"
-            )
-            self._recorder.status("training", detail)
 
     def _drain(self) -> None:
         for command in self._inbox.drain():

@@ -317,9 +317,7 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
     """Boil a pass down to the numbers of its curves."""
     elements = one.elements
     mean_t, mean_n, mean_tt, saturation = (float(total) / elements for total in one.totals.sum(axis=1))
-    sample = np.abs(one.values.tangents(_stride(elements, one.features)))
-    with np.errstate(invalid="ignore"):
-        p05, p50, p95 = (float(q) for q in np.quantile(sample, (0.05, 0.5, 0.95)))
+    p05, p50, p95 = quantiles(one.values.tangents(_stride(elements, one.features)), (0.05, 0.5, 0.95))
     return ZSpaceObservation(
         radius_mean=mean_t / one.s,
         radius_p05=p05 / one.s,
@@ -340,6 +338,27 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
         feature_radius=one.feature_tangent / one.rows,
         sample_radius=one.totals[0].reshape(one.shape[0], -1).mean(axis=1) / one.members if one.by_sample else None,
     )
+
+
+def quantiles(values: Float, shares: tuple[float, ...]) -> list[float]:
+    """Return quantiles of the absolute values, between two of them on the straight line; NaN when there is a NaN.
+
+    The numbers are those of ``np.quantile``, which takes fifteen times as long on a sample of this size: its partial
+    sort is not vectorized, and the whole sort is.
+    """
+    ordered = np.abs(values)
+    ordered.sort()
+    # A NaN is sorted behind everything.
+    if math.isnan(ordered[-1]):
+        return [math.nan] * len(shares)
+    found = []
+    for share in shares:
+        place = share * (ordered.size - 1)
+        below = int(place)
+        low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
+        # Infinite neighbors have no difference, and an infinite one above nothing to add where the place is exact.
+        found.append(low if low == high or place == below else low + (high - low) * (place - below))
+    return found
 
 
 def _stride(elements: int, features: int) -> int:

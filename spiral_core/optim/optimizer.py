@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from spiral_core import kernels
 from spiral_core.arrays import AnyArray
 from spiral_core.errors import ArgumentError, StateDictError
 from spiral_core.nn import Parameter
@@ -149,9 +150,4 @@ def checked_slots(
 
 def gradient_norm(parameters: Sequence[Parameter]) -> float:
     """Return the L2 norm of all gradients together, summed in float64 in the order given; NaN and infinity show."""
-    total = 0.0
-    with np.errstate(all="ignore"):
-        for parameter in parameters:
-            flat = parameter.grad.reshape(-1).astype(np.float64)
-            total += float(np.sum(flat * flat))
-    return math.sqrt(total)
+    return math.sqrt(sum(kernels.sum_of_squares(parameter.grad.reshape(-1)) for parameter in parameters))

@@ -13,6 +13,8 @@ Sources: Bonnabel 2013 (Riemannian SGD); Bécigneul and Ganea 2019 (Riemannian A
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spiral_core.arrays import Float
@@ -28,6 +30,22 @@ def as_points(array: Float) -> Float:
 def points_outside(parameter: Parameter, curvature: float) -> list[int]:
     """Return the numbers of the points that lie outside the ball (or within half its margin)."""
     return [int(j) for j in np.flatnonzero(poincare.outside(as_points(parameter.value), curvature))]
+
+
+def lift(parameters: Sequence[Parameter], curvature: float) -> None:
+    r"""Take weights as tangent vectors at the origin, and put in their place the points that these lead to.
+
+    .. math:: w \leftarrow \exp_0(w) = \tanh(s\|w\|)\, w / (s\|w\|)
+
+    All of them lie inside the ball; a weight much shorter than its radius hardly changes.
+
+    Notes
+    -----
+    Source: Ganea, Bécigneul and Hofmann 2018, section 2.4.
+    """
+    for parameter in parameters:
+        points = as_points(parameter.value)
+        points[...] = poincare.exponential(np.zeros_like(points), points, curvature)
 
 
 def descend(x: Float, direction: Float, curvature: float, lr: float, carried: tuple[Float, ...] = ()) -> None:

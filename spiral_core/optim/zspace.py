@@ -70,7 +70,7 @@ class ZSpaceOptimizer(Optimizer):
     As with `Optimizer`, a step leaves the gradients as they are: call `zero_grad` before the next backward pass.
     """
 
-    KERNELS = ("sgd_update", "adam_update")
+    KERNELS = ("sum_of_squares", "sgd_update", "adam_update")
 
     def __init__(
         self,
@@ -128,6 +128,28 @@ class ZSpaceOptimizer(Optimizer):
         rate = check_rate(lr, zero=True)
         mode = self._mode if self._mode.lr is None else self._mode.with_rate(rate * self._ratio)
         self._lr, self._mode = rate, mode
+
+    @property
+    def momentum(self) -> float:
+        """Momentum mu of the steps to come, in [0, 1)."""
+        return self._rule.momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        """Set it.
+
+        Raises
+        ------
+        ArgumentError
+            Out of bounds, or the optimizer is Adam, whose momentum is beta1; nothing was changed.
+        """
+        rule = Rule(value, self._rule.adam, self._rule.eps)
+        if self._rule.momentum == 0:
+            # Without momentum a velocity is not carried along to the new points, so it means nothing there.
+            for slots in self._slots.values():
+                if "velocity" in slots:
+                    slots["velocity"].fill(0)
+        self._rule = rule
 
     # Modes and modules.
 
@@ -205,7 +227,8 @@ class ZSpaceOptimizer(Optimizer):
                 self.prepare_module(module)
         elif self._mode.name == "euclidean":
             for parameter in self.parameters:
-                self._slots.setdefault(parameter.name, self._fresh(parameter, self._mode))
+                if parameter.name not in self._slots:
+                    self._slots[parameter.name] = self._fresh(parameter, self._mode)
         chosen = self.parameters if module is None else module.parameters()
         mine = {id(parameter) for parameter in self.parameters}
         stray = [p.name for p in chosen if p.name not in self._slots or id(p) not in mine]

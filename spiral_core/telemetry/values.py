@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
+from operator import attrgetter
 from statistics import fmean
 
 import numpy as np
@@ -32,17 +34,30 @@ LAYER_FIELDS = (
 """Fields of a layer's observation that are drawn as ``zspace/<layer>/<field>``."""
 
 
+_fields = attrgetter(*LAYER_FIELDS)
+
+
+@cache
+def _names(layer: str) -> tuple[str, ...]:
+    return tuple(f"zspace/{layer}/{name}" for name in LAYER_FIELDS)
+
+
 def layer_values(observations: Mapping[str, ZSpaceObservation]) -> dict[str, float]:
-    """Give the series of every Z-space layer, and the mean gain."""
-    values = {
-        f"zspace/{layer}/{name}": float(getattr(observation, name))
-        for layer, observation in observations.items()
-        for name in LAYER_FIELDS
-    }
-    gains = [observation.gain for observation in observations.values()]
-    # Layers that agree give their gain itself: a mean of three times 0.2 is not 0.2 in floating point.
-    values["zspace/gain"] = gains[0] if len(set(gains)) == 1 else fmean(gains)
+    """Give the series of every Z-space layer that was observed."""
+    values: dict[str, float] = {}
+    for layer, observation in observations.items():
+        values.update(zip(_names(layer), _fields(observation), strict=True))
     return values
+
+
+def mean_gain(gains: Sequence[float]) -> float:
+    """Mean gain of the layers; NaN when there are none.
+
+    Layers that agree give their gain itself: a mean of three times 0.2 is not 0.2 in floating point.
+    """
+    if not gains:
+        return math.nan
+    return gains[0] if len(set(gains)) == 1 else fmean(gains)
 
 
 def radius_strips(observations: Mapping[str, ZSpaceObservation]) -> dict[str, F32]:

@@ -21,6 +21,8 @@ def refusal(spec: KnobSpec, value: Value) -> str | None:
 
     Values are refused, never clamped: what a person asks for either holds or does not.
     """
+    if spec.type == "choice":
+        return None if value in spec.choices else f"{spec.name} takes one of {', '.join(spec.choices)}, not {value!r}"
     bounds = f"between {number(spec.low)} and {number(spec.high)}"
     if isinstance(value, (bool, str)):
         return f"{spec.name} takes a number {bounds}, not {value!r}"

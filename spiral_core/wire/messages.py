@@ -73,6 +73,15 @@ class KnobsDeclared(Logged, tag="knobs-declared", frozen=True, kw_only=True):
     """Number of changes applied so far in this run."""
 
 
+class KnobsMoved(Logged, tag="knobs-moved", frozen=True, kw_only=True):
+    """Knobs that have moved without a command, by a schedule or by auto-gain; now and then, not at every step.
+
+    ``step`` is the update that comes next, the first under these values.
+    """
+
+    changes: list[Change]
+
+
 class StatusChanged(Logged, tag="status-changed", frozen=True, kw_only=True):
     """What the engine is doing; with ``done`` of ``total`` where that can be told."""
 
@@ -150,7 +159,16 @@ class Ack(Logged, tag="ack", frozen=True, kw_only=True):
 
 
 RunMessage: TypeAlias = (
-    RunStarted | SeriesDeclared | KnobsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack
+    RunStarted
+    | SeriesDeclared
+    | KnobsDeclared
+    | KnobsMoved
+    | StatusChanged
+    | Frame
+    | Strip
+    | ProbeBatch
+    | HeatMaps
+    | Ack
 )
 
 # --- between courier and server -----------------------------------------------------------------------------------

@@ -84,14 +84,16 @@ class KnobSpec(Struct, frozen=True, kw_only=True):
     """One thing that a person may steer: its meaning, its bounds and the value in force."""
 
     name: str
-    type: Literal["float", "int"]
+    type: Literal["float", "int", "choice"]
     unit: str
     scale: Literal["linear", "log"]
     low: float
     high: float
-    """Both bounds are allowed values."""
+    """Both bounds are allowed values. A log scale has both on one side of zero, or ``low`` at zero."""
     step: float
     """What an arrow key moves: an amount on a linear scale, a factor on a log scale."""
+    choices: list[str] = []
+    """What a knob of type ``choice`` may hold; its bounds are those of the position in this list."""
     boundary: Literal["step"]
     """Where a new value takes effect."""
     group: str

@@ -33,6 +33,7 @@ from spiral_core.wire.messages import (
     Frame,
     HeatMaps,
     KnobsDeclared,
+    KnobsMoved,
     Merged,
     Message,
     Ping,
@@ -77,7 +78,7 @@ class State(Enum):
 Sayable: TypeAlias = dict[State, frozenset[type[Message]]]
 
 _RUN: frozenset[type[Message]] = frozenset(
-    {RunStarted, SeriesDeclared, KnobsDeclared, StatusChanged, Frame, Strip, ProbeBatch, HeatMaps, Ack}
+    {RunStarted, SeriesDeclared, KnobsDeclared, KnobsMoved, StatusChanged, Frame, Strip, ProbeBatch, HeatMaps, Ack}
 )
 _BEAT: frozenset[type[Message]] = frozenset({Ping, Pong})
 _DOWN: frozenset[type[Message]] = frozenset({Stored, Command})

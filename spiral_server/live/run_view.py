@@ -13,6 +13,7 @@ from spiral_core.wire.messages import (
     Frame,
     HeatMaps,
     KnobsDeclared,
+    KnobsMoved,
     Logged,
     ProbeBatch,
     RunStarted,
@@ -21,7 +22,7 @@ from spiral_core.wire.messages import (
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import FINAL_STATUSES, KnobSpec, RunStatus, SeriesSpec
+from spiral_core.wire.parts import FINAL_STATUSES, Change, KnobSpec, RunStatus, SeriesSpec
 from spiral_server.live.commands import Ledger
 
 
@@ -92,6 +93,8 @@ class RunView:
             case KnobsDeclared():
                 self.knobs = {spec.name: spec for spec in message.knobs}
                 self.rev = message.rev
+            case KnobsMoved():
+                self._bring_into_force(message.changes, message.step)
             case ProbeBatch():
                 self.probe = message
             case _:
@@ -102,10 +105,13 @@ class RunView:
         self.rev = max(self.rev, ack.rev)
         if ack.state != "applied":
             return
-        for change in ack.changes:
+        self._bring_into_force(ack.changes, ack.step)
+
+    def _bring_into_force(self, changes: list[Change], step: int) -> None:
+        for change in changes:
             spec = self.knobs.get(change.knob)
             if spec is not None:
-                self.knobs[change.knob] = msgspec.structs.replace(spec, value=change.in_force, since=ack.step)
+                self.knobs[change.knob] = msgspec.structs.replace(spec, value=change.in_force, since=step)
 
     def resume_at(self, *, incarnation: int, seq: int, frame_step: int | None, time: float) -> None:
         """Set where a view stands whose frames were not folded, because it was read back from the store."""

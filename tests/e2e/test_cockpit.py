@@ -239,6 +239,41 @@ def test_the_heat_maps_of_the_page_are_those_of_plain_numpy(page: Page, demo: Co
     assert (np.abs(maps - again) <= 1e-3 * np.maximum(np.abs(again).max(axis=(1, 2), keepdims=True), 1e-30)).all()
 
 
+def test_the_geometry_of_the_steps_is_chosen_from_a_list_and_comes_into_force(page: Page, demo: Cockpit) -> None:
+    choice = page.get_by_test_id("knob-optim.mode-choice")
+    assert choice.locator("option").all_inner_texts() == ["euclidean", "realgrad", "hypergrad", "riemannian"]
+    choice.select_option("hypergrad")
+    wait_for(lambda: in_force(page, "optim.mode") == "hypergrad", 10)
+    expect(page.get_by_test_id("knob-optim.mode-inforce")).to_contain_text("hypergrad", timeout=5000)
+    choice.select_option("euclidean")
+    wait_for(lambda: in_force(page, "optim.mode") == "euclidean", 10)
+
+
+def test_auto_gain_moves_the_gains_and_the_knobs_show_where_they_are(page: Page, demo: Cockpit) -> None:
+    steer(demo, "zspace.auto_gain", 0.72)
+    wait_for(lambda: in_force(page, "zspace.auto_gain") == 0.72, 10)
+    before = in_force(page, "zspace.zbn1.gain")
+    wait_for(lambda: in_force(page, "zspace.zbn1.gain") != before, 10, "for a gain that moves by itself")
+    slider = page.get_by_test_id("knob-zspace.gain-slider")
+    slider.focus()
+    slider.press("ArrowUp")
+    refusal = page.get_by_test_id("knob-zspace.gain-refusal")
+    expect(refusal).to_contain_text("while auto-gain steers it", timeout=5000)
+    steer(demo, "zspace.auto_gain", 0.0)
+    wait_for(lambda: in_force(page, "zspace.auto_gain") == 0, 10)
+
+
+def test_the_curvature_slider_of_negative_numbers_steers_every_layer(page: Page, demo: Cockpit) -> None:
+    slider = page.get_by_test_id("knob-zspace.curvature-slider")
+    assert int(slider.input_value()) == 500, "-1 lies in the middle between -100 and -0.01"
+    slider.focus()
+    slider.press("ArrowDown")
+    record = wait_for(lambda: applied(page, "zspace.curvature", -1.1), 10)
+    wait_for(lambda: demo.run()["step"] > record["step"] + 2, 10)
+    told = demo.series(demo.run()["id"], "zspace/zbn2/curvature")
+    assert (told[record["step"] - 1], told[record["step"]]) == (-1.0, -1.1)
+
+
 def test_stop_asks_first_and_then_ends_the_run(page: Page, demo: Cockpit) -> None:
     """Last of its file: it ends the demo's run; history and page stay."""
     page.get_by_test_id("btn-stop").click()

@@ -13,6 +13,7 @@ from spiral_core.wire.messages import (
     Frame,
     HeatMaps,
     KnobsDeclared,
+    KnobsMoved,
     RunStarted,
     SeriesDeclared,
     StatusChanged,
@@ -68,6 +69,10 @@ def knob(name: str = "optim.lr", value: float = 0.1) -> KnobSpec:
 def knobs(seq: int = 2, *, run: str = "r1", incarnation: int = 0) -> KnobsDeclared:
     specs = [knob(), knob("zspace.gain", 1.0)]
     return KnobsDeclared(**_head(seq, 0, run, incarnation), knobs=specs, rev=0)
+
+
+def moved(seq: int, step: int, changes: list[Change], *, run: str = "r1", incarnation: int = 0) -> KnobsMoved:
+    return KnobsMoved(**_head(seq, step, run, incarnation), changes=changes)
 
 
 def status(seq: int, state: RunStatus, *, run: str = "r1", incarnation: int = 0, step: int = 0) -> StatusChanged:

@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiral_core.wire.parts import Change
 from spiral_server.live.run_view import RunView
 
-from .saying import ack, frame, heat_maps, opening, status, strip
+from .saying import ack, frame, heat_maps, moved, opening, status, strip
 
 
 def folded(messages: list[Any]) -> RunView:
@@ -63,6 +64,13 @@ def test_a_rejected_command_changes_no_knob() -> None:
     record = view.ledger.find("c1")
     assert record is not None
     assert record.reason == "auto-gain is on"
+
+
+def test_a_knob_that_moved_by_itself_shows_where_it_stands_without_a_revision() -> None:
+    changes = [Change(knob="optim.lr", old=0.1, in_force=0.05), Change(knob="gone", old=1, in_force=2)]
+    view = folded([*opening(), moved(4, 7, changes)])
+    assert (view.knobs["optim.lr"].value, view.knobs["optim.lr"].since, view.rev) == (0.05, 7, 0)
+    assert set(view.knobs) == {"optim.lr", "zspace.gain"}
 
 
 def test_the_latest_of_strips_and_heat_maps_is_kept() -> None:

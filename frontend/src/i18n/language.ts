@@ -47,7 +47,12 @@ export function named(prefix: "chart" | "knob", name: string): string {
   return name.replace(/[_.]/g, " ");
 }
 
+/** Knobs of which 0 means that what they steer is switched off. */
+const OFF_AT_ZERO = new Set(["zspace.auto_gain", "optim.clip_norm", "telemetry.budget", "xai.every"]);
+
 /** What a knob holds, in the words of the page. */
 export function knobText(knob: string, value: boolean | number | string | null): string {
-  return knob === "run.rate" && value === 0 ? t("steer.unlimited") : valueText(value, t("steer.mixed"));
+  if (value === 0 && knob === "run.rate") return t("steer.unlimited");
+  if (value === 0 && OFF_AT_ZERO.has(knob)) return t("steer.off");
+  return valueText(value, t("steer.mixed"));
 }

@@ -25,9 +25,12 @@ export function track(scale: Scale): Track {
     : { min: scale.low, max: scale.high, step: scale.step };
 }
 
-/** The least value that a log slider can show: the low bound, or six decades below the high one when that is 0. */
+/**
+ * The least value that a log slider can show: the low bound, or six decades below the high one when that is 0. Where
+ * both bounds are negative, magnitudes fall along the slider.
+ */
 function logFloor(scale: Scale): number {
-  return scale.low > 0 ? scale.low : scale.high * 1e-6;
+  return scale.low > 0 || scale.high < 0 ? scale.low : scale.high * 1e-6;
 }
 
 /** How far along its slider a value stands, 0 to 1. */
@@ -60,8 +63,9 @@ export function fromSlider(position: number, scale: Scale): number {
 /** Move a value by `count` arrow keys. */
 export function stepped(value: number, count: number, scale: Scale): number {
   if (scale.scale === "log") {
-    const start = value <= 0 ? logFloor(scale) : value;
-    return within(significant(start * scale.step ** count, 6), scale);
+    const negative = scale.high < 0;
+    const start = value <= 0 && !negative ? logFloor(scale) : value;
+    return within(significant(start * scale.step ** (negative ? -count : count), 6), scale);
   }
   return within(significant(value + count * scale.step, 12), scale);
 }

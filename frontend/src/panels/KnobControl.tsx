@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { knobText, named, t } from "../i18n/language";
 import { plain, readNumber } from "../lib/number";
 import { fromSlider, shareOf, stepped, toSlider, track, type Scale } from "../lib/scale";
+import type { Wish } from "../store/asks";
 import { status, wishes } from "../store/live";
 import { refuse, steer } from "../store/steering";
 import type { KnobSpec } from "../wire/messages";
@@ -9,11 +10,58 @@ import type { KnobSpec } from "../wire/messages";
 /** How many arrow steps Page Up and Page Down make. */
 const PAGE = 10;
 
-/**
- * One knob: slider, number field, and the two values of a steer. Moving previews, letting go asks; what was asked and
- * what is in force are both shown until they agree.
- */
-export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: boolean }) {
+interface KnobProps {
+  spec: KnobSpec;
+  disabled: boolean;
+}
+
+/** One knob, with the two values of a steer: what was asked and what is in force are both shown until they agree. */
+export function KnobControl(props: KnobProps) {
+  return props.spec.type === "choice" ? <ChoiceKnob {...props} /> : <NumberKnob {...props} />;
+}
+
+/** A knob that holds one of a few words; choosing one asks for it. */
+function ChoiceKnob({ spec, disabled }: KnobProps) {
+  const wish = wishes.value[spec.name];
+  const ask = wish?.ask ?? null;
+  const refusal = wish?.refusal ?? null;
+  const name = named("knob", spec.name);
+  const id = `knob-${spec.name}`;
+  return (
+    <div
+      class="knob"
+      role="group"
+      aria-label={name}
+      data-testid={id}
+      data-state={ask !== null ? "asked" : refusal !== null ? "refused" : "settled"}
+    >
+      <div class="knob-head">
+        <span class="knob-name" title={`${spec.name}: ${spec.help}`}>
+          {name}
+        </span>
+        <select
+          class="knob-choice"
+          data-testid={`${id}-choice`}
+          aria-label={name}
+          aria-describedby={`${id}-state`}
+          disabled={disabled}
+          value={String(ask?.value ?? spec.value)}
+          onChange={(event) => void steer(spec.name, event.currentTarget.value)}
+        >
+          {(spec.choices ?? []).map((choice) => (
+            <option key={choice} value={choice}>
+              {choice}
+            </option>
+          ))}
+        </select>
+      </div>
+      <KnobState spec={spec} ask={ask} refusal={refusal} preview={false} />
+    </div>
+  );
+}
+
+/** A knob that holds a number: slider and number field. Moving previews, letting go asks. */
+function NumberKnob({ spec, disabled }: KnobProps) {
   const draft = useSignal<number | null>(null);
   const typed = useSignal<string | null>(null);
   const wish = wishes.value[spec.name];
@@ -23,8 +71,6 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
   const inForce = typeof spec.value === "number" ? spec.value : null;
   const asked = ask !== null && typeof ask.value === "number" ? ask.value : null;
   const shown = draft.value ?? asked ?? inForce ?? scale.low;
-  /** Nobody is there to take what is asked; it is kept until the engine is heard again. */
-  const waits = status.value?.status === "lost";
   const name = named("knob", spec.name);
   const id = `knob-${spec.name}`;
 
@@ -112,6 +158,24 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
         onKeyDown={(event) => arrows(event, true)}
         onKeyUp={released}
       />
+      <KnobState spec={spec} ask={ask} refusal={refusal} preview={draft.value !== null} />
+    </div>
+  );
+}
+
+interface KnobStateProps extends Wish {
+  spec: KnobSpec;
+  /** A value is being chosen and was not asked for yet. */
+  preview: boolean;
+}
+
+/** What is in force since when, what is asked, and why the last wish was refused. */
+function KnobState({ spec, ask, refusal, preview }: KnobStateProps) {
+  const id = `knob-${spec.name}`;
+  /** Nobody is there to take what is asked; it is kept until the engine is heard again. */
+  const waits = status.value?.status === "lost";
+  return (
+    <>
       <div class="knob-state" id={`${id}-state`} aria-live="polite">
         <span class="inforce" data-testid={`${id}-inforce`} data-value={spec.value === null ? "mixed" : String(spec.value)}>
           <span class="soft">{t("steer.inforce")}</span> <b>{knobText(spec.name, spec.value)}</b>{" "}
@@ -124,7 +188,7 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
             {waits && ` · ${t("steer.waits")}`}
           </span>
         ) : (
-          draft.value !== null && <span class="asked preview">{t("steer.preview")}</span>
+          preview && <span class="asked preview">{t("steer.preview")}</span>
         )}
       </div>
       {refusal !== null && (
@@ -132,7 +196,7 @@ export function KnobControl({ spec, disabled }: { spec: KnobSpec; disabled: bool
           {t("steer.refused", { reason: refusal.reason })}
         </p>
       )}
-    </div>
+    </>
   );
 }
 

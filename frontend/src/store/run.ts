@@ -114,6 +114,7 @@ export class RunModel {
       case "run-started":
       case "series-declared":
       case "knobs-declared":
+      case "knobs-moved":
       case "status-changed":
       case "frame":
       case "strip":
@@ -143,6 +144,9 @@ export class RunModel {
         this.knobs.clear();
         for (const knob of message.knobs) this.knobs.set(knob.name, knob);
         this.rev = message.rev;
+        return "knobs";
+      case "knobs-moved":
+        this.inForce(message.changes, message.step, null);
         return "knobs";
       case "status-changed":
         this.status = { status: message.status, done: message.done, total: message.total, detail: message.detail };

@@ -75,7 +75,7 @@ export type Verb = "set" | "pause" | "resume" | "stop";
 
 export type CommandState = "accepted" | "applied" | "rejected";
 
-export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack;
+export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack;
 
 export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
@@ -113,14 +113,16 @@ export interface SeriesSpec {
 /** One thing that a person may steer: its meaning, its bounds and the value in force. */
 export interface KnobSpec {
   name: string;
-  type: "float" | "int";
+  type: "float" | "int" | "choice";
   unit: string;
   scale: "linear" | "log";
   low: number;
-  /** Both bounds are allowed values. */
+  /** Both bounds are allowed values. A log scale has both on one side of zero, or ``low`` at zero. */
   high: number;
   /** What an arrow key moves: an amount on a linear scale, a factor on a log scale. */
   step: number;
+  /** What a knob of type ``choice`` may hold; its bounds are those of the position in this list. */
+  choices?: string[];
   /** Where a new value takes effect. */
   boundary: "step";
   group: string;
@@ -186,6 +188,16 @@ export interface KnobsDeclared extends Logged {
   knobs: KnobSpec[];
   /** Number of changes applied so far in this run. */
   rev: number;
+}
+
+/**
+ * Knobs that have moved without a command, by a schedule or by auto-gain; now and then, not at every step.
+ *
+ * ``step`` is the update that comes next, the first under these values.
+ */
+export interface KnobsMoved extends Logged {
+  type: "knobs-moved";
+  changes: Change[];
 }
 
 /** What the engine is doing; with ``done`` of ``total`` where that can be told. */

@@ -13,7 +13,7 @@ from spiral_core.data.needle import (
     draw_background,
     draw_scene,
     needle_batch,
-    render,
+    paint,
 )
 from spiral_core.errors import ArgumentError
 
@@ -53,14 +53,14 @@ def test_a_batch_has_the_promised_form() -> None:
 
 
 def test_the_object_mask_covers_exactly_the_box_around_the_glyph(scene: Scene) -> None:
-    before = np.zeros((4000, SIDE, SIDE), dtype=np.float32)
-    batch = render(scene, before)
+    images = np.zeros((4000, SIDE, SIDE), dtype=np.float32)
+    paint(scene, images)
     masks = scene.object_masks()
     assert (masks.sum(axis=(1, 2)) == 49).all()
-    inside = batch.images[..., 0][masks == 1].reshape(4000, 7, 7)
+    inside = images[masks == 1].reshape(4000, 7, 7)
     assert np.allclose(inside, scene.amplitudes[:, None, None] * GLYPHS[scene.labels])
     elsewhere = (masks == 0) & (scene.distractor_masks() == 0)
-    assert not batch.images[..., 0][elsewhere].any()
+    assert not images[elsewhere].any()
 
 
 def test_distractors_keep_the_brightness_of_the_glyph_and_overlap_nothing(scene: Scene) -> None:
@@ -98,7 +98,9 @@ def test_the_blur_is_a_cut_gaussian_convolution_with_zeros_outside() -> None:
 
 
 def test_the_background_has_the_level_swing_and_noise_of_the_definition() -> None:
-    background = draw_background(np.random.default_rng(3), 400).astype(np.float64)
+    images, scratch = np.full((2, 400, SIDE, SIDE), np.nan, dtype=np.float32)
+    draw_background(np.random.default_rng(3), images, scratch)
+    background = images.astype(np.float64)
     assert abs(background.mean() - 0.3) < 0.005
     # A 28 x 28 field smoothed at sigma 2 hardly changes between neighbors: the difference is the pixel noise.
     difference = np.diff(background, n=2, axis=2) / np.sqrt(6.0)

@@ -38,6 +38,17 @@ def test_each_data_set_has_a_configuration_of_its_own() -> None:
         ("xai_every", -1),
         ("rate", float("inf")),
         ("model", "resnet"),
+        ("mode", "spherical"),
+        ("schedule", "linear"),
+        ("clip_norm", -1.0),
+        ("clip_norm", float("inf")),
+        ("warmup_steps", -1),
+        ("min_lr", -0.1),
+        ("min_lr", 0.5),
+        ("schedule_steps", -1),
+        ("auto_gain", 1.5),
+        ("auto_gain", float("nan")),
+        ("telemetry_budget", 101.0),
         ("optimizer", "lion"),
     ],
 )
@@ -53,6 +64,20 @@ def test_unknown_data_and_fields_are_refused_with_what_there_is() -> None:
         for_data("needle", learning_rate=1.0)
     with pytest.raises(ConfigError, match="missing"):
         from_fields({"data": "needle"})
+
+
+def test_a_cosine_needs_an_end_and_numbers_of_a_cosine_need_one() -> None:
+    with pytest.raises(ConfigError, match="give schedule_steps, or steps above 0"):
+        for_data("needle", schedule="warmup-cosine")
+    for fields in ({"steps": 50}, {"schedule_steps": 50}):
+        assert for_data("needle", schedule="restart", **fields).schedule_length == 50
+        with pytest.raises(ConfigError, match=r"warmup_steps = 51 .* at most 50"):
+            for_data("needle", schedule="warmup-cosine", warmup_steps=51, **fields)
+    with pytest.raises(ConfigError, match=r"min_lr.*choose schedule warmup-cosine"):
+        for_data("needle", min_lr=1e-5)
+    with pytest.raises(ConfigError, match=r"schedule_steps.*leave it out"):
+        for_data("needle", schedule_steps=10)
+    assert for_data("needle", warmup_steps=10).schedule == "constant"
 
 
 def test_an_epoch_of_the_embedded_images_drops_the_last_partial_batch() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spiral_core.engine import controls
+from spiral_core.engine import controls, step
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.wire.messages import Command
@@ -32,12 +32,18 @@ def in_force(state: RunState) -> dict[str, object]:
 def test_the_knobs_of_the_demo_are_those_it_promises(state: RunState) -> None:
     assert set(in_force(state)) == {
         "optim.lr",
+        "optim.mode",
+        "optim.weight_decay",
+        "optim.clip_norm",
         "zspace.gain",
+        "zspace.auto_gain",
+        "zspace.curvature",
         "zspace.zbn1.gain",
         "zspace.zbn2.gain",
         "zspace.zbn3.gain",
         "xai.every",
         "run.rate",
+        "telemetry.budget",
     }
 
 
@@ -47,7 +53,6 @@ def test_a_new_value_takes_effect_at_the_next_update(state: RunState) -> None:
     assert outcome.state == "applied"
     assert outcome.step == 42
     assert [(change.knob, change.in_force) for change in outcome.changes] == [("optim.lr", 0.01)]
-    assert state.optimizer.lr == 0.01
     spec = next(spec for spec in controls.declare(state) if spec.name == "optim.lr")
     assert (spec.value, spec.since) == (0.01, 42)
 
@@ -77,12 +82,22 @@ def test_one_bad_setting_leaves_everything_as_it_was(state: RunState) -> None:
 
 
 def bad_values(spec: KnobSpec) -> st.SearchStrategy[float | str | bool]:
+    if spec.type == "choice":
+        return st.floats() | st.booleans() | st.text().filter(lambda text: text not in spec.choices)
     below = st.floats(max_value=math.nextafter(spec.low, -math.inf))
     above = st.floats(min_value=math.nextafter(spec.high, math.inf))
     return below | above | st.just(math.nan) | st.text(max_size=3) | st.booleans()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
+def drawn_value(spec: KnobSpec, data: st.DataObject) -> float | str:
+    if spec.type == "choice":
+        return data.draw(st.sampled_from(spec.choices))
+    if spec.type == "int":
+        return data.draw(st.integers(int(spec.low), int(spec.high)))
+    return data.draw(st.floats(spec.low, spec.high, allow_subnormal=False))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.data())
 def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunState, data: st.DataObject) -> None:
     spec = data.draw(st.sampled_from(controls.declare(state)))
@@ -94,17 +109,50 @@ def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunSta
     assert in_force(state) == before
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
 @given(st.data())
 def test_every_good_value_of_every_knob_comes_into_force_exactly(state: RunState, data: st.DataObject) -> None:
+    controls.apply(state, command("set", zspace__auto_gain=0.0))
     spec = data.draw(st.sampled_from(controls.declare(state)))
-    if spec.type == "int":
-        value: float = data.draw(st.integers(int(spec.low), int(spec.high)))
-    else:
-        value = data.draw(st.floats(spec.low, spec.high, allow_subnormal=False))
+    value = drawn_value(spec, data)
     outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
     assert outcome.state == "applied"
     assert in_force(state)[spec.name] == value
+
+
+def test_momentum_is_a_knob_where_the_optimizer_has_one() -> None:
+    for optimizer, there in (("sgd", True), ("adam", False)):
+        state = initial_state(for_data("fashion", batch_size=8, optimizer=optimizer))
+        assert ("optim.momentum" in in_force(state)) == there
+        outcome = controls.apply(state, command("set", optim__momentum=0.5))
+        assert (outcome.state == "applied") == there
+        assert state.optimizer.momentum == (0.5 if there else 0.0)
+
+
+def test_a_gain_is_refused_while_auto_gain_steers_it() -> None:
+    state = initial_state(for_data("needle", batch_size=8, gain=1.0, auto_gain=0.7))
+    for knob in ("zspace__gain", "zspace__zbn2__gain"):
+        outcome = controls.apply(state, command("set", **{knob: 0.5}))
+        assert outcome.state == "rejected"
+        assert "while auto-gain steers it; set zspace.auto_gain to 0" in outcome.reason
+    assert {layer.projector_gain for layer in state.z_layers} == {1.0}
+    # Both in one command: it is off from the same update on.
+    assert controls.apply(state, command("set", zspace__gain=0.5, zspace__auto_gain=0)).state == "applied"
+    assert {layer.projector_gain for layer in state.z_layers} == {0.5}
+    assert controls.apply(state, command("set", zspace__auto_gain=0.6, zspace__gain=0.1)).state == "rejected"
+    assert state.auto_gain == 0
+
+
+def test_curvature_moves_every_layer_at_the_next_update() -> None:
+    state = initial_state(for_data("needle", batch_size=8))
+    step.update(state)
+    outcome = controls.apply(state, command("set", zspace__curvature=-4.0))
+    assert [(change.old, change.in_force) for change in outcome.changes] == [(-1.0, -4.0)]
+    step.update(state)
+    seen = [layer.observe(state.training) for layer in state.z_layers]
+    assert [one.curvature for one in seen] == [-4.0] * 3
+    assert all(one.radius_mean < 0.5 for one in seen), "the ball of curvature -4 has radius 0.5"
+    assert "between -100 and -0.01" in controls.apply(state, command("set", zspace__curvature=0.0)).reason
 
 
 def test_pause_and_resume_are_absolute_and_an_ended_run_refuses_commands() -> None:

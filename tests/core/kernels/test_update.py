@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -38,3 +40,20 @@ def test_one_step_of_adam_is_the_formula_and_the_python_loop(size: int, dtype: t
         np.testing.assert_allclose(a, m, rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(b, v, rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(w, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [0, 1, 7, 5000])
+def test_a_sum_of_squares_is_that_of_exact_arithmetic(dtype: type[np.floating], count: int) -> None:
+    values = (np.random.default_rng(0).standard_normal(count) * 1e15).astype(dtype)
+    exact = math.fsum(float(v) ** 2 for v in values)
+    for sum_of_squares in (kernels.sum_of_squares, kernels.python_function(kernels.sum_of_squares)):
+        assert sum_of_squares(values) == pytest.approx(exact, rel=1e-14)
+
+
+def test_a_sum_of_squares_shows_nan_and_infinity_and_does_not_overflow_in_float32() -> None:
+    assert kernels.sum_of_squares(np.full(9, 3e38, np.float32)) == pytest.approx(9 * float(np.float32(3e38)) ** 2)
+    for odd in (np.nan, np.inf):
+        values = np.ones(40, np.float32)
+        values[17] = odd
+        assert not math.isfinite(kernels.sum_of_squares(values))

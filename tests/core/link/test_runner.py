@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import time
@@ -9,19 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from engine_runs import digest
 from spiral_core.data import Batch
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
+from spiral_core.link import recorder
 from spiral_core.link.applied import AppliedLog
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
-from spiral_core.link.runner import Options, _Loop
+from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
 from spiral_core.link.spawn import Line
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Ack, Command, Frame
+from spiral_core.wire.messages import Ack, Command, Frame, KnobsMoved, SeriesDeclared, StatusChanged
 from spiral_core.wire.parts import Setting
 
 
@@ -42,6 +46,7 @@ def steer(inbox: Inbox, gain: float) -> None:
 
 def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -> list[object]:
     """Run the real loop without a server; give the messages of its log."""
+    rundir.path.mkdir(exist_ok=True)
     log = RunLogWriter(rundir.frames, run="r", incarnation=0, clock=time.time)
     applied = AppliedLog(rundir.applied)
     line = Line(rundir, incarnation=0, server=None, token="", inbox=inbox)
@@ -74,3 +79,96 @@ def test_what_is_steered_during_an_evaluation_belongs_to_the_next_update(tmp_pat
         assert float(held["gain/zbn1"]) == 0.25
         assert float(held["weights/zbn1.projector_gain"]) == 0.25
     assert [message.step for message in said if isinstance(message, Frame)] == [1, 2, 3]
+
+
+def run_config(tmp_path: Path, **changes: object) -> list[object]:
+    state = initial_state(for_data("needle", batch_size=8, evaluate_every=0, **changes))
+    return trained(state, Inbox(), RunDir(path=tmp_path, id="r"), dump_every=0)
+
+
+def observed_steps(said: list[object]) -> list[int]:
+    declared = next(message for message in said if isinstance(message, SeriesDeclared))
+    (wanted,) = [spec.index for spec in declared.series if spec.name == "zspace/zbn1/radius_mean"]
+    return [one.step for one in said if isinstance(one, Frame) and wanted in one.index.numpy()]
+
+
+def test_the_budget_decides_which_steps_are_observed_and_every_step_has_its_other_numbers(tmp_path: Path) -> None:
+    seen = {}
+    for percent in (0.0, 0.01, 100.0):
+        said = run_config(tmp_path / f"{percent}", steps=60, xai_every=0, telemetry_budget=percent)
+        assert [one.step for one in said if isinstance(one, Frame)] == list(range(1, 61))
+        seen[percent] = observed_steps(said)
+    assert seen[0.0] == []
+    assert seen[100.0] == list(range(1, 61))
+    # The first step has no price yet, and the last one is looked at in any case.
+    assert len(seen[0.01]) < 10
+    assert {1, 60} <= set(seen[0.01])
+
+
+def test_steps_from_a_steer_on_and_steps_with_a_probe_are_observed_whatever_it_takes(tmp_path: Path) -> None:
+    state = initial_state(
+        for_data("needle", batch_size=8, evaluate_every=10, xai_every=16, telemetry_budget=1e-6, steps=50)
+    )
+    inbox = Inbox()
+    held_out = state.dataset.test_batches
+
+    def steered_once() -> Iterator[Batch]:
+        if state.step == 30:
+            steer(inbox, 0.25)
+        return held_out()
+
+    state.dataset.test_batches = steered_once  # type: ignore[method-assign]
+    said = trained(state, inbox, RunDir(path=tmp_path, id="r"), dump_every=0)
+    assert set(observed_steps(said)) >= {16, 32, 48, *range(31, 31 + CLOSE_STEPS), 50}
+    assert not {*range(20, 30), *range(40, 48)} & set(observed_steps(said))
+
+
+def weights_of(tmp_path: Path, percent: float) -> str:
+    state = initial_state(for_data("fashion", batch_size=8, evaluate_every=0, xai_every=0, steps=40, auto_gain=0.7))
+    state.telemetry_budget = percent
+    trained(state, Inbox(), RunDir(path=tmp_path / f"{percent}", id="r"), dump_every=0)
+    return digest(state)
+
+
+def test_the_weights_are_the_same_bits_whatever_the_budget_with_auto_gain_on(tmp_path: Path) -> None:
+    assert len({weights_of(tmp_path, percent) for percent in (0.0, 0.5, 100.0)}) == 1
+
+
+def test_a_divergence_is_one_status_with_step_and_layer_and_the_run_goes_on(tmp_path: Path) -> None:
+    state = initial_state(for_data("needle", batch_size=8, evaluate_every=0, steps=12, mode="riemannian"))
+    drawn = state.dataset.train_batch
+
+    def bad_for_a_while(index: int, into: Batch | None = None) -> Batch:
+        batch = drawn(index, into)
+        if 4 <= index < 7:
+            batch.images[0] = np.inf
+        return batch
+
+    state.dataset.train_batch = bad_for_a_while  # type: ignore[method-assign]
+    said = trained(state, Inbox(), RunDir(path=tmp_path, id="r"), dump_every=0)
+    told = [one for one in said if isinstance(one, StatusChanged) and one.status == "training"]
+    assert [(one.step, one.detail[:30]) for one in told] == [(0, ""), (5, "not finite at step 5: the batc"), (8, "")]
+    losses = [float(one.values.numpy()[0]) for one in said if isinstance(one, Frame)]
+    assert [k + 1 for k, loss in enumerate(losses) if not np.isfinite(loss)] == [5, 6, 7]
+    assert [one.status for one in said if isinstance(one, StatusChanged)][-1] == "finished"
+
+
+def test_knobs_that_a_schedule_or_auto_gain_moves_are_said_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "MOVED_SECONDS", 0.0)
+    said = run_config(tmp_path, steps=6, schedule="warmup-cosine", warmup_steps=2, lr=1e-3, auto_gain=0.7)
+    moved = [one for one in said if isinstance(one, KnobsMoved)]
+    rates = {one.step: change.in_force for one in moved for change in one.changes if change.knob == "optim.lr"}
+    frames = {
+        one.step: float(one.values.numpy()[list(one.index.numpy()).index(4)]) for one in said if isinstance(one, Frame)
+    }
+    assert {number: rates[number] for number in range(2, 7)} == {number: frames[number] for number in range(2, 7)}
+    gains = [change for one in moved for change in one.changes if change.knob == "zspace.zbn1.gain"]
+    assert gains[0].old == 1.0
+    assert all(one.in_force == other.old for one, other in itertools.pairwise(gains))
+
+
+def test_a_run_that_nothing_moves_says_nothing_of_its_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MOVED_SECONDS", 0.0)
+    assert not [one for one in run_config(tmp_path, steps=4) if isinstance(one, KnobsMoved)]

@@ -54,6 +54,16 @@ def test_a_whole_number_knob_refuses_fractions_but_not_floats() -> None:
     assert refusal(EVERY, math.inf) is not None
 
 
+MODE = replace(GAIN, name="optim.mode", type="choice", choices=["euclidean", "riemannian"], value="euclidean")
+
+
+@given(st.text() | st.floats() | st.booleans())
+def test_a_choice_takes_its_words_and_nothing_else(value: bool | float | str) -> None:
+    assert [refusal(MODE, choice) for choice in MODE.choices] == [None, None]
+    if value not in MODE.choices:
+        assert refusal(MODE, value) == f"optim.mode takes one of euclidean, riemannian, not {value!r}"
+
+
 def test_one_bad_setting_refuses_the_whole_command() -> None:
     good, bad = Setting(knob="zspace.gain", value=0.5), Setting(knob="xai.every", value=-1)
     assert command_refusal(KNOBS, "set", [good]) is None
