@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
+from spiral_core.nn import precision
 from spiral_core.nn.initial import generator_for, he_normal
 from spiral_core.nn.module import Module, Parameter, check_pair, check_size
 from spiral_core.nn.workspace import Workspace
@@ -110,6 +111,7 @@ class Conv2d(Module):
         return padded.reshape(2 * threads, -1), patches
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        x, weight = precision.operands(self, x, (self.weight,), workspace)
         out = workspace.array(self, "out", self.output_shape(x.shape), self.dtype)
         geometry = self._geometry(x.shape)
         padded, patches = self._scratch(x.shape, geometry, workspace)
@@ -118,7 +120,7 @@ class Conv2d(Module):
             kernels.convolve,
             -(-images // geometry[13]),
             x.reshape(images, -1),
-            self.weight.value.reshape(-1, self.out_channels),
+            weight.reshape(-1, self.out_channels),
             self.bias.value,
             geometry,
             padded,
@@ -131,11 +133,12 @@ class Conv2d(Module):
         want_weight = workspace.accumulate
         if not (want_weight or input_grad):
             return None
+        x, grad, weight = precision.operands_backward(self, x, grad, (self.weight,), workspace)
         geometry = self._geometry(x.shape)
         padded, patches = self._scratch(x.shape, geometry, workspace)
         images, channels = x.shape[0], self.out_channels
         chunks = -(-images // geometry[13])
-        weight = self.weight.value.reshape(-1, channels)
+        weight = weight.reshape(-1, channels)
         weight_t = workspace.array(self, "weight transposed", weight.T.shape, self.dtype)
         weight_t[...] = weight.T
         parts = chunks if want_weight else 0

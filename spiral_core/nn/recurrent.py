@@ -12,6 +12,7 @@ from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError, StateError
 from spiral_core.kernels.recurrent import SEQUENCES
+from spiral_core.nn import precision
 from spiral_core.nn.initial import generator_for, glorot_normal, orthogonal, ramp
 from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
@@ -205,6 +206,8 @@ class Lstm(Module):
                 "call reset_state() between batches of different sizes"
             )
         workspace.forget(self)
+        x, weight_ih, weight_hh = precision.operands(self, x, (self.weight_ih, self.weight_hh), workspace)
+        kind = precision.kind_of(self, workspace)
         gates = workspace.array(self, "gates", (steps, rows, 4 * units), self.dtype)
         hidden = workspace.array(self, "hidden", (steps + 1, rows, units), self.dtype)
         cell = workspace.array(self, "cell", (steps + 1, rows, units), self.dtype)
@@ -212,11 +215,13 @@ class Lstm(Module):
         product = workspace.array(self, "product", (kernels.get_num_threads(), SEQUENCES, 4 * units), self.dtype)
         hidden[0] = 0 if state is None else state.hidden
         cell[0] = 0 if state is None else state.cell
+        if kind:
+            precision.narrow_to(kind, hidden[0], hidden[0])
         with np.errstate(all="ignore"):
-            np.matmul(x.reshape(-1, self.in_features), self.weight_ih.value, out=gates.reshape(-1, 4 * units))
+            np.matmul(x.reshape(-1, self.in_features), weight_ih, out=gates.reshape(-1, 4 * units))
             gates += self.bias_ih.value + self.bias_hh.value
         chunks = -(-rows // SEQUENCES)
-        kernels.run(kernels.lstm_forward, chunks, self.weight_hh.value, gates, hidden, cell, squashed, product)
+        kernels.run(kernels.lstm_forward, chunks, weight_hh, gates, hidden, cell, squashed, product, kind)
         workspace.keep(self, _Passage(x.shape, gates, hidden, cell, squashed))
         if self.stateful:
             self._carry(hidden[-1], cell[-1], workspace)
@@ -237,10 +242,12 @@ class Lstm(Module):
         if passage.shape != x.shape:
             raise StateError(f"{self.name}: forward saw shape {passage.shape}, backward got {x.shape}")
         workspace.forget(self)
+        weights = (self.weight_ih, self.weight_hh)
+        x, grad, weight_ih, weight_hh = precision.operands_backward(self, x, grad, weights, workspace)
         steps, rows, width = passage.gates.shape
         units = self.hidden
         weight_t = workspace.array(self, "weight transposed", (width, units), self.dtype)
-        weight_t[...] = self.weight_hh.value.T
+        weight_t[...] = weight_hh.T
         grad_hidden = workspace.array(self, "grad h", (rows, units), self.dtype)
         grad_cell = workspace.array(self, "grad c", (rows, units), self.dtype)
         kernels.run(
@@ -254,6 +261,7 @@ class Lstm(Module):
             grad_hidden,
             grad_cell,
             SEQUENCES,
+            precision.kind_of(self, workspace),
         )
         workspace.keep((self, "initial grad"), _InitialGrad(grad_hidden, grad_cell))
         # The kernel has left the gradient of z in the place of the gates.
@@ -265,7 +273,7 @@ class Lstm(Module):
             if not input_grad:
                 return None
             grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-            np.matmul(slopes, self.weight_ih.value.T, out=grad_x.reshape(flat.shape))
+            np.matmul(slopes, weight_ih.T, out=grad_x.reshape(flat.shape))
         return grad_x
 
     def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:
