@@ -36,6 +36,8 @@ Examples:
   spiral train --data needle --server http://127.0.0.1:8787
 
   spiral train --data needle --gain 0.2 --lr 1e-3 --steps 600 --seed 7
+
+  spiral train --data fashion --epochs 10 --precision float16
 """
 
 
@@ -83,6 +85,7 @@ def train(
     curvature: Annotated[float | None, typer.Option(help="Curvature, below 0.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations; 0: never.")] = None,
     xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of products: float32, float16 or bfloat16.")] = None,
     rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
     token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
@@ -123,6 +126,7 @@ def train(
         "curvature": curvature,
         "evaluate_every": evaluate_every,
         "xai_every": xai_every,
+        "precision": precision,
         "rate": rate,
     }
     _train_all([_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)], options, say)

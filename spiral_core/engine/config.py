@@ -20,6 +20,7 @@ MOST_STEPS = 10**12
 DataName = Literal["needle", "fashion"]
 ModelName = Literal["z_cam", "z_cnn"]
 OptimizerName = Literal["adam", "sgd"]
+PrecisionName = Literal["float32", "float16", "bfloat16"]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +46,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Steps between evaluations on held-out data; 0 means never."""
     xai_every: int
     """Steps between Grad-CAM probes; 0 means never."""
+    precision: PrecisionName
+    """What matrix products of training are rounded to, with a scaled loss; float32 rounds and scales nothing."""
     rate: float
     """Most steps per second; 0 means no limit. Slows a run down for watching; does not change its numbers."""
 
@@ -103,6 +106,7 @@ def for_data(data: str, **changes: object) -> RunConfig:
         "batch_size": 64,
         "seed": 0,
         "curvature": -1.0,
+        "precision": "float32",
         "rate": 0.0,
         **_DEFAULTS[data],
         **{name: value for name, value in changes.items() if value is not None},
@@ -126,7 +130,12 @@ def from_fields(fields: dict[str, object]) -> RunConfig:
     return config
 
 
-_CHOICES = {"data": get_args(DataName), "model": get_args(ModelName), "optimizer": get_args(OptimizerName)}
+_CHOICES = {
+    "data": get_args(DataName),
+    "model": get_args(ModelName),
+    "optimizer": get_args(OptimizerName),
+    "precision": get_args(PrecisionName),
+}
 
 
 def _words(error: msgspec.ValidationError) -> str:

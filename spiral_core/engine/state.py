@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spiral_core import data, nn, optim
+from spiral_core import amp, data, nn, optim
 from spiral_core.data import Batch, Dataset
 from spiral_core.engine.config import RunConfig
 
@@ -27,6 +27,10 @@ class RunState:
     """Held-out images that every Grad-CAM probe looks at."""
     xai_every: int
     rate: float
+    autocast: amp.AutocastGuard
+    """Around the forward pass of training; evaluations and probes look at the weights in full precision."""
+    scaler: amp.GradScaler | None
+    """Of the loss; None in float32."""
     step: int = 0
     rev: int = 0
     """Changes applied so far."""
@@ -61,6 +65,7 @@ def initial_state(config: RunConfig) -> RunState:
         optimizer = optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
     else:
         optimizer = optim.SGD(model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    narrow = config.precision != "float32"
     return RunState(
         config=config,
         dataset=dataset,
@@ -69,4 +74,6 @@ def initial_state(config: RunConfig) -> RunState:
         probe=dataset.probe(),
         xai_every=config.xai_every,
         rate=config.rate,
+        autocast=amp.autocast(dtype=config.precision) if narrow else amp.autocast(enabled=False),
+        scaler=amp.GradScaler() if narrow else None,
     )

@@ -14,13 +14,17 @@ from spiral_core.engine.state import RunState
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What one update computed; ``lr`` is the rate that it used."""
+    """What one update computed; ``lr`` is the rate that it used, and ``scale`` what its loss was multiplied by."""
 
     step: int
     loss: float
     accuracy: float
     lr: float
     gradient_norm: float
+    scale: float | None = None
+    """None in float32."""
+    skipped: int = 0
+    """Updates so far that an overflow has prevented, this one included."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,28 @@ def update(state: RunState) -> UpdateReport:
     """Do the next update: batch, forward, backward, optimizer.
 
     A non-finite loss is reported, not raised: the curve must show it, and a person may want to look before acting.
+    Where the loss is scaled, gradients are divided before anything looks at them, and an overflow skips the update; the
+    norm reported is then not finite.
     """
     batch = state.dataset.train_batch(state.step)
     lr = state.optimizer.lr
-    logits = state.model.forward(batch.images, state.training)
+    scaler = state.scaler
+    scale = None if scaler is None else scaler.scale
+    with state.autocast:
+        logits = state.model.forward(batch.images, state.training)
     grad = np.empty_like(logits)
     loss, correct = nn.softmax_cross_entropy(logits, batch.labels, grad)
     state.optimizer.zero_grad()
+    if scaler is not None:
+        scaler.scale_gradient(grad)
     state.model.backward_in(batch.images, grad, state.training, input_grad=False)
+    if scaler is not None:
+        scaler.unscale(state.model)
     gradient_norm = optim.gradient_norm(state.model.parameters())
-    state.optimizer.step()
+    if scaler is None:
+        state.optimizer.step()
+    else:
+        scaler.step(state.optimizer, state.model)
     state.step += 1
     if state.config.steps and state.step >= state.config.steps:
         state.phase = "finished"
@@ -76,6 +92,8 @@ def update(state: RunState) -> UpdateReport:
         accuracy=correct / len(batch.labels),
         lr=lr,
         gradient_norm=gradient_norm,
+        scale=scale,
+        skipped=0 if scaler is None else scaler.skipped,
     )
 
 

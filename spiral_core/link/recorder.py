@@ -49,7 +49,11 @@ class Recorder:
     def __init__(self, log: RunLogWriter, state: RunState) -> None:
         self._log = log
         self._state = state
-        specs = catalog.declare([layer.name for layer in state.z_layers], masked=state.probe.masks is not None)
+        specs = catalog.declare(
+            [layer.name for layer in state.z_layers],
+            masked=state.probe.masks is not None,
+            scaled=state.scaler is not None,
+        )
         self._series = {spec.name: spec for spec in specs}
         self._strips_at = -STRIP_SECONDS
         self._pace: list[float] = []
@@ -127,6 +131,8 @@ class Recorder:
         }
         if (pace := self._count_pace(now)) is not None:
             numbers["perf/steps_per_second"] = pace
+        if report.scale is not None:
+            numbers |= {"amp/scale": report.scale, "amp/skipped": report.skipped}
         if observations:
             numbers |= values.layer_values(observations)
         if evaluation is not None:

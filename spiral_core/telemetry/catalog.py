@@ -19,6 +19,11 @@ _RUN: tuple[tuple[str, str, str, str, str], ...] = (
     ("perf/steps_per_second", "1/s", "throughput", "linear", "Steps per second over the last second."),
 )
 
+_AMP: tuple[tuple[str, str, str, str, str], ...] = (
+    ("amp/scale", "", "amp_scale", "log", "What this update multiplied its loss by."),
+    ("amp/skipped", "", "amp_skipped", "linear", "Updates so far that an overflow has prevented."),
+)
+
 _XAI: tuple[tuple[str, str, str, str, str], ...] = (
     ("xai/probability_mean", "", "probability", "linear", "Mean probability of the predicted class, probe batch."),
 )
@@ -47,7 +52,7 @@ _LAYER: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 
-def declare(layers: Sequence[str], *, masked: bool) -> list[SeriesSpec]:
+def declare(layers: Sequence[str], *, masked: bool, scaled: bool = False) -> list[SeriesSpec]:
     """Declare the curves of a run.
 
     Parameters
@@ -56,8 +61,10 @@ def declare(layers: Sequence[str], *, masked: bool) -> list[SeriesSpec]:
         Names of the Z-space layers, in order.
     masked : bool
         Whether the probe batch comes with object masks, so that heat maps can be scored.
+    scaled : bool
+        Whether the loss is scaled, for float16 or bfloat16.
     """
-    rows = [*_RUN, *_XAI, *(_XAI_MASKED if masked else ())]
+    rows = [*_RUN, *(_AMP if scaled else ()), *_XAI, *(_XAI_MASKED if masked else ())]
     rows += [
         (f"zspace/{layer}/{name}", unit, group, scale, help_)
         for layer in layers

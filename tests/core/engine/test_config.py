@@ -13,6 +13,7 @@ def test_each_data_set_has_a_configuration_of_its_own() -> None:
     assert for_data("needle").steps == 0
     assert for_data("fashion").model == "z_cnn"
     assert for_data("fashion", lr=0.5, seed=3).lr == 0.5
+    assert for_data("fashion").precision == "float32"
     assert for_data("fashion", lr=None).lr == for_data("fashion").lr
 
 
@@ -33,6 +34,7 @@ def test_each_data_set_has_a_configuration_of_its_own() -> None:
         ("rate", float("inf")),
         ("model", "resnet"),
         ("optimizer", "lion"),
+        ("precision", "float8"),
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused_by_name(field: str, value: object) -> None:
