@@ -11,8 +11,6 @@ import numpy as np
 
 from spiral_core.arrays import Float
 from spiral_core.kernels.accelerate import kernel
-from spiral_core.kernels.elementwise import CHUNK
-from spiral_core.kernels.narrow import narrow
 from spiral_core.kernels.real import tanh
 
 SEQUENCES = 8
@@ -20,9 +18,7 @@ SEQUENCES = 8
 batch feeds several threads."""
 
 
-@kernel(
-    "void(int64, int64, int64, {f}[:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], int64)"
-)
+@kernel("void(int64, int64, int64, {f}[:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1])")
 def lstm_forward(
     start: int,
     stop: int,
@@ -33,7 +29,6 @@ def lstm_forward(
     cell: Float,
     squashed: Float,
     product: Float,
-    kind: int,
 ) -> None:
     r"""Run chunks ``start`` to ``stop`` through time.
 
@@ -50,7 +45,6 @@ def lstm_forward(
     cell : (T+1, N, H)     c; [0] is given, the rest is written
     squashed : (T, N, H)   written: tanh of c
     product : (S, M, 4H)   scratch
-    kind : int             0, or float32 alone: the narrow type that h is rounded to, for the products that it enters
     """
     units = hidden.shape[2]
     half = weight.dtype.type(0.5)
@@ -80,14 +74,11 @@ def lstm_forward(
                     q[j] = tanh(after[j])
                 for j in range(units):
                     h[j] = z[3 * units + j] * q[j]
-            if kind:
-                bits = hidden[t + 1][first:last].reshape(-1).view(np.uint32)
-                narrow(0, -(-bits.size // CHUNK), slot, kind, bits, bits)
 
 
 @kernel(
     "void(int64, int64, int64, {f}[:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,::1], "
-    "{f}[:,::1], int64, int64)"
+    "{f}[:,::1], int64)"
 )
 def lstm_backward(
     start: int,
@@ -101,7 +92,6 @@ def lstm_backward(
     grad_hidden: Float,
     grad_cell: Float,
     sequences: int,
-    kind: int,
 ) -> None:
     r"""Differentiate `lstm_forward`, from the last time step to the first.
 
@@ -118,9 +108,8 @@ def lstm_backward(
     gates : (T, N, 4H)                 from `lstm_forward`; D on return
     cell : (T+1, N, H)                 from `lstm_forward`
     squashed : (T, N, H)               from `lstm_forward`
-    grad_hidden, grad_cell : (N, H)    written: the gradients of h_0 and c_0
+    grad_hidden, grad_cell : (N, H)    on entry the gradients of h_T and c_T from later, on return those of h_0 and c_0
     sequences : int                    M
-    kind : int                         0, or float32 alone: the narrow type that D is rounded to
     """
     units = grad.shape[2]
     one = weight_t.dtype.type(1)
@@ -128,8 +117,6 @@ def lstm_backward(
         first = chunk * sequences
         last = min(first + sequences, grad.shape[1])
         carried = grad_hidden[first:last]
-        carried[:] = 0
-        grad_cell[first:last] = 0
         for t in range(grad.shape[0] - 1, -1, -1):
             for n in range(first, last):
                 i = gates[t, n, :units]
@@ -150,7 +137,4 @@ def lstm_backward(
                     e *= i[j]
                     i[j] = e * g[j] * (one - i[j])
                     g[j] = e * (one - g[j] * g[j])
-            if kind:
-                bits = gates[t][first:last].reshape(-1).view(np.uint32)
-                narrow(0, -(-bits.size // CHUNK), slot, kind, bits, bits)
             np.dot(gates[t][first:last], weight_t, carried)
