@@ -45,6 +45,8 @@ Examples:
   spiral train --data fashion --epochs 10 --schedule warmup-cosine --warmup-steps 31 --lr 0.05
 
   spiral train --data needle --steps 600 --auto-gain 0.7
+
+  spiral train --data fashion --epochs 10 --precision float16
 """
 
 DataOption = Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")]
@@ -102,6 +104,7 @@ def train(
     curvature: Annotated[float | None, typer.Option(help="Curvature, below 0.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations; 0: never.")] = None,
     xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of products: float32, float16 or bfloat16.")] = None,
     rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
     telemetry_budget: Annotated[float | None, typer.Option(help="Percent of the time for observing; 0: off.")] = None,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from spiral_core.arrays import AnyArray
+from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, StateDictError, StateError
 from spiral_core.nn import Module
 from spiral_core.optim import Optimizer, ZSpaceOptimizer
@@ -41,7 +41,8 @@ class GradScaler:
     Notes
     -----
     Source: Micikevicius et al. 2018, section 3.2. Gradients are divided before an optimizer bends them, so each mode
-    of `ZSpaceOptimizer` steps as without scaling.
+    of `ZSpaceOptimizer` steps as without scaling. Gradients of several passes are divided together, in `step`: do not
+    move scaled ones onto tapes with `ZSpaceOptimizer.accumulate`.
     """
 
     def __init__(self, scale: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000) -> None:
@@ -81,8 +82,13 @@ class GradScaler:
         return self
 
     def scale_loss(self, loss: float) -> float:
-        """Return the loss (or its gradient) times S."""
+        """Return the loss times S."""
         return loss * self._scale
+
+    def scale_gradient(self, grad: Float) -> None:
+        """Multiply the gradient of the loss by S in place, which is what `scale_loss` means where backward begins."""
+        with np.errstate(all="ignore"):
+            np.multiply(grad, self._scale, out=grad)
 
     def unscale(self, module: Module) -> None:
         """Divide the gradients by S, for those who want to clip them before `step`, which then does not divide again.
@@ -122,18 +128,24 @@ class GradScaler:
         """
         if not self._unscaled:
             self.unscale(module)
+        if not all(np.isfinite(parameter.grad).all() for parameter in module.parameters()):
+            self.skip(optimizer, module)
+            return False
         self._unscaled = False
-        overflow = not all(np.isfinite(parameter.grad).all() for parameter in module.parameters())
-        if overflow:
-            self._skipped += 1
-            module.zero_grad()
-            optimizer.zero_grad()
-        elif isinstance(optimizer, ZSpaceOptimizer):
+        if isinstance(optimizer, ZSpaceOptimizer):
             optimizer.step(module)
         else:
             optimizer.step()
-        self.update(overflow)
-        return not overflow
+        self.update(False)
+        return True
+
+    def skip(self, optimizer: Optimizer, module: Module) -> None:
+        """Skip a step whose gradients, or whose loss, cannot be used: clear them, count, and lower the scale."""
+        self._unscaled = False
+        self._skipped += 1
+        module.zero_grad()
+        optimizer.zero_grad()
+        self.update(True)
 
     def state_dict(self) -> dict[str, AnyArray]:
         """Return the scale and the counts."""

@@ -25,6 +25,7 @@ TELEMETRY_PERCENT = 2.0
 OptimizerName = Literal["adam", "sgd"]
 ModeName = Literal["euclidean", "realgrad", "hypergrad", "riemannian"]
 ScheduleName = Literal["constant", "warmup-cosine", "restart"]
+PrecisionName = Literal["float32", "float16", "bfloat16"]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +66,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Steps between evaluations on held-out data; 0 means never."""
     xai_every: int
     """Steps between Grad-CAM probes; 0 means never."""
+    precision: PrecisionName
+    """What matrix products of training are rounded to, with a scaled loss; float32 rounds and scales nothing."""
     rate: float
     """Most steps per second; 0 means no limit. Slows a run down for watching; does not change its numbers."""
     telemetry_budget: float
@@ -167,6 +170,7 @@ def for_data(data: str, **changes: object) -> RunConfig:
         "batch_size": 64,
         "seed": 0,
         "curvature": -1.0,
+        "precision": "float32",
         "rate": 0.0,
         "telemetry_budget": TELEMETRY_PERCENT,
         **_DEFAULTS[data],
@@ -198,6 +202,7 @@ _CHOICES = {
     "optimizer": get_args(OptimizerName),
     "mode": get_args(ModeName),
     "schedule": get_args(ScheduleName),
+    "precision": get_args(PrecisionName),
 }
 
 

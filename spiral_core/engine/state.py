@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spiral_core import data, nn, optim
+from spiral_core import amp, data, nn, optim
 from spiral_core.data import Batch, Dataset
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.optimization import Rates, build_optimizer, build_rates
@@ -35,6 +35,10 @@ class RunState:
     """Mean blended radius that the Z-space layers steer their gains to; 0 means off."""
     telemetry_budget: float
     """Percent of the time of a step that observing may take."""
+    autocast: amp.AutocastGuard
+    """Around the forward pass of training; evaluations and probes look at the weights in full precision."""
+    scaler: amp.GradScaler | None
+    """Of the loss; None in float32."""
     step: int = 0
     rev: int = 0
     """Changes applied so far."""
@@ -71,6 +75,7 @@ def initial_state(config: RunConfig) -> RunState:
         gain=config.gain,
         generator=data.derived_generator(config.seed, data.Purpose.INIT, 0),
     )
+    narrow = config.precision != "float32"
     return RunState(
         config=config,
         dataset=dataset,
@@ -83,4 +88,6 @@ def initial_state(config: RunConfig) -> RunState:
         clip_norm=config.clip_norm,
         auto_gain=config.auto_gain,
         telemetry_budget=config.telemetry_budget,
+        autocast=amp.autocast(dtype=config.precision) if narrow else amp.autocast(enabled=False),
+        scaler=amp.GradScaler() if narrow else None,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spiral_core import nn, optim, xai
+from spiral_core.arrays import Float
 from spiral_core.data import Batch
 from spiral_core.engine.divergence import find
 from spiral_core.engine.state import RunState
@@ -31,6 +32,8 @@ class UpdateReport:
     adaptations : mapping      what auto-gain did to each Z-space layer; empty while it is off
     divergence : DivergedError or None
         Where a value was not finite. The update was then skipped, and every weight is as it was.
+    scale : float or None      what the loss was multiplied by; None in float32
+    skipped : int              updates so far that the scaler has skipped, this one included
     """
 
     step: int
@@ -42,6 +45,8 @@ class UpdateReport:
     auto_gain: float = 0.0
     adaptations: Mapping[str, nn.GainAdaptation] = field(default_factory=dict)
     divergence: DivergedError | None = None
+    scale: float | None = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,27 +83,23 @@ def update(state: RunState) -> UpdateReport:
     """Do the next update: batch, forward, auto-gain, backward, clipping, optimizer.
 
     A loss or gradient that is not finite is reported, not raised, and the update is skipped in every mode: the curve
-    must show it, and a person who looks and acts finds the weights as they were before.
+    must show it, and a person who looks and acts finds the weights as they were before. Where the loss is scaled,
+    gradients are divided before anything looks at them, and one that has overflowed is no divergence: the update is
+    skipped, the scale is lowered, and the norm reported is not finite.
     """
     number = state.step + 1
     batch = state.batch = state.dataset.train_batch(state.step, state.batch)
     lr = state.rates.at(number)
     state.optimizer.set_rates(lr)
     gain = mean_gain([layer.projector_gain for layer in state.z_layers])
-    logits = state.model.forward(batch.images, state.training)
+    scale = None if state.scaler is None else state.scaler.scale
+    with state.autocast:
+        logits = state.model.forward(batch.images, state.training)
     adaptations = _adapt_gains(state)
     grad = state.training.array(state.model, "loss gradient", logits.shape, logits.dtype)
     loss, correct = nn.softmax_cross_entropy(logits, batch.labels, grad)
-    state.optimizer.zero_grad()
-    state.model.backward_in(batch.images, grad, state.training, input_grad=False)
-    parameters = state.model.parameters()
-    gradient_norm = (
-        optim.clip_gradient_norm(parameters, state.clip_norm) if state.clip_norm else optim.gradient_norm(parameters)
-    )
-    diverged = not (math.isfinite(loss) and math.isfinite(gradient_norm))
-    divergence = find(state, batch, number) if diverged else None
-    if not diverged:
-        state.optimizer.step()
+    gradient_norm = _backward(state, batch, grad)
+    divergence = _step(state, batch, loss, gradient_norm)
     state.step = number
     if state.config.steps and state.step >= state.config.steps:
         state.phase = "finished"
@@ -112,7 +113,35 @@ def update(state: RunState) -> UpdateReport:
         auto_gain=state.auto_gain,
         adaptations=adaptations,
         divergence=divergence,
+        scale=scale,
+        skipped=0 if state.scaler is None else state.scaler.skipped,
     )
+
+
+def _backward(state: RunState, batch: Batch, grad: Float) -> float:
+    """Compute and clip every gradient; give their norm before clipping."""
+    state.optimizer.zero_grad()
+    if state.scaler is not None:
+        state.scaler.scale_gradient(grad)
+    state.model.backward_in(batch.images, grad, state.training, input_grad=False)
+    if state.scaler is not None:
+        state.scaler.unscale(state.model)
+    parameters = state.model.parameters()
+    return optim.clip_gradient_norm(parameters, state.clip_norm) if state.clip_norm else optim.gradient_norm(parameters)
+
+
+def _step(state: RunState, batch: Batch, loss: float, gradient_norm: float) -> DivergedError | None:
+    """Step, or tell why not."""
+    sound = math.isfinite(loss) and (state.scaler is not None or math.isfinite(gradient_norm))
+    divergence = None if sound else find(state, batch, state.step + 1)
+    if state.scaler is not None:
+        if sound:
+            state.scaler.step(state.optimizer, state.model)
+        else:
+            state.scaler.skip(state.optimizer, state.model)
+    elif sound:
+        state.optimizer.step()
+    return divergence
 
 
 def _adapt_gains(state: RunState) -> dict[str, nn.GainAdaptation]:

@@ -108,7 +108,7 @@ def lstm_backward(
     gates : (T, N, 4H)                 from `lstm_forward`; D on return
     cell : (T+1, N, H)                 from `lstm_forward`
     squashed : (T, N, H)               from `lstm_forward`
-    grad_hidden, grad_cell : (N, H)    written: the gradients of h_0 and c_0
+    grad_hidden, grad_cell : (N, H)    on entry the gradients of h_T and c_T from later, on return those of h_0 and c_0
     sequences : int                    M
     """
     units = grad.shape[2]
@@ -117,8 +117,6 @@ def lstm_backward(
         first = chunk * sequences
         last = min(first + sequences, grad.shape[1])
         carried = grad_hidden[first:last]
-        carried[:] = 0
-        grad_cell[first:last] = 0
         for t in range(grad.shape[0] - 1, -1, -1):
             for n in range(first, last):
                 i = gates[t, n, :units]

@@ -55,7 +55,9 @@ class Recorder:
         self._state = state
         self._mapped = state.cam_layer is not None
         layers = [layer.name for layer in state.z_layers]
-        specs = catalog.declare(layers, mapped=self._mapped, masked=state.probe.masks is not None)
+        specs = catalog.declare(
+            layers, mapped=self._mapped, masked=state.probe.masks is not None, scaled=state.scaler is not None
+        )
         self._series = {spec.name: spec for spec in specs}
         self._strips_at = -STRIP_SECONDS
         self._pace: list[float] = []
@@ -157,6 +159,8 @@ class Recorder:
         }
         if (pace := self._count_pace(now)) is not None:
             numbers["perf/steps_per_second"] = pace
+        if report.scale is not None:
+            numbers |= {"amp/scale": report.scale, "amp/skipped": report.skipped}
         if observations:
             numbers |= values.layer_values(observations)
         if self._state.z_layers:

@@ -167,7 +167,8 @@ class _Loop:
 
     def _warm(self) -> bool:
         """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
-        names = [*self._state.model.kernels(), *self._state.optimizer.KERNELS]
+        state = self._state
+        names = [*state.model.kernels(), *state.autocast.kernels, *state.optimizer.KERNELS]
         dtype = self._state.model.dtype
         cold = kernels.cold_count(names, dtype) > 0
 

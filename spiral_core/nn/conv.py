@@ -12,6 +12,7 @@ from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
 from spiral_core.kernels.znorm import wide_row
+from spiral_core.nn import precision
 from spiral_core.nn.initial import HE_OR_RAMP, check_init, folding, generator_for, he_normal
 from spiral_core.nn.module import Module, Parameter, check_pair, check_size
 from spiral_core.nn.workspace import Workspace
@@ -126,13 +127,14 @@ class Conv2d(Module):
         return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        x, weight = precision.operands(self, x, (self.weight,), workspace)
         out = workspace.array(self, "out", self.output_shape(x.shape), self.dtype)
         images = x.shape[0]
         kernels.run(
             kernels.convolve,
             images,
             x.reshape(images, -1),
-            self.weight.value.reshape(-1),
+            weight.reshape(-1),
             self.bias.value,
             self._geometry(x.shape),
             self._padded(x.shape, workspace),
@@ -141,6 +143,9 @@ class Conv2d(Module):
         return out
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        if not (workspace.accumulate or input_grad):
+            return None
+        x, grad, weight = precision.operands_backward(self, x, grad, (self.weight,), workspace)
         geometry = self._geometry(x.shape)
         if workspace.accumulate:
             self._backward_weight(x, grad, geometry, workspace)
@@ -149,7 +154,7 @@ class Conv2d(Module):
         images, (h, w, c) = x.shape[0], x.shape[1:]
         a_taps, b_taps = self.kernel_size
         turned = workspace.array(self, "weight turned", (a_taps, b_taps, self.out_channels, c), self.dtype)
-        turned[...] = self.weight.value[::-1, ::-1].transpose(0, 1, 3, 2)
+        turned[...] = weight[::-1, ::-1].transpose(0, 1, 3, 2)
         rows = h + self.dilation[0] * (a_taps - 1)
         columns = w + self.dilation[1] * (b_taps - 1)
         backward = (rows, columns, self.out_channels, a_taps, b_taps, 1, 1, 0, 0, *self.dilation, h, w, geometry[13])

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
+from spiral_core.nn import precision
 from spiral_core.nn.initial import HE_OR_RAMP, check_init, climbing, generator_for, he_normal
 from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
@@ -73,14 +74,16 @@ class Linear(Module):
         return shape[0], self.out_features
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        x, weight = precision.operands(self, x, (self.weight,), workspace)
         out = workspace.array(self, "out", (x.shape[0], self.out_features), self.dtype)
         # A diverged run must go on to show its NaN, so overflow is no warning here.
         with np.errstate(all="ignore"):
-            np.matmul(x, self.weight.value, out=out)
+            np.matmul(x, weight, out=out)
             out += self.bias.value
         return out
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        x, grad, weight = precision.operands_backward(self, x, grad, (self.weight,), workspace)
         with np.errstate(all="ignore"):
             if workspace.accumulate:
                 product = workspace.array(self, "grad weight", self.weight.value.shape, self.dtype)
@@ -89,7 +92,7 @@ class Linear(Module):
             if not input_grad:
                 return None
             grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-            return np.matmul(grad, self.weight.value.T, out=grad_x)
+            return np.matmul(grad, weight.T, out=grad_x)
 
 
 class Flatten(Module):

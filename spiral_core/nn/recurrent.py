@@ -12,6 +12,7 @@ from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateError
 from spiral_core.kernels.recurrent import SEQUENCES
+from spiral_core.nn import precision
 from spiral_core.nn.initial import check_init, generator_for, glorot_normal, orthogonal, ramp
 from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
@@ -204,6 +205,7 @@ class Lstm(Module):
                 "call reset_state() between batches of different sizes"
             )
         workspace.forget(self)
+        x, weight_ih, weight_hh = precision.operands(self, x, (self.weight_ih, self.weight_hh), workspace)
         gates = workspace.array(self, "gates", (steps, rows, 4 * units), self.dtype)
         hidden = workspace.array(self, "hidden", (steps + 1, rows, units), self.dtype)
         cell = workspace.array(self, "cell", (steps + 1, rows, units), self.dtype)
@@ -212,10 +214,19 @@ class Lstm(Module):
         hidden[0] = 0 if state is None else state.hidden
         cell[0] = 0 if state is None else state.cell
         with np.errstate(all="ignore"):
-            np.matmul(x.reshape(-1, self.in_features), self.weight_ih.value, out=gates.reshape(-1, 4 * units))
+            np.matmul(x.reshape(-1, self.in_features), weight_ih, out=gates.reshape(-1, 4 * units))
             gates += self.bias_ih.value + self.bias_hh.value
-        chunks = -(-rows // SEQUENCES)
-        kernels.run(kernels.lstm_forward, chunks, self.weight_hh.value, gates, hidden, cell, squashed, product)
+        kind = precision.kind_of(self, workspace)
+        # What the next product reads is rounded between time steps, so the kernel then walks one at a time.
+        stride = 1 if kind else steps
+        for t in range(0, steps, stride):
+            here, states = slice(t, t + stride), slice(t, t + stride + 1)
+            if kind:
+                precision.narrow_to(kind, hidden[t], hidden[t])
+            walked = weight_hh, gates[here], hidden[states], cell[states], squashed[here]
+            kernels.run(kernels.lstm_forward, -(-rows // SEQUENCES), *walked, product)
+        if kind:
+            precision.narrow_to(kind, hidden[-1], hidden[-1])
         workspace.keep(self, _Passage(x.shape, gates, hidden, cell, squashed))
         if self.stateful:
             self._carry(hidden[-1], cell[-1], workspace)
@@ -236,24 +247,29 @@ class Lstm(Module):
         if passage.shape != x.shape:
             raise StateError(f"{self.name}: forward saw shape {passage.shape}, backward got {x.shape}")
         workspace.forget(self)
+        weights = (self.weight_ih, self.weight_hh)
+        x, grad, weight_ih, weight_hh = precision.operands_backward(self, x, grad, weights, workspace)
         steps, rows, width = passage.gates.shape
         units = self.hidden
         weight_t = workspace.array(self, "weight transposed", (width, units), self.dtype)
-        weight_t[...] = self.weight_hh.value.T
+        weight_t[...] = weight_hh.T
         grad_hidden = workspace.array(self, "grad h", (rows, units), self.dtype)
         grad_cell = workspace.array(self, "grad c", (rows, units), self.dtype)
-        kernels.run(
-            kernels.lstm_backward,
-            -(-rows // SEQUENCES),
-            weight_t,
-            grad.reshape(steps, rows, units),
-            passage.gates,
-            passage.cell,
-            passage.squashed,
-            grad_hidden,
-            grad_cell,
-            SEQUENCES,
-        )
+        grad_hidden.fill(0)
+        grad_cell.fill(0)
+        upstream = grad.reshape(steps, rows, units)
+        kind = precision.kind_of(self, workspace)
+        stride = 1 if kind else steps
+        for t in reversed(range(0, steps, stride)):
+            here, states = slice(t, t + stride), slice(t, t + stride + 1)
+            walked = upstream[here], passage.gates[here], passage.cell[states], passage.squashed[here]
+            chunks = -(-rows // SEQUENCES)
+            kernels.run(kernels.lstm_backward, chunks, weight_t, *walked, grad_hidden, grad_cell, SEQUENCES)
+            if kind:
+                # The kernel has multiplied the gradient of z as it was; this takes the place of that product.
+                slopes = precision.narrow_to(kind, passage.gates[t], passage.gates[t])
+                with np.errstate(all="ignore"):
+                    np.matmul(slopes, weight_t, out=grad_hidden)
         workspace.keep((self, "initial grad"), _InitialGrad(grad_hidden, grad_cell))
         # The kernel has left the gradient of z in the place of the gates.
         slopes = passage.gates.reshape(-1, width)
@@ -264,7 +280,7 @@ class Lstm(Module):
             if not input_grad:
                 return None
             grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-            np.matmul(slopes, self.weight_ih.value.T, out=grad_x.reshape(flat.shape))
+            np.matmul(slopes, weight_ih.T, out=grad_x.reshape(flat.shape))
         return grad_x
 
     def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:

@@ -19,6 +19,11 @@ _RUN: tuple[tuple[str, str, str, str, str], ...] = (
     ("perf/steps_per_second", "1/s", "throughput", "linear", "Steps per second over the last second."),
 )
 
+_AMP: tuple[tuple[str, str, str, str, str], ...] = (
+    ("amp/scale", "", "amp_scale", "log", "What this update multiplied its loss by."),
+    ("amp/skipped", "", "amp_skipped", "linear", "Updates so far that an overflow has prevented."),
+)
+
 _XAI: tuple[tuple[str, str, str, str, str], ...] = (
     ("xai/probability_mean", "", "probability", "linear", "Mean probability of the predicted class, probe batch."),
 )
@@ -47,7 +52,7 @@ _LAYER: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 
-def declare(layers: Sequence[str], *, mapped: bool, masked: bool) -> list[SeriesSpec]:
+def declare(layers: Sequence[str], *, mapped: bool, masked: bool, scaled: bool = False) -> list[SeriesSpec]:
     """Declare the curves of a run.
 
     Parameters
@@ -58,8 +63,11 @@ def declare(layers: Sequence[str], *, mapped: bool, masked: bool) -> list[Series
         Whether the model has feature maps for Grad-CAM; without them the run has no series ``xai/...``.
     masked : bool
         Whether the probe batch comes with object masks, so that heat maps can be scored.
+    scaled : bool
+        Whether the loss is scaled, for float16 or bfloat16.
     """
-    rows = [*_RUN, *(_XAI if mapped else ()), *(_XAI_MASKED if mapped and masked else ())]
+    maps = [*(_XAI if mapped else ()), *(_XAI_MASKED if mapped and masked else ())]
+    rows = [*_RUN, *(_AMP if scaled else ()), *maps]
     rows += [
         (f"zspace/{layer}/{name}", unit, group, scale, help_)
         for layer in layers

@@ -1,10 +1,12 @@
 """Slow float64 twin of the long short-term memory layer: one sequence, one time step, one gate at a time.
 
-Written from the equations of the layer; it shares no code with the engine.
+Written from the equations of the layer; it shares no code with the engine. With ``narrow`` it rounds what each time
+step multiplies; its caller rounds the rest: input, weights, first state and the gradient of the output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +36,11 @@ def sigmoid(z: F64) -> F64:
     return 1.0 / (1.0 + np.exp(-z))
 
 
-def forward(x: F64, weights: Weights, h: F64, c: F64) -> Passed:
+def exact(array: F64) -> F64:
+    return array
+
+
+def forward(x: F64, weights: Weights, h: F64, c: F64, narrow: Callable[[F64], F64] = exact) -> Passed:
     """Walk one sequence (T, I) from the state h, c (H,)."""
     outputs, steps = [], []
     for row in x:
@@ -43,12 +49,12 @@ def forward(x: F64, weights: Weights, h: F64, c: F64) -> Passed:
         i, f, g, o = sigmoid(in_gate), sigmoid(forget), np.tanh(candidate), sigmoid(out_gate)
         after = f * c + i * g
         steps.append((row, h, c, i, f, g, o, after))
-        h, c = o * np.tanh(after), after
+        h, c = narrow(o * np.tanh(after)), after
         outputs.append(h)
     return Passed(np.array(outputs), h, c, steps)
 
 
-def backward(passed: Passed, weights: Weights, grad: F64) -> dict[str, F64]:
+def backward(passed: Passed, weights: Weights, grad: F64, narrow: Callable[[F64], F64] = exact) -> dict[str, F64]:
     """Return the gradients of x, of the four parameters and of the first state, by name."""
     sums = {name: np.zeros_like(array) for name, array in zip(weights._fields, weights, strict=True)}
     grad_x = np.zeros((len(grad), len(weights.ih)))
@@ -61,6 +67,7 @@ def backward(passed: Passed, weights: Weights, grad: F64) -> dict[str, F64]:
         d = np.concatenate(
             [inner * g * i * (1 - i), inner * c * f * (1 - f), inner * i * (1 - g**2), total * q * o * (1 - o)]
         )
+        d = narrow(d)
         sums["ih"] += np.outer(x, d)
         sums["hh"] += np.outer(h, d)
         sums["bias_ih"] += d

@@ -140,6 +140,8 @@ export const STRINGS = {
   "chart.conformal": ["Conformal factor", "共形因子"],
   "chart.curvature": ["Curvature", "曲率"],
   "chart.gain": ["Gain by layer", "層別ゲイン"],
+  "chart.amp_scale": ["Loss scale", "損失スケール"],
+  "chart.amp_skipped": ["Skipped updates", "スキップした更新"],
 
   "note.radius": ["band p05–p95", "帯: p05–p95"],
   "note.radius_raw": ["band p05–p95", "帯: p05–p95"],

@@ -101,3 +101,12 @@ def test_plain_optimizers_are_stepped_too() -> None:
     layer.weight.grad[...] = 4.0
     assert amp.GradScaler(4.0, 2.0, 0.5, 1).step(optim.SGD(layer.parameters(), 0.5), layer)
     np.testing.assert_array_equal(layer.weight.value, before - np.float32(0.5))
+
+
+def test_the_gradient_of_the_loss_is_scaled_in_place_as_the_loss_is_and_may_overflow() -> None:
+    scaler, grad = amp.GradScaler(1024.0), np.array([0.25, -1e-9, 0.0, 1e36], np.float32)
+    scaler.scale_gradient(grad)
+    np.testing.assert_array_equal(
+        grad, np.array([256.0, np.float32(-1e-9) * np.float32(1024), 0.0, np.inf], np.float32)
+    )
+    assert scaler.scale_loss(0.25) == grad[0]

@@ -19,6 +19,7 @@ def test_each_data_set_has_a_configuration_of_its_own() -> None:
     assert for_data("digits").model == "z_mlp"
     assert for_data("motif").model == "z_lstm"
     assert for_data("fashion", lr=0.5, seed=3).lr == 0.5
+    assert for_data("fashion").precision == "float32"
     assert for_data("fashion", lr=None).lr == for_data("fashion").lr
 
 
@@ -50,6 +51,7 @@ def test_each_data_set_has_a_configuration_of_its_own() -> None:
         ("auto_gain", float("nan")),
         ("telemetry_budget", 101.0),
         ("optimizer", "lion"),
+        ("precision", "float8"),
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused_by_name(field: str, value: object) -> None:

@@ -6,13 +6,15 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine_runs import digest
+from spiral_core import kernels
 from spiral_core.data import Batch
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
@@ -172,3 +174,29 @@ def test_knobs_that_a_schedule_or_auto_gain_moves_are_said_now_and_then(
 def test_a_run_that_nothing_moves_says_nothing_of_its_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "MOVED_SECONDS", 0.0)
     assert not [one for one in run_config(tmp_path, steps=4) if isinstance(one, KnobsMoved)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_on_narrow_numbers_warms_their_kernel_and_shows_its_scale_and_only_such_a_run(
+    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed: list[str] = []
+    warm = kernels.warm
+
+    def listen(names: Sequence[str], *rest: Any) -> None:
+        warmed.extend(names)
+        warm(names, *rest)
+
+    monkeypatch.setattr(kernels, "warm", listen)
+    state = initial_state(for_data("needle", batch_size=8, steps=2, evaluate_every=0, xai_every=0, precision=precision))
+    said = trained(state, Inbox(), RunDir(path=tmp_path, id="r"), dump_every=0)
+
+    narrow = precision != "float32"
+    assert ("narrow" in warmed) == narrow
+    (declared,) = [message.series for message in said if isinstance(message, SeriesDeclared)]
+    index = {spec.name: spec.index for spec in declared if spec.name.startswith("amp/")}
+    assert sorted(index) == (["amp/scale", "amp/skipped"] if narrow else [])
+    for frame in (message for message in said if isinstance(message, Frame)):
+        indices, packed = (np.frombuffer(array.data, array.dtype) for array in (frame.index, frame.values))
+        values = dict(zip(indices.tolist(), packed.tolist(), strict=True))
+        assert [values[index[name]] for name in sorted(index)] == ([65536.0, 0.0] if narrow else [])

@@ -101,7 +101,7 @@ def test_the_compiled_passes_are_the_python_loops() -> None:
         squashed = np.empty((steps, rows, units), np.float32)
         forward(0, 2, 0, weight, gates, hidden, cell, squashed, np.empty((1, SEQUENCES, 4 * units), np.float32))
         passed = gates.copy()
-        grad_h, grad_c = np.empty((rows, units), np.float32), np.empty((rows, units), np.float32)
+        grad_h, grad_c = draw((rows, units), seed=5), draw((rows, units), seed=6)
         turned = np.ascontiguousarray(weight.T)
         backward(0, 2, 0, turned, grad, gates, cell, squashed, grad_h, grad_c, SEQUENCES)
         results.append((passed, hidden, cell, squashed, gates, grad_h, grad_c))
