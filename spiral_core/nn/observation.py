@@ -188,11 +188,14 @@ class RecomputedValues:
 
     def tangents(self, stride: int) -> Float:
         """Compute every stride-th t, at most `QUANTILE_SAMPLE` of them."""
-        places = np.arange(0, self.x.size, stride)[:QUANTILE_SAMPLE]
-        features = places % self.mean.size
+        sample = self.x[::stride][:QUANTILE_SAMPLE].copy()
+        # The features of the sample come round in a fixed order.
+        order = np.arange(0, self.mean.size * stride, stride) % self.mean.size
         with np.errstate(all="ignore"):
-            n = (self.x[places] - self.mean[features]) * self.inv_std[features]
-            return np.tanh(n.dtype.type(self.s) * n)
+            sample -= np.resize(self.mean[order], sample.size)
+            sample *= np.resize(self.inv_std[order], sample.size)
+            sample *= sample.dtype.type(self.s)
+            return np.tanh(sample, out=sample)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,9 @@ def test_every_layer_is_told_under_its_declared_names() -> None:
     layer.forward(np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32))
     seen = layer.observe()
     told = values.layer_values({"bn": seen})
-    declared = {spec.name for spec in catalog.declare(["bn"], masked=False) if spec.name.startswith("zspace/bn/")}
+    declared = {
+        spec.name for spec in catalog.declare(["bn"], mapped=False, masked=False) if spec.name.startswith("zspace/bn/")
+    }
     assert set(told) == declared
     for name in values.LAYER_FIELDS:
         assert told[f"zspace/bn/{name}"] == getattr(seen, name)
