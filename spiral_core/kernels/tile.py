@@ -67,8 +67,10 @@ def _tile(rows: int, lanes: int, vectors: int) -> Tile:
 
         return compiled
 
-    # Outside compiled code the loops above run, so that one can be held against the other.
-    cast("Any", numba.extending).overload(tile)(choose)
+    # Outside compiled code the loops above run, so that one can be held against the other. Inlined, because the blocks
+    # would otherwise be functions of one name each, and kernels that different processes have put into the cache would
+    # then call each other's blocks.
+    cast("Any", numba.extending).overload(tile, inline="always")(choose)
     return tile
 
 

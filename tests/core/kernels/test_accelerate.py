@@ -82,6 +82,36 @@ def test_kernels_are_compiled_once_into_the_folder_that_the_environment_names(tm
     assert use_one_kernel(SPIRAL_CACHE_DIR=str(tmp_path)) == [folder, "0", "0", "1"]
 
 
+GRADIENTS = """
+import hashlib, sys
+import numpy as np
+from spiral_core import kernels, nn
+
+if sys.argv[1:]:
+    kernels.warm(sys.argv[1:], np.float32)
+    sys.exit()
+draws = np.random.default_rng(0)
+layer = nn.Conv2d("c", 16, 33, generator=draws)
+x = draws.standard_normal((3, 7, 10, 16)).astype(np.float32)
+grad = draws.standard_normal((3, 7, 10, 33)).astype(np.float32)
+grad_x = layer.backward(x, grad) if layer.forward(x) is not None else None
+print(hashlib.sha256(grad_x.tobytes() + layer.weight.grad.tobytes()).hexdigest())
+"""
+
+
+def test_kernels_that_different_processes_have_compiled_work_together(tmp_path: Path) -> None:
+    """Compiled code finds what it calls by name, so no two functions may ever get the same."""
+
+    def run(cache: Path, *names: str) -> str:
+        words = [sys.executable, "-c", GRADIENTS, *names]
+        environment = {**os.environ, "SPIRAL_CACHE_DIR": str(cache)}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    for name in ("pad_image", "convolve_backward_weight", "product", "convolve"):
+        run(tmp_path / "apart", name)
+    assert run(tmp_path / "apart") == run(tmp_path / "together") != ""
+
+
 def test_a_cache_folder_that_cannot_be_written_does_not_fail_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")
