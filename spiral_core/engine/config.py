@@ -7,7 +7,8 @@ and whoever watches are deliberately absent.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
@@ -91,12 +92,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
         "xai_every": 10,
     },
-    # Of the constant rates tried on seeds 0 to 4 this is among the best: mean accuracy 0.860 after 10 epochs.
+    # After 10 epochs, seeds 0 to 4: mean accuracy 0.879, lowest 0.870. The best constant rate tried, 0.02, gave 0.858
+    # and 0.832.
     "fashion": {
         "gain": 0.2,
         "model": "z_cnn",
         "optimizer": "sgd",
-        "lr": 0.02,
+        "lr": 0.03,
+        "schedule": "warmup-cosine",
+        "warmup_steps": 31,
         "steps": 310,
         "evaluate_every": 31,
         "weight_decay": 5e-4,
@@ -177,7 +181,19 @@ def for_data(data: str, **changes: object) -> RunConfig:
         **_OF_MODEL.get(str(model), {}),
         **asked,
     }
+    if "schedule" not in asked:
+        fields |= _fitting_schedule(fields, asked)
     return from_fields(fields)
+
+
+def _fitting_schedule(fields: Mapping[str, object], asked: Mapping[str, object]) -> dict[str, object]:
+    """Fit the default schedule to the length asked for: none without an end, a short start of a short run."""
+    length = fields["schedule_steps"] or fields["steps"]
+    if not isinstance(length, int) or fields["schedule"] == "constant":
+        return {}
+    if length == 0:
+        return {"schedule": "constant", "warmup_steps": asked.get("warmup_steps", 0)}
+    return {} if "warmup_steps" in asked else {"warmup_steps": min(cast("int", fields["warmup_steps"]), length // 10)}
 
 
 def from_fields(fields: dict[str, object]) -> RunConfig:

@@ -109,3 +109,23 @@ def test_a_model_that_cannot_take_the_images_is_refused_with_those_that_can(mode
 def test_probes_of_a_model_without_feature_maps_are_refused_with_the_remedy() -> None:
     with pytest.raises(ConfigError, match="leave it at 0, or choose one of z_cam, z_cnn, z_lstm"):
         for_data("digits", xai_every=10)
+
+
+@pytest.mark.parametrize(
+    ("asked", "schedule", "warmup"),
+    [
+        ({}, "warmup-cosine", 31),
+        ({"steps": 620}, "warmup-cosine", 31),
+        ({"steps": 40}, "warmup-cosine", 4),
+        ({"steps": 3}, "warmup-cosine", 0),
+        ({"steps": 0}, "constant", 0),
+        ({"steps": 0, "schedule_steps": 100}, "warmup-cosine", 10),
+        ({"steps": 40, "warmup_steps": 7}, "warmup-cosine", 7),
+        ({"schedule": "constant"}, "constant", 31),
+    ],
+)
+def test_the_default_schedule_fits_the_length_that_was_asked_for(
+    asked: dict[str, object], schedule: str, warmup: int
+) -> None:
+    config = for_data("fashion", **asked)
+    assert (config.schedule, config.warmup_steps) == (schedule, warmup)

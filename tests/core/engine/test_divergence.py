@@ -64,7 +64,7 @@ def test_the_first_value_that_is_not_finite_is_named_and_the_weights_stay(
 
 @pytest.mark.parametrize("mode", OptimizerMode.NAMES)
 def test_a_bad_batch_is_named_as_input_and_harms_no_later_update(mode: str) -> None:
-    state = fresh(mode=mode, optimizer="adam")
+    state = fresh(mode=mode, optimizer="adam", schedule="constant", warmup_steps=0)
     drawn = state.dataset.train_batch
 
     def once_bad(index: int, into: Batch | None = None) -> Batch:

@@ -99,7 +99,7 @@ def test_riemannian_weights_start_as_points_of_the_ball_and_stay_inside() -> Non
 
 
 def test_a_mode_set_mid_run_carries_the_rate_over_and_steps_in_it() -> None:
-    state = initial_state(for_data("fashion", batch_size=8, lr=0.05))
+    state = initial_state(for_data("fashion", batch_size=8, lr=0.05, schedule="constant", warmup_steps=0))
     step.update(state)
     for mode in ("riemannian", "hypergrad", "realgrad", "riemannian", "euclidean"):
         before = {name: array.copy() for name, array in state.model.state_dict().items()}
