@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,21 +13,17 @@ TANH_ERROR_FLOAT32 = 5e-7
 """Bound on the relative error of `tanh` in float32, and so also on its absolute error (about 4 units in the last
 place). Tested over a dense grid."""
 
-# Beyond 9.02 the true value rounds to 1. Here the fit is 3e-7 above 1, so that it is cut to exactly 1 whatever the
-# compiler makes of its sums; between the two it may be one rounding below.
-_FIT_END = np.float32(9.4)
-_ONE = np.float32(1)
-
 # tanh(x) / x = P(x^2) / Q(x^2): least squares on Chebyshev nodes of [0, 9], reweighted towards equal relative error
-# until that was 2.1e-8 everywhere. Lowest power first; both constant terms are 1.
-_P1 = np.float32(0.13381024)
-_P2 = np.float32(0.0034955866)
-_P3 = np.float32(2.0609057e-05)
-_P4 = np.float32(1.3354629e-08)
-_Q1 = np.float32(0.4671434)
-_Q2 = np.float32(0.025876977)
-_Q3 = np.float32(0.0003285632)
-_Q4 = np.float32(7.7765446e-07)
+# until that was 2.1e-8 everywhere. Lowest power first.
+TANH_TOP: Final = (1.0, 0.13381024, 0.0034955866, 2.0609057e-05, 1.3354629e-08)
+TANH_BOTTOM: Final = (1.0, 0.4671434, 0.025876977, 0.0003285632, 7.7765446e-07)
+TANH_END: Final = 9.4
+"""Where the argument is held. Beyond 9.02 the true value rounds to 1; here the fit is 3e-7 above 1, so that it is cut
+to exactly 1 whatever the compiler makes of its sums. Between the two it may be one rounding below."""
+
+_FIT_END, _ONE = np.float32(TANH_END), np.float32(1)
+_, _P1, _P2, _P3, _P4 = (np.float32(value) for value in TANH_TOP)
+_, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in TANH_BOTTOM)
 
 
 def tanh(x: Any) -> Any:  # noqa: ANN401 - a scalar of either float type, and the same type comes back

@@ -147,8 +147,9 @@ class _Emitter:
             variable.add_incoming(value, block)
 
 
-# Seven rows of two vectors are 14 sums: enough to hide the latency of a multiply-add on two ports, few enough for 32
-# registers. Three rows serve images of one channel, whose runs are three taps long.
+# Fourteen sums are enough to hide the latency of a multiply-add on two ports: 14 rows of one vector or 7 of two; more
+# would not fit into 32 registers. Three rows serve images of one channel, whose runs are three taps long.
+_tile_14x16 = _tile(14, LANES, 1)
 _tile_7x32, _tile_7x16, _tile_7x1 = _tile(7, LANES, 2), _tile(7, LANES, 1), _tile(7, 1, 1)
 _tile_3x32, _tile_3x16, _tile_3x1 = _tile(3, LANES, 2), _tile(3, LANES, 1), _tile(3, 1, 1)
 _tile_1x32, _tile_1x16, _tile_1x1 = _tile(1, LANES, 2), _tile(1, LANES, 1), _tile(1, 1, 1)
@@ -179,7 +180,8 @@ def product(x: Float, w: Float, start: Float, out: Float, walk: Walk, rows: int,
     x_at, x_row, outer, x_outer, inner, x_inner, w_at, w_row, start_at, start_row, out_at, out_row = walk
     r = 0
     while r < rows:
-        height = 7 if rows - r >= 7 else 3 if rows - r >= 3 else 1
+        left = rows - r
+        height = 14 if left >= 14 and columns == LANES else 7 if left >= 7 else 3 if left >= 3 else 1
         d = 0
         while d < columns:
             width = 32 if columns - d >= 32 else 16 if columns - d >= 16 else 1
@@ -187,7 +189,9 @@ def product(x: Float, w: Float, start: Float, out: Float, walk: Walk, rows: int,
                 x_at + r * x_row, x_row, outer, x_outer, inner, x_inner, w_at + d, w_row,
                 start_at + r * start_row + d, start_row, out_at + r * out_row + d, out_row,
             )  # fmt: skip
-            if height == 7:
+            if height == 14:
+                _tile_14x16(x, w, start, out, part)
+            elif height == 7:
                 if width == 32:
                     _tile_7x32(x, w, start, out, part)
                 elif width == 16:

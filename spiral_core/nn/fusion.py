@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
 
 from spiral_core import kernels
-from spiral_core.arrays import U8, Float
-from spiral_core.kernels.znorm import chunk_span, wide_row
+from spiral_core.arrays import F64, U8, Float
+from spiral_core.kernels.vector import LANES
+from spiral_core.kernels.znorm import chunk_span
 from spiral_core.nn import observation
 from spiral_core.nn.activation import ReLU
 from spiral_core.nn.module import Module, Parameter
@@ -60,10 +62,8 @@ class RectifiedNorm(Module):
     """
 
     KERNELS: ClassVar[tuple[str, ...]] = (
-        "rectified_row",
         "rectified_norm",
         "rectified_norm_backward_sums",
-        "statistics_gradient",
         "rectified_norm_backward_input",
     )
 
@@ -83,30 +83,24 @@ class RectifiedNorm(Module):
         norm, flat = self.norm, x.reshape(-1)
         whitening = norm.whitening(flat, workspace)
         curvature, gain = norm.projector()
-        affine = norm.affine(*whitening[1:], self._width(x.shape))
+        affine = norm.affine(*whitening[1:], norm.features)
         s, g = root_curvature(curvature), effective_gain(gain)
-        kept = self._run(x, affine, kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), workspace)
+        sums = norm.sums(self._chunks(x.shape), 4, "pass", workspace)
+        kept = self._run(x, affine, kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), sums, workspace)
         workspace.keep(self, kept)
-        values = RecomputedValues(flat, affine[0, : norm.features], affine[1, : norm.features], s)
-        norm.keep_pass(x.shape, whitening, values, norm.sums(self._chunks(x.shape), 4, "pass", workspace), workspace)
+        values = RecomputedValues(flat, affine[0], affine[1], s)
+        norm.keep_pass(x.shape, whitening, values, sums, workspace)
         return kept.out
 
-    def _width(self, shape: tuple[int, ...]) -> int:
-        return wide_row(self.norm.features)
-
     def _chunks(self, shape: tuple[int, ...]) -> int:
-        return -(-int(np.prod(shape)) // chunk_span(self.norm.features))
+        return -(-prod(shape) // chunk_span(self.norm.features))
 
-    def _run(self, x: Float, affine: Float, s: float, g: float, workspace: Workspace) -> _Kept:
-        norm, flat = self.norm, x.reshape(-1)
-        sums = norm.sums(self._chunks(x.shape), 4, "pass", workspace)
+    def _run(self, x: Float, affine: Float, s: float, g: float, sums: F64, workspace: Workspace) -> _Kept:
+        flat = x.reshape(-1)
         tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
-        kernels.run(
-            kernels.rectified_norm,
-            len(sums), flat, affine, s, g, chunk_span(norm.features), norm.lanes(affine.shape[1], workspace),
-            tangent, out.reshape(-1), sums,
-        )  # fmt: skip
+        span = chunk_span(self.norm.features)
+        kernels.run(kernels.rectified_norm, len(sums), flat, affine, s, g, span, tangent, out.reshape(-1), sums)
         return _Kept(flat, tangent, out, np.empty(0, np.uint8))
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
@@ -117,28 +111,24 @@ class RectifiedNorm(Module):
         span = chunk_span(norm.features)
         sums = norm.sums(-(-flat.size // span), 4, "backward", workspace)
         through = workspace.array(self, "through", flat.shape, self.dtype)
-        narrow = wide_row(norm.features)
-        mean, inv_std = (values.astype(self.dtype) for values in (one.mean, one.inv_std))
         kernels.run(
             kernels.rectified_norm_backward_sums,
-            len(sums), kept.x.reshape(-1), kept.tangent.reshape(-1), kept.out.reshape(-1), flat,
-            np.tile(np.stack([mean, inv_std]), (1, narrow // norm.features)),
-            kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype), span,
-            norm.lanes(narrow, workspace), through, sums,
+            len(sums), kept.x, kept.tangent, kept.out.reshape(-1), flat,
+            np.stack([one.mean, one.inv_std]).astype(self.dtype),
+            kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype), span, through, sums,
         )  # fmt: skip
-        affine = norm.finish_backward(one, sums, self._width(x.shape), workspace)
+        affine = norm.finish_backward(one, sums, norm.features, workspace)
         if not input_grad:
             return None
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        self._backward_input(x, through, kept, affine, grad_x, workspace)
+        self._backward_input(x, through, kept, affine, grad_x)
         return grad_x
 
-    def _backward_input(
-        self, x: Float, through: Float, kept: _Kept, affine: Float, grad_x: Float, workspace: Workspace
-    ) -> None:
+    def _backward_input(self, x: Float, through: Float, kept: _Kept, affine: Float, grad_x: Float) -> None:
+        span = chunk_span(self.norm.features)
         kernels.run(
             kernels.rectified_norm_backward_input,
-            self._chunks(x.shape), x.reshape(-1), through, affine, chunk_span(self.norm.features), grad_x.reshape(-1),
+            self._chunks(x.shape), x.reshape(-1), through, affine, span, grad_x.reshape(-1),
         )  # fmt: skip
 
 
@@ -153,55 +143,32 @@ class RectifiedNormPool(RectifiedNorm):
         2 x 2 windows side by side without padding; height and width of the images are even.
     """
 
-    KERNELS = (
-        "rectified_row",
-        "split_windows",
-        "challenge",
-        "rectified_norm_pool",
-        "rectified_norm_backward_sums",
-        "statistics_gradient",
-        "add_where",
-        "join_windows",
-        "rectified_norm_pool_backward_input",
-    )
+    KERNELS = ("rectified_norm_pool", "rectified_norm_backward_sums", "rectified_norm_pool_backward_input")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (N, H/2, W/2, C) for (N, H, W, C)."""
         n, h, w, c = self.norm.output_shape(shape)
         return n, h // 2, w // 2, c
 
-    def _width(self, shape: tuple[int, ...]) -> int:
-        return shape[2] // 2 * shape[3]
-
     def _chunks(self, shape: tuple[int, ...]) -> int:
         return shape[0]
 
-    def _run(self, x: Float, affine: Float, s: float, g: float, workspace: Workspace) -> _Kept:
+    def _run(self, x: Float, affine: Float, s: float, g: float, sums: F64, workspace: Workspace) -> _Kept:
         shape = self.output_shape(x.shape)
-        width = affine.shape[1]
-        lines = (shape[0], shape[1], width)
         out, winner, tangent = (
-            workspace.array(self, role, lines, self.dtype) for role in ("out", "winner", "winner tangent")
+            workspace.array(self, role, (prod(shape),), self.dtype) for role in ("out", "winner", "winner tangent")
         )
-        taps = workspace.array(self, "taps", lines, np.uint8)
-        rows = workspace.array(self, "rows", (kernels.get_num_threads(), 9, width), self.dtype)
+        taps = workspace.array(self, "taps", out.shape, np.uint8)
         kernels.run(
             kernels.rectified_norm_pool,
-            shape[0], x.reshape(*x.shape[:2], -1), affine, s, g, self.norm.lanes(width, workspace), rows,
-            out, winner, tangent, taps, self.norm.sums(shape[0], 4, "pass", workspace),
+            shape[0], x.reshape(-1), x.shape[1:3], affine, s, g, out, winner, tangent, taps, sums,
         )  # fmt: skip
         return _Kept(winner, tangent, out.reshape(shape), taps)
 
-    def _backward_input(
-        self, x: Float, through: Float, kept: _Kept, affine: Float, grad_x: Float, workspace: Workspace
-    ) -> None:
-        width = affine.shape[1]
-        rows = workspace.array(self, "rows", (kernels.get_num_threads(), 9, width), self.dtype)
-        lines = (*x.shape[:2], x.shape[2] * x.shape[3])
+    def _backward_input(self, x: Float, through: Float, kept: _Kept, affine: Float, grad_x: Float) -> None:
         kernels.run(
             kernels.rectified_norm_pool_backward_input,
-            x.shape[0], x.reshape(lines), through.reshape(kept.x.shape), kept.taps, affine, self.norm.features, rows,
-            grad_x.reshape(lines),
+            x.shape[0], x.reshape(-1), through, kept.taps, x.shape[1:3], affine, grad_x.reshape(-1),
         )  # fmt: skip
 
 
@@ -239,7 +206,8 @@ def kernels_of(layers: Sequence[Module]) -> list[str]:
 def _joined(
     layers: Sequence[Module], norm: BatchNorm2d | ZSpaceBatchNorm2d, shape: tuple[int, ...]
 ) -> tuple[Module, int]:
-    if len(layers) < 2 or not isinstance(layers[1], ReLU):
+    # The kernels do sixteen channels at a time.
+    if norm.features % LANES or len(layers) < 2 or not isinstance(layers[1], ReLU):
         return norm, 1
     pool = layers[2] if len(layers) > 2 else None
     halves = (

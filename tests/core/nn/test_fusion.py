@@ -15,13 +15,19 @@ CLOSE = {np.float32: 3e-6, np.float64: 1e-13}
 """Relative to the largest: the two ways differ in the order of sums and, in float32, nothing else."""
 
 
-def chain(norm: type[nn.BatchNorm2d | nn.ZSpaceBatchNorm2d], pool: bool, dtype: type[np.floating]) -> nn.Sequential:
+FEATURES = 32
+"""Two vectors of the kernels."""
+
+
+def chain(
+    norm: type[nn.BatchNorm2d | nn.ZSpaceBatchNorm2d], pool: bool, dtype: type[np.floating], features: int = FEATURES
+) -> nn.Sequential:
     draws = np.random.default_rng(3)
     named = {"projector_gain": 0.6} if norm is nn.ZSpaceBatchNorm2d else {}
-    layer = norm("norm", 5, dtype=dtype, **named)
+    layer = norm("norm", features, dtype=dtype, **named)
     # Of both signs, so that the largest value of a window is not always the largest input.
-    layer.gamma.value[:] = draws.normal(size=5)
-    layer.beta.value[:] = draws.normal(size=5)
+    layer.gamma.value[:] = draws.normal(size=features)
+    layer.beta.value[:] = draws.normal(size=features)
     layers: list[nn.Module] = [nn.Tanh("first", dtype), layer, nn.ReLU("relu", dtype)]
     if pool:
         layers.append(nn.MaxPool2d("pool", dtype=dtype))
@@ -62,7 +68,7 @@ def test_layers_run_as_one_do_what_they_do_one_by_one(
     half_width: int,
 ) -> None:
     model = chain(norm, pool, dtype)
-    shape = (images, 2 * half_height, 2 * half_width, 5)
+    shape = (images, 2 * half_height, 2 * half_width, FEATURES)
     x = np.random.default_rng(images).normal(1, 2, shape).astype(dtype)
     alone = passes(model, x, nn.Workspace(training=training))
     as_one = passes(model, x, nn.Workspace(training=training, fuse=True))
@@ -73,7 +79,7 @@ def test_layers_run_as_one_do_what_they_do_one_by_one(
 
 
 def test_what_is_not_kept_is_not_pretended() -> None:
-    model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, 5), np.float32)
+    model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, FEATURES), np.float32)
     workspace = nn.Workspace(training=True, fuse=True)
     out = model.forward(x, workspace)
     assert list(model.outputs(workspace)) == ["first", "pool"]
@@ -82,18 +88,24 @@ def test_what_is_not_kept_is_not_pretended() -> None:
     assert model.backward_to("first", x, out, workspace).shape == x.shape
 
 
+def test_channels_that_do_not_fill_vectors_run_layer_by_layer() -> None:
+    model, workspace = chain(nn.ZSpaceBatchNorm2d, True, np.float32, 17), nn.Workspace(training=True, fuse=True)
+    model.forward(np.ones((2, 4, 4, 17), np.float32), workspace)
+    assert list(model.outputs(workspace)) == ["first", "norm", "relu", "pool"]
+
+
 def test_images_of_odd_size_are_pooled_by_the_layer_itself() -> None:
     model, workspace = chain(nn.ZSpaceBatchNorm2d, True, np.float64), nn.Workspace(training=True, fuse=True)
     for size in ((5, 4), (4, 5), (4, 4), (5, 5)):
-        x = np.random.default_rng(1).normal(size=(2, *size, 5))
+        x = np.random.default_rng(1).normal(size=(2, *size, FEATURES))
         alone, as_one = passes(model, x, nn.Workspace(training=True)), passes(model, x, workspace)
         np.testing.assert_allclose(as_one["grad x"], alone["grad x"], rtol=0, atol=1e-12)
 
 
 def test_a_norm_that_comes_first_runs_alone() -> None:
-    norm = nn.ZSpaceBatchNorm2d("norm", 1)
+    norm = nn.ZSpaceBatchNorm2d("norm", 16)
     model, workspace = nn.Sequential("m", [norm, nn.ReLU("relu")]), nn.Workspace(training=True, fuse=True)
-    x = np.random.default_rng(1).normal(size=(2, 4, 4, 1)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(2, 4, 4, 16)).astype(np.float32)
     model.forward(x, workspace)
     before = norm.telemetry(workspace).normed
     x[:] = 7
@@ -102,13 +114,13 @@ def test_a_norm_that_comes_first_runs_alone() -> None:
 
 @pytest.mark.parametrize("place", ["input", "gamma"])
 def test_a_nan_is_seen_as_it_is_one_by_one(place: str) -> None:
-    model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, 5), np.float32)
+    model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, FEATURES), np.float32)
     x += np.arange(x.size, dtype=np.float32).reshape(x.shape) % 7
     if place == "input":
-        x[1, 2, 3, 4] = np.nan
+        x[1, 2, 3, 20] = np.nan
     else:
-        model.parameters()[0].value[2] = np.nan
-    grad = np.ones((2, 2, 2, 5), np.float32)
+        model.parameters()[0].value[18] = np.nan
+    grad = np.ones((2, 2, 2, FEATURES), np.float32)
     seen = []
     for fuse in (False, True):
         workspace = nn.Workspace(training=True, fuse=fuse)

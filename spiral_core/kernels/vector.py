@@ -1,0 +1,266 @@
+"""Sixteen numbers at a time, spelled out, for use inside kernels.
+
+Where a loop keeps several sums in registers, or picks the winner of several places at once, the compiler's own
+vectorizer gives up or writes everything to memory in between. Kernels then say what they mean: a vector is loaded,
+worked on with ``+ - * /`` and the functions below, and stored; in between it lives in registers.
+
+All of it is emitted in place. Compiled kernels find the functions that they call by name, and functions of one name
+that different processes have compiled could meet in the cache.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import numba.extending
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.typing import templates
+
+from spiral_core.kernels.real import TANH_BOTTOM, TANH_END, TANH_TOP
+
+LANES: Final = 16
+"""Numbers in a vector: 512 bits of float32. A processor with shorter vectors takes several registers for each."""
+
+# Numba and llvmlite have no types.
+_extending, _templates = cast("Any", numba.extending), cast("Any", templates)
+_PrimitiveModel, _signature = cast("Any", models.PrimitiveModel), cast("Any", templates.signature)
+_emitted = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", _extending.intrinsic)
+_BITS, _BYTES = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(ir.IntType(8), LANES)
+# As everywhere in kernels, a product and a sum may become one operation; nothing else may change.
+_FUSED = ("contract",)
+
+
+class VectorType(types.Type):
+    """Sixteen numbers of one float type."""
+
+    def __init__(self, dtype: Any) -> None:  # noqa: ANN401
+        self.dtype = dtype
+        cast("Any", super()).__init__(name=f"Vector({dtype})")
+
+
+class MaskType(types.Type):
+    """Sixteen truths."""
+
+    def __init__(self) -> None:
+        cast("Any", super()).__init__(name="VectorMask")
+
+
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:  # noqa: ANN401
+        element = manager.lookup(kind.dtype).get_value_type()
+        _PrimitiveModel.__init__(self, manager, kind, ir.VectorType(element, LANES))
+
+
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:  # noqa: ANN401
+        _PrimitiveModel.__init__(self, manager, kind, _BITS)
+
+
+_extending.register_model(VectorType)(_VectorModel)
+_extending.register_model(MaskType)(_MaskModel)
+_MASK = MaskType()
+
+
+def _arithmetic(symbol: Callable[..., Any], verb: str) -> None:
+    """Give vectors one of the operators."""
+
+    def generic(_self: Any, args: Any, _named: Any) -> Any:  # noqa: ANN401
+        if len(args) == 2 and all(isinstance(one, VectorType) for one in args) and args[0] == args[1]:
+            return _signature(args[0], *args)
+        return None
+
+    template = type(f"Vector_{verb}", (_templates.AbstractTemplate,), {"generic": generic})
+    _templates.infer_global(symbol)(template)
+
+    def lower(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        return getattr(builder, verb)(*args, flags=_FUSED)
+
+    _extending.lower_builtin(symbol, VectorType, VectorType)(lower)
+
+
+for _symbol, _verb in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _arithmetic(_symbol, _verb)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa: ANN401
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+
+
+def _alignment(vector: Any) -> int:  # noqa: ANN401
+    return {"float": 4, "double": 8, "i8": 1}[str(vector.element)]
+
+
+@_emitted
+def load(_context: Any, array: Any, at: Any) -> Any:  # noqa: ANN401
+    """Return sixteen numbers of a flat array from ``at`` on; ``load(array, at)``."""
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        vector = context.get_value_type(sig.return_type)
+        place = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
+        return builder.load(place, align=_alignment(vector))
+
+    return VectorType(array.dtype)(array, types.int64), emit
+
+
+@_emitted
+def store(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Write sixteen numbers into a flat array from ``at`` on; ``store(array, at, vector)``."""
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        array, at, vector = args
+        place = _pointer(context, builder, sig.args[0], array, at, vector.type)
+        builder.store(vector, place, align=_alignment(vector.type))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), emit
+
+
+@_emitted
+def load_bytes(_context: Any, array: Any, at: Any, like: Any) -> Any:  # noqa: ANN401
+    """Return sixteen bytes of a flat array as numbers of the type of a vector; ``load_bytes(array, at, like)``."""
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        small = builder.load(_pointer(context, builder, sig.args[0], args[0], args[1], _BYTES), align=1)
+        return builder.uitofp(small, args[2].type)
+
+    return like(array, types.int64, like), emit
+
+
+@_emitted
+def store_bytes(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Write sixteen numbers from 0 to 255 into a flat array of bytes; ``store_bytes(array, at, vector)``."""
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        array, at, vector = args
+        place = _pointer(context, builder, sig.args[0], array, at, _BYTES)
+        builder.store(builder.fptoui(vector, _BYTES), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), emit
+
+
+@_emitted
+def spread(_context: Any, number: Any) -> Any:  # noqa: ANN401
+    """Return a vector of one number."""
+
+    def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        kind = ir.VectorType(args[0].type, LANES)
+        nothing = ir.Constant(kind, ir.Undefined)
+        first = builder.insert_element(nothing, args[0], ir.IntType(32)(0))
+        return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+    return VectorType(number)(number), emit
+
+
+@_emitted
+def greater(_context: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
+    """Tell where ``one`` is larger than ``other``; nowhere that either is NaN."""
+
+    def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.fcmp_ordered(">", *args)
+
+    return _MASK(one, other), emit
+
+
+@_emitted
+def outranks(_context: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
+    """Tell where ``one`` is larger than ``other``, or is NaN itself."""
+
+    def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.or_(builder.fcmp_ordered(">", *args), builder.fcmp_unordered("uno", args[0], args[0]))
+
+    return _MASK(one, other), emit
+
+
+@_emitted
+def same(_context: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
+    """Tell where two vectors are equal."""
+
+    def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.fcmp_ordered("==", *args)
+
+    return _MASK(one, other), emit
+
+
+@_emitted
+def choose(_context: Any, mask: Any, yes: Any, no: Any) -> Any:  # noqa: ANN401
+    """Take ``yes`` where a mask is true, else ``no``; ``choose(mask, yes, no)``."""
+
+    def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.select(*args)
+
+    return yes(mask, yes, no), emit
+
+
+@_emitted
+def add_wide(_context: Any, sums: Any, at: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Add a vector to sixteen float64 of a flat array; ``add_wide(sums, at, vector)``."""
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        array, at, vector = args
+        wide = ir.VectorType(ir.DoubleType(), LANES)
+        place = _pointer(context, builder, sig.args[0], array, at, wide)
+        term = vector if vector.type == wide else builder.fpext(vector, wide)
+        builder.store(builder.fadd(builder.load(place, align=8), term), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(sums, types.int64, vector), emit
+
+
+@_emitted
+def tanh_of(_context: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Return tanh, as `spiral_core.kernels.real.tanh` does for one number."""
+
+    def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
+        (x,) = args
+        return _rational(builder, x) if x.type.element == ir.FloatType() else _one_by_one(builder, x)
+
+    return vector(vector), emit
+
+
+def _rational(builder: Any, x: Any) -> Any:  # noqa: ANN401
+    def number(value: float) -> Any:  # noqa: ANN401
+        return ir.Constant(x.type, [float(value)] * LANES)
+
+    def held(value: Any, bound: Any) -> Any:  # noqa: ANN401
+        low, high = number(-bound), number(bound)
+        # Both comparisons are false for NaN, which stays.
+        value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
+        return builder.select(builder.fcmp_ordered("<", value, low), low, value)
+
+    def polynomial(coefficients: tuple[Any, ...]) -> Any:  # noqa: ANN401
+        total = number(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            total = builder.fadd(builder.fmul(u, total, flags=_FUSED), number(coefficient), flags=_FUSED)
+        return total
+
+    a = held(x, TANH_END)
+    u = builder.fmul(a, a, flags=_FUSED)
+    top = builder.fmul(a, polynomial(TANH_TOP), flags=_FUSED)
+    return held(builder.fdiv(top, polynomial(TANH_BOTTOM), flags=_FUSED), 1.0)
+
+
+def _one_by_one(builder: Any, x: Any) -> Any:  # noqa: ANN401
+    kind = ir.FunctionType(ir.DoubleType(), [ir.DoubleType()])
+    function = cast("Any", cgutils).get_or_insert_function(builder.module, kind, "tanh")
+    result = ir.Constant(x.type, ir.Undefined)
+    for lane in range(LANES):
+        place = ir.IntType(32)(lane)
+        result = builder.insert_element(result, builder.call(function, [builder.extract_element(x, place)]), place)
+    return result
