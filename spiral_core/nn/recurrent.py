@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateError
+from spiral_core.kernels.matrix import PART_ROWS, ROWS
 from spiral_core.kernels.recurrent import SEQUENCES
 from spiral_core.nn import precision
 from spiral_core.nn.initial import check_init, generator_for, glorot_normal, orthogonal, ramp
@@ -85,7 +86,7 @@ class Lstm(Module):
     threads by chunks of sequences.
     """
 
-    KERNELS = ("lstm_forward", "lstm_backward")
+    KERNELS = ("multiply", "lstm_forward", "lstm_backward", "multiply_parts")
 
     def __init__(
         self,
@@ -213,8 +214,9 @@ class Lstm(Module):
         product = workspace.array(self, "product", (kernels.get_num_threads(), SEQUENCES, 4 * units), self.dtype)
         hidden[0] = 0 if state is None else state.hidden
         cell[0] = 0 if state is None else state.cell
+        flat = x.reshape(-1, self.in_features)
+        kernels.run(kernels.multiply, -(-len(flat) // ROWS), flat, weight_ih, False, gates.reshape(-1, 4 * units))
         with np.errstate(all="ignore"):
-            np.matmul(x.reshape(-1, self.in_features), weight_ih, out=gates.reshape(-1, 4 * units))
             gates += self.bias_ih.value + self.bias_hh.value
         kind = precision.kind_of(self, workspace)
         # What the next product reads is rounded between time steps, so the kernel then walks one at a time.
@@ -274,23 +276,27 @@ class Lstm(Module):
         # The kernel has left the gradient of z in the place of the gates.
         slopes = passage.gates.reshape(-1, width)
         flat = x.reshape(-1, self.in_features)
-        with np.errstate(all="ignore"):
-            if workspace.accumulate:
-                self._accumulate(flat, passage.hidden[:-1].reshape(-1, units), slopes, workspace)
-            if not input_grad:
-                return None
-            grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-            np.matmul(slopes, weight_ih.T, out=grad_x.reshape(flat.shape))
+        if workspace.accumulate:
+            self._accumulate(flat, passage.hidden[:-1].reshape(-1, units), slopes, workspace)
+        if not input_grad:
+            return None
+        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
+        kernels.run(kernels.multiply, -(-len(slopes) // ROWS), slopes, weight_ih, True, grad_x.reshape(flat.shape))
         return grad_x
 
     def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:
         """Add the gradients of the parameters: sums over all time steps and sequences."""
+        chunks = -(-len(slopes) // PART_ROWS)
         for weight, rows in ((self.weight_ih, x), (self.weight_hh, before)):
-            total = workspace.array(self, f"grad {weight.name}", weight.value.shape, self.dtype)
-            weight.grad += np.matmul(rows.T, slopes, out=total)
+            parts = workspace.array(self, f"grad {weight.name}", (chunks, *weight.value.shape), self.dtype)
+            kernels.run(kernels.multiply_parts, chunks, rows, slopes, parts)
+            with np.errstate(all="ignore"):
+                for part in parts:
+                    weight.grad += part
         ones = workspace.array(self, "ones", (1, len(slopes)), self.dtype)
         ones.fill(1)
-        # As a product with a row of ones, the sum is one call into BLAS.
-        total = (ones @ slopes)[0]
-        self.bias_ih.grad += total
-        self.bias_hh.grad += total
+        with np.errstate(all="ignore"):
+            # As a product with a row of ones, the sum is one call into BLAS.
+            total = (ones @ slopes)[0]
+            self.bias_ih.grad += total
+            self.bias_hh.grad += total
