@@ -20,6 +20,7 @@ import os
 import platform
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ LEAST_PAIRS = 30
 
 QUIET = 5.0
 """Percent of the cores that others may use before the figures are called doubtful."""
+
+FREE = 90.0
+"""Percent of its speed alone that each thread keeps on a machine that is not busy."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,12 @@ class Ledger:
             f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}, "
             f"{os.cpu_count()} cores; a fixed loop of plain NumPy: {calibration():.2f} ms"
         )
+        self._print_concurrency()
+
+    def _print_concurrency(self) -> None:
+        kept = concurrency(self.threads)
+        doubt = "; the cores are not all ours, so these figures do not count" if kept < FREE else ""
+        print(f"{self.threads} threads side by side: each has {kept:.0f} % of its speed alone{doubt}")
 
     def heading(self) -> None:
         """Print the titles of the columns."""
@@ -121,6 +131,7 @@ class Ledger:
         others = 100 * max(0.0, everyone - own) / (wall * (os.cpu_count() or 1))
         doubt = "; too much for these figures to count" if others > QUIET else ""
         print(f"other processes used {others:.1f} % of the cores meanwhile{doubt}")
+        self._print_concurrency()
         return 1 if self.missed else 0
 
 
@@ -145,6 +156,30 @@ def calibration() -> float:
             np.tanh(values).sum()
         times.append((time.perf_counter() - begun) * 1e3)
     return statistics.median(times)
+
+
+def concurrency(threads: int) -> float:
+    """Return the percent of its speed alone that a loop keeps while one runs on each thread.
+
+    Far below 100, the machine has fewer cores free than it claims, which a guest of a busy host is not told otherwise.
+    """
+    values = np.linspace(-3, 3, 1 << 18, dtype=np.float32)
+
+    def loop(target: np.ndarray) -> None:
+        for _ in range(20):
+            np.tanh(values, out=target)
+
+    def once(count: int) -> float:
+        workers = [threading.Thread(target=loop, args=(np.empty_like(values),)) for _ in range(count)]
+        begun = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return time.perf_counter() - begun
+
+    times = [(once(1), once(threads)) for _ in range(15)]
+    return 100 * statistics.median(alone / together for alone, together in times)
 
 
 def options(document: str, steps: int) -> argparse.Namespace:
