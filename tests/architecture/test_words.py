@@ -108,8 +108,9 @@ def test_every_dependency_is_pinned_and_the_pins_are_sorted(root: Path) -> None:
     names = [canonicalize_name(pin.name) for pin in pins]
     assert names == sorted(set(names))
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    asked = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
-    asked += project["build-system"]["requires"]
+    asked = project["project"]["dependencies"] + project["build-system"]["requires"]
+    for extra in project["project"]["optional-dependencies"].values():
+        asked += extra
     pinned = {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, pins, strict=True)}
     for requirement in map(Requirement, asked):
         name = canonicalize_name(requirement.name)
