@@ -54,16 +54,22 @@ def spread_image(grad: Float, spread: Float, geometry: tuple[int, ...], top: int
     h, w, _, a_taps, b_taps, stride_h, stride_w, _, _, dilation_h, dilation_w, out_h, out_w, _ = geometry
     rows, columns = h + dilation_h * (a_taps - 1), w + dilation_w * (b_taps - 1)
     d = grad.size // (out_h * out_w)
+    first, last = 0, out_w
+    while first < out_w and left + first * stride_w < 0:
+        first += 1
+    while last > first and left + (last - 1) * stride_w >= columns:
+        last -= 1
+    # Neighbors stay neighbors at stride 1: then a whole row is one copy.
+    pixels = last - first if stride_w == 1 else 1
     for i in range(out_h):
         to = top + i * stride_h
         if 0 <= to < rows:
-            for j in range(out_w):
+            for j in range(first, last, max(1, pixels)):
                 column = left + j * stride_w
-                if 0 <= column < columns:
-                    target = spread[(to * columns + column) * d : (to * columns + column + 1) * d]
-                    source = grad[(i * out_w + j) * d : (i * out_w + j + 1) * d]
-                    for k in range(d):
-                        target[k] = source[k]
+                target = spread[(to * columns + column) * d : (to * columns + column + pixels) * d]
+                source = grad[(i * out_w + j) * d : (i * out_w + j + pixels) * d]
+                for k in range(target.size):
+                    target[k] = source[k]
 
 
 @kernel("void({f}[::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[::1])")
