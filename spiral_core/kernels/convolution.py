@@ -89,18 +89,18 @@ def correlate(image: Float, weight: Float, bias: Float, geometry: tuple[int, ...
     _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
     wide = (w + 2 * pad_w) * c
     d = bias.size
+    # Called from one place alone: each call of a product is compiled in place.
+    turns = 1 if dilation_w == 1 else a_taps
+    outer, outer_step = (a_taps, dilation_h * wide) if dilation_w == 1 else (b_taps, dilation_w * c)
+    inner = b_taps * c if dilation_w == 1 else c
     for i in range(out_h):
-        at, to = i * stride_h * wide, i * out_w * d
-        if dilation_w == 1:
-            walk = (at, stride_w * c, a_taps, dilation_h * wide, b_taps * c, 1, 0, d, 0, 0, to, d)
-            product(image, weight, bias, out, walk, out_w, d)
-        else:
-            for a in range(a_taps):
-                walk = (
-                    at + a * dilation_h * wide, stride_w * c, b_taps, dilation_w * c, c, 1,
-                    a * b_taps * c * d, d, 0 if a == 0 else to, 0 if a == 0 else d, to, d,
-                )  # fmt: skip
-                product(image, weight, bias if a == 0 else out, out, walk, out_w, d)
+        to = i * out_w * d
+        for a in range(turns):
+            walk = (
+                (i * stride_h + a * dilation_h) * wide, stride_w * c, outer, outer_step, inner, 1,
+                a * b_taps * c * d, d, 0 if a == 0 else to, 0 if a == 0 else d, to, d,
+            )  # fmt: skip
+            product(image, weight, bias if a == 0 else out, out, walk, out_w, d)
 
 
 @kernel("void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,::1])")
