@@ -46,6 +46,7 @@ from spiral_core.kernels.elementwise import squash as squash
 from spiral_core.kernels.elementwise import squash_backward as squash_backward
 from spiral_core.kernels.matrix import multiply as multiply
 from spiral_core.kernels.matrix import multiply_parts as multiply_parts
+from spiral_core.kernels.matrix import pack as pack
 from spiral_core.kernels.narrow import BFLOAT16 as BFLOAT16
 from spiral_core.kernels.narrow import FLOAT16 as FLOAT16
 from spiral_core.kernels.narrow import narrow as narrow

@@ -1,16 +1,15 @@
 """The long short-term memory cell over time, for a few sequences at once.
 
-Letters: T time steps, N sequences, I input features, H hidden units, M sequences in a chunk, S threads. The four gates
+Letters: T time steps, N sequences, I input features, H hidden units, M sequences in a chunk. The four gates
 stand side by side in blocks of H: input i, forget f, candidate g, output o. One chunk is M sequences over all time
 steps, so that threads meet only at the end; the cut depends on N alone.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from spiral_core.arrays import Float
 from spiral_core.kernels.accelerate import kernel
+from spiral_core.kernels.matrix import multiply_rows
 from spiral_core.kernels.real import tanh
 
 SEQUENCES = 8
@@ -18,7 +17,7 @@ SEQUENCES = 8
 batch feeds several threads."""
 
 
-@kernel("void(int64, int64, int64, {f}[:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1])")
+@kernel("void(int64, int64, int64, {f}[::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], int64)")
 def lstm_forward(
     start: int,
     stop: int,
@@ -28,7 +27,7 @@ def lstm_forward(
     hidden: Float,
     cell: Float,
     squashed: Float,
-    product: Float,
+    sequences: int,
 ) -> None:
     r"""Run chunks ``start`` to ``stop`` through time.
 
@@ -39,31 +38,34 @@ def lstm_forward(
 
     Parameters
     ----------
-    weight : (H, 4H)       W, of the recurrent connections
+    weight : (H*4H,)       W, of the recurrent connections, from `spiral_core.kernels.matrix.pack`
     gates : (T, N, 4H)     on entry what the inputs and biases contribute to z; on return i, f, g, o
     hidden : (T+1, N, H)   h; [0] is given, the rest is written
     cell : (T+1, N, H)     c; [0] is given, the rest is written
     squashed : (T, N, H)   written: tanh of c
-    product : (S, M, 4H)   scratch
+    sequences : int        M
     """
     units = hidden.shape[2]
     half = weight.dtype.type(0.5)
+    flat_hidden, flat_gates = hidden.reshape(-1), gates.reshape(-1)
     for chunk in range(start, stop):
-        first = chunk * product.shape[1]
-        last = min(first + product.shape[1], hidden.shape[1])
-        recurrent = product[slot][: last - first]
+        first = chunk * sequences
+        last = min(first + sequences, hidden.shape[1])
         for t in range(gates.shape[0]):
-            np.dot(hidden[t][first:last], weight, recurrent)
+            spot = (t * hidden.shape[1] + first) * 4 * units
+            multiply_rows(
+                flat_hidden, (t * hidden.shape[1] + first) * units, last - first, units, weight,
+                flat_gates, spot, 4 * units, flat_gates, spot, 4 * units,
+            )  # fmt: skip
             for n in range(first, last):
                 z = gates[t, n]
-                w = recurrent[n - first]
                 # Short loops over few arrays: each of them becomes vector code.
                 for j in range(2 * units):
-                    z[j] = half + half * tanh(half * (z[j] + w[j]))
+                    z[j] = half + half * tanh(half * z[j])
                 for j in range(2 * units, 3 * units):
-                    z[j] = tanh(z[j] + w[j])
+                    z[j] = tanh(z[j])
                 for j in range(3 * units, 4 * units):
-                    z[j] = half + half * tanh(half * (z[j] + w[j]))
+                    z[j] = half + half * tanh(half * z[j])
                 before = cell[t, n]
                 after = cell[t + 1, n]
                 q = squashed[t, n]
@@ -77,14 +79,15 @@ def lstm_forward(
 
 
 @kernel(
-    "void(int64, int64, int64, {f}[:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,::1], "
-    "{f}[:,::1], int64)"
+    "void(int64, int64, int64, {f}[::1], {f}[::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], {f}[:,:,::1], "
+    "{f}[:,::1], {f}[:,::1], int64)"
 )
 def lstm_backward(
     start: int,
     stop: int,
     slot: int,
     weight_t: Float,
+    zeros: Float,
     grad: Float,
     gates: Float,
     cell: Float,
@@ -103,7 +106,8 @@ def lstm_backward(
 
     Parameters
     ----------
-    weight_t : (4H, H)                 W, transposed
+    weight_t : (4H*H,)                 W, transposed, from `spiral_core.kernels.matrix.pack`
+    zeros : (H,)
     grad : (T, N, H)                   G, gradient of h_1..h_T
     gates : (T, N, 4H)                 from `lstm_forward`; D on return
     cell : (T+1, N, H)                 from `lstm_forward`
@@ -113,6 +117,7 @@ def lstm_backward(
     """
     units = grad.shape[2]
     one = weight_t.dtype.type(1)
+    flat_gates, flat_carried = gates.reshape(-1), grad_hidden.reshape(-1)
     for chunk in range(start, stop):
         first = chunk * sequences
         last = min(first + sequences, grad.shape[1])
@@ -137,4 +142,7 @@ def lstm_backward(
                     e *= i[j]
                     i[j] = e * g[j] * (one - i[j])
                     g[j] = e * (one - g[j] * g[j])
-            np.dot(gates[t][first:last], weight_t, carried)
+            multiply_rows(
+                flat_gates, (t * grad.shape[1] + first) * 4 * units, last - first, 4 * units, weight_t,
+                zeros, 0, 0, flat_carried, first * units, units,
+            )  # fmt: skip

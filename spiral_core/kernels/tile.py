@@ -149,7 +149,7 @@ class _Emitter:
 
 # Fourteen sums are enough to hide the latency of a multiply-add on two ports: 14 rows of one vector or 7 of two; more
 # would not fit into 32 registers. Three rows serve images of one channel, whose runs are three taps long.
-_tile_14x16 = _tile(14, LANES, 1)
+_tile_14x16, _tile_8x32 = _tile(14, LANES, 1), _tile(8, LANES, 2)
 _tile_7x32, _tile_7x16, _tile_7x1 = _tile(7, LANES, 2), _tile(7, LANES, 1), _tile(7, 1, 1)
 _tile_3x32, _tile_3x16, _tile_3x1 = _tile(3, LANES, 2), _tile(3, LANES, 1), _tile(3, 1, 1)
 _tile_1x32, _tile_1x16, _tile_1x1 = _tile(1, LANES, 2), _tile(1, LANES, 1), _tile(1, 1, 1)
@@ -181,7 +181,12 @@ def product(x: Float, w: Float, start: Float, out: Float, walk: Walk, rows: int,
     r = 0
     while r < rows:
         left = rows - r
-        height = 14 if left >= 14 and columns == LANES else 7 if left >= 7 else 3 if left >= 3 else 1
+        if left >= 14 and columns == LANES:
+            height = 14
+        elif rows % 8 == 0 and columns == 2 * LANES:
+            height = 8
+        else:
+            height = 7 if left >= 7 else 3 if left >= 3 else 1
         d = 0
         while d < columns:
             width = 32 if columns - d >= 32 else 16 if columns - d >= 16 else 1
@@ -191,6 +196,8 @@ def product(x: Float, w: Float, start: Float, out: Float, walk: Walk, rows: int,
             )  # fmt: skip
             if height == 14:
                 _tile_14x16(x, w, start, out, part)
+            elif height == 8:
+                _tile_8x32(x, w, start, out, part)
             elif height == 7:
                 if width == 32:
                     _tile_7x32(x, w, start, out, part)

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateError
-from spiral_core.kernels.matrix import PART_ROWS, ROWS
+from spiral_core.kernels.matrix import PANEL, PANEL_ROWS, PART_ROWS, ROWS
 from spiral_core.kernels.recurrent import SEQUENCES
 from spiral_core.nn import precision
 from spiral_core.nn.initial import check_init, generator_for, glorot_normal, orthogonal, ramp
@@ -86,7 +86,7 @@ class Lstm(Module):
     threads by chunks of sequences.
     """
 
-    KERNELS = ("multiply", "lstm_forward", "lstm_backward", "multiply_parts")
+    KERNELS = ("product", "pack", "multiply_rows", "multiply", "lstm_forward", "lstm_backward", "multiply_parts")
 
     def __init__(
         self,
@@ -211,13 +211,13 @@ class Lstm(Module):
         hidden = workspace.array(self, "hidden", (steps + 1, rows, units), self.dtype)
         cell = workspace.array(self, "cell", (steps + 1, rows, units), self.dtype)
         squashed = workspace.array(self, "squashed", (steps, rows, units), self.dtype)
-        product = workspace.array(self, "product", (kernels.get_num_threads(), SEQUENCES, 4 * units), self.dtype)
         hidden[0] = 0 if state is None else state.hidden
         cell[0] = 0 if state is None else state.cell
         flat = x.reshape(-1, self.in_features)
-        kernels.run(kernels.multiply, -(-len(flat) // ROWS), flat, weight_ih, False, gates.reshape(-1, 4 * units))
-        with np.errstate(all="ignore"):
-            gates += self.bias_ih.value + self.bias_hh.value
+        packed_ih = self._packed("ih", weight_ih, workspace)
+        packed_hh = self._packed("hh", weight_hh, workspace)
+        bias = self.bias_ih.value + self.bias_hh.value
+        kernels.run(kernels.multiply, -(-len(flat) // ROWS), flat, packed_ih, bias, gates.reshape(-1, 4 * units))
         kind = precision.kind_of(self, workspace)
         # What the next product reads is rounded between time steps, so the kernel then walks one at a time.
         stride = 1 if kind else steps
@@ -225,8 +225,8 @@ class Lstm(Module):
             here, states = slice(t, t + stride), slice(t, t + stride + 1)
             if kind:
                 precision.narrow_to(kind, hidden[t], hidden[t])
-            walked = weight_hh, gates[here], hidden[states], cell[states], squashed[here]
-            kernels.run(kernels.lstm_forward, -(-rows // SEQUENCES), *walked, product)
+            walked = packed_hh, gates[here], hidden[states], cell[states], squashed[here]
+            kernels.run(kernels.lstm_forward, -(-rows // SEQUENCES), *walked, SEQUENCES)
         if kind:
             precision.narrow_to(kind, hidden[-1], hidden[-1])
         workspace.keep(self, _Passage(x.shape, gates, hidden, cell, squashed))
@@ -253,8 +253,9 @@ class Lstm(Module):
         x, grad, weight_ih, weight_hh = precision.operands_backward(self, x, grad, weights, workspace)
         steps, rows, width = passage.gates.shape
         units = self.hidden
-        weight_t = workspace.array(self, "weight transposed", (width, units), self.dtype)
-        weight_t[...] = weight_hh.T
+        packed_ih = self._packed("ih transposed", weight_ih.T, workspace)
+        packed_hh = self._packed("hh transposed", weight_hh.T, workspace)
+        zeros = np.zeros(max(units, self.in_features), self.dtype)
         grad_hidden = workspace.array(self, "grad h", (rows, units), self.dtype)
         grad_cell = workspace.array(self, "grad c", (rows, units), self.dtype)
         grad_hidden.fill(0)
@@ -266,12 +267,12 @@ class Lstm(Module):
             here, states = slice(t, t + stride), slice(t, t + stride + 1)
             walked = upstream[here], passage.gates[here], passage.cell[states], passage.squashed[here]
             chunks = -(-rows // SEQUENCES)
-            kernels.run(kernels.lstm_backward, chunks, weight_t, *walked, grad_hidden, grad_cell, SEQUENCES)
+            kernels.run(kernels.lstm_backward, chunks, packed_hh, zeros, *walked, grad_hidden, grad_cell, SEQUENCES)
             if kind:
                 # The kernel has multiplied the gradient of z as it was; this takes the place of that product.
                 slopes = precision.narrow_to(kind, passage.gates[t], passage.gates[t])
                 with np.errstate(all="ignore"):
-                    np.matmul(slopes, weight_t, out=grad_hidden)
+                    np.matmul(slopes, weight_hh.T, out=grad_hidden)
         workspace.keep((self, "initial grad"), _InitialGrad(grad_hidden, grad_cell))
         # The kernel has left the gradient of z in the place of the gates.
         slopes = passage.gates.reshape(-1, width)
@@ -281,15 +282,23 @@ class Lstm(Module):
         if not input_grad:
             return None
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        kernels.run(kernels.multiply, -(-len(slopes) // ROWS), slopes, weight_ih, True, grad_x.reshape(flat.shape))
+        out = grad_x.reshape(flat.shape)
+        kernels.run(kernels.multiply, -(-len(slopes) // ROWS), slopes, packed_ih, zeros[: self.in_features], out)
         return grad_x
+
+    def _packed(self, role: str, weight: Float, workspace: Workspace) -> Float:
+        """Return a weight or its transpose as the kernels read it."""
+        packed = workspace.array(self, f"packed {role}", (weight.size,), self.dtype)
+        kernels.pack(weight, 0, weight.shape[1], packed)
+        return packed
 
     def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:
         """Add the gradients of the parameters: sums over all time steps and sequences."""
         chunks = -(-len(slopes) // PART_ROWS)
+        scratch = workspace.array(self, "panels", (kernels.get_num_threads(), PANEL_ROWS * PANEL), self.dtype)
         for weight, rows in ((self.weight_ih, x), (self.weight_hh, before)):
             parts = workspace.array(self, f"grad {weight.name}", (chunks, *weight.value.shape), self.dtype)
-            kernels.run(kernels.multiply_parts, chunks, rows, slopes, parts)
+            kernels.run(kernels.multiply_parts, chunks, rows, slopes, scratch, parts)
             with np.errstate(all="ignore"):
                 for part in parts:
                     weight.grad += part

@@ -99,11 +99,12 @@ def test_the_compiled_passes_are_the_python_loops() -> None:
         gates = draw((steps, rows, 4 * units), seed=2)
         hidden, cell = draw((steps + 1, rows, units), seed=3), draw((steps + 1, rows, units), seed=4)
         squashed = np.empty((steps, rows, units), np.float32)
-        forward(0, 2, 0, weight, gates, hidden, cell, squashed, np.empty((1, SEQUENCES, 4 * units), np.float32))
+        # A weight of at most one panel is packed as it is.
+        forward(0, 2, 0, weight.reshape(-1), gates, hidden, cell, squashed, SEQUENCES)
         passed = gates.copy()
         grad_h, grad_c = draw((rows, units), seed=5), draw((rows, units), seed=6)
-        turned = np.ascontiguousarray(weight.T)
-        backward(0, 2, 0, turned, grad, gates, cell, squashed, grad_h, grad_c, SEQUENCES)
+        turned, zeros = np.ascontiguousarray(weight.T).reshape(-1), np.zeros(units, np.float32)
+        backward(0, 2, 0, turned, zeros, grad, gates, cell, squashed, grad_h, grad_c, SEQUENCES)
         results.append((passed, hidden, cell, squashed, gates, grad_h, grad_c))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
