@@ -187,12 +187,12 @@ def for_data(data: str, **changes: object) -> RunConfig:
 
 
 def _fitting_schedule(fields: Mapping[str, object], asked: Mapping[str, object]) -> dict[str, object]:
-    """Fit the default schedule to the length asked for: none without an end, a short start of a short run."""
+    """Fit the default schedule to the length asked for: no cosine without an end, a short start of a short run."""
     length = fields["schedule_steps"] or fields["steps"]
     if not isinstance(length, int) or fields["schedule"] == "constant":
         return {}
     if length == 0:
-        return {"schedule": "constant", "warmup_steps": asked.get("warmup_steps", 0)}
+        return {"schedule": "constant"}
     return {} if "warmup_steps" in asked else {"warmup_steps": min(cast("int", fields["warmup_steps"]), length // 10)}
 
 

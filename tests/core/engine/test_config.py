@@ -118,7 +118,7 @@ def test_probes_of_a_model_without_feature_maps_are_refused_with_the_remedy() ->
         ({"steps": 620}, "warmup-cosine", 31),
         ({"steps": 40}, "warmup-cosine", 4),
         ({"steps": 3}, "warmup-cosine", 0),
-        ({"steps": 0}, "constant", 0),
+        ({"steps": 0}, "constant", 31),
         ({"steps": 0, "schedule_steps": 100}, "warmup-cosine", 10),
         ({"steps": 40, "warmup_steps": 7}, "warmup-cosine", 7),
         ({"schedule": "constant"}, "constant", 31),
