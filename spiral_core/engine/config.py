@@ -207,7 +207,7 @@ def from_fields(fields: dict[str, object]) -> RunConfig:
     try:
         config = msgspec.convert(fields, RunConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(_words(error)) from error
+        raise ConfigError(_words(error, fields)) from error
     _check(config)
     return config
 
@@ -222,11 +222,11 @@ _CHOICES = {
 }
 
 
-def _words(error: msgspec.ValidationError) -> str:
+def _words(error: msgspec.ValidationError, fields: Mapping[str, object]) -> str:
     """Say what a field may hold, where there are few choices."""
     for name, choices in _CHOICES.items():
         if f"$.{name}`" in str(error):
-            return f"{name}: {error}; choose one of {', '.join(choices)}"
+            return f"unknown {name} {fields[name]!r}; choose one of {', '.join(choices)}"
     return f"configuration: {error}"
 
 
