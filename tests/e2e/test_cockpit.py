@@ -259,8 +259,12 @@ def test_auto_gain_moves_the_gains_and_the_knobs_show_where_they_are(page: Page,
     slider.press("ArrowUp")
     refusal = page.get_by_test_id("knob-zspace.gain-refusal")
     expect(refusal).to_contain_text("while auto-gain steers it", timeout=5000)
+    steer(demo, "zspace.auto_gain", 0.99)
+    notice = page.get_by_test_id("banner-notice")
+    expect(notice).to_contain_text("auto-gain cannot bring zbn1 to radius 0.99", timeout=10_000)
     steer(demo, "zspace.auto_gain", 0.0)
     wait_for(lambda: in_force(page, "zspace.auto_gain") == 0, 10)
+    expect(notice).to_have_count(0, timeout=10_000)
 
 
 def test_the_curvature_slider_of_negative_numbers_steers_every_layer(page: Page, demo: Cockpit) -> None:

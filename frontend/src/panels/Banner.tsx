@@ -1,7 +1,7 @@
 import { t } from "../i18n/language";
 import { link, run, status, version } from "../store/live";
 
-/** What a person must know before trusting the screen: server or engine lost, failure, NaN. */
+/** What a person must know before trusting the screen: server or engine lost, failure, notices of the engine, NaN. */
 export function Banner({ reconnect }: { reconnect: () => void }) {
   const now = link.value;
   const engine = status.value;
@@ -25,7 +25,17 @@ export function Banner({ reconnect }: { reconnect: () => void }) {
     const { detail } = engine;
     return <Strip tone="warn" testid="banner-lost">{detail === "" ? t("banner.lost") : t("banner.lost.detail", { detail })}</Strip>;
   }
-  return <NotANumber />;
+  return (
+    <>
+      {/* What the engine says of a run that goes on: a step that was skipped, a target out of reach. */}
+      {engine?.status === "training" && engine.detail !== "" && (
+        <Strip tone="warn" testid="banner-notice">
+          {engine.detail}
+        </Strip>
+      )}
+      <NotANumber />
+    </>
+  );
 }
 
 /** Speaks while the newest values of watched series are not finite. */
