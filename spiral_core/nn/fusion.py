@@ -1,7 +1,7 @@
 """Layers of a chain that are run as one: a batch norm with the ReLU and the maximum behind it.
 
-Between them these three walk through the same memory eleven times. Run as one it is four times, and only the last
-output is written.
+One by one, the three read or write an array of the input's size eight times forward and eleven times back. Run as one
+it is twice each, besides arrays of a quarter of that size, and only the last output is written.
 """
 
 from __future__ import annotations
