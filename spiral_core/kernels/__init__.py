@@ -9,12 +9,6 @@ from spiral_core.kernels.accelerate import (
     choose_by_dtype as choose_by_dtype,
 )
 from spiral_core.kernels.accelerate import (
-    cold_count as cold_count,
-)
-from spiral_core.kernels.accelerate import (
-    compile_plan as compile_plan,
-)
-from spiral_core.kernels.accelerate import (
     kernel as kernel,
 )
 from spiral_core.kernels.accelerate import (
@@ -25,9 +19,6 @@ from spiral_core.kernels.accelerate import (
 )
 from spiral_core.kernels.accelerate import (
     scalar as scalar,
-)
-from spiral_core.kernels.accelerate import (
-    warm as warm,
 )
 from spiral_core.kernels.convolution import (
     convolve as convolve,
@@ -77,6 +68,9 @@ from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.update import sum_of_squares as sum_of_squares
+from spiral_core.kernels.warming import cold_count as cold_count
+from spiral_core.kernels.warming import compile_plan as compile_plan
+from spiral_core.kernels.warming import warm as warm
 from spiral_core.kernels.znorm import (
     channel_moments as channel_moments,
 )
