@@ -6,17 +6,17 @@ P = OH*OW output pixels, M images in a chunk, T threads. ``geometry`` is
 
 Images are copied into a scratch with a border of zeros, which removes every check of bounds; from there they are read
 in place by `spiral_core.kernels.tile.product`. The taps of one kernel row are one contiguous run of B*C numbers where
-dilation_w is 1; elsewhere each tap is a run of C numbers.
+dilation_w is 1; elsewhere each tap is a run of C numbers. Gray images under 3 x 3 taps have loops of their own, see
+`spiral_core.kernels.plane`.
 """
 
 from __future__ import annotations
 
 from spiral_core.arrays import F64, Float
 from spiral_core.kernels.accelerate import kernel
+from spiral_core.kernels.plane import GEOMETRY, correlate_plane, correlate_plane_backward, is_plane
 from spiral_core.kernels.tile import product
 from spiral_core.kernels.znorm import fold_lanes
-
-GEOMETRY = "UniTuple(int64, 14)"
 
 
 @kernel("void({f}[::1], {f}[::1], " + GEOMETRY + ")")
@@ -89,6 +89,9 @@ def correlate(image: Float, weight: Float, bias: Float, geometry: tuple[int, ...
     _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
     wide = (w + 2 * pad_w) * c
     d = bias.size
+    if is_plane(geometry, d):
+        correlate_plane(image, weight, bias, geometry, out)
+        return
     # Called from one place alone: each call of a product is compiled in place.
     turns = 1 if dilation_w == 1 else a_taps
     outer, outer_step = (a_taps, dilation_h * wide) if dilation_w == 1 else (b_taps, dilation_w * c)
@@ -165,13 +168,18 @@ def convolve_backward_weight(
     runs = 1 if dilation_w == 1 else b_taps
     length = b_taps * c if dilation_w == 1 else c
     acc = lanes[slot, 0]
+    plane = is_plane(geometry, d)
     for chunk in range(start, stop):
         part = grad_weight[chunk]
         part[:] = 0
         acc[:] = 0
+        grad_bias[chunk] = 0
         for n in range(chunk * m, min((chunk + 1) * m, x.shape[0])):
             image, g = padded[slot], grad[n]
             pad_image(x[n], image, geometry)
+            if plane:
+                correlate_plane_backward(image, g, geometry, part, grad_bias[chunk, 0])
+                continue
             for a in range(a_taps):
                 for b in range(runs):
                     at = a * dilation_h * wide + b * dilation_w * c
@@ -182,7 +190,8 @@ def convolve_backward_weight(
                 row = g[first : first + acc.size]
                 for j in range(row.size):
                     acc[j] += row[j]
-        fold_lanes(lanes[slot], grad_bias[chunk])
+        if not plane:
+            fold_lanes(lanes[slot], grad_bias[chunk])
 
 
 @kernel(
