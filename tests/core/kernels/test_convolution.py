@@ -56,11 +56,11 @@ def test_convolution_and_its_gradients_are_their_slow_twins(
     check(layer, x, nn.Workspace(), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("images", [7, 8, 9, 17])
+@pytest.mark.parametrize("images", [1, 2, 3, 5, 9])
 def test_convolution_is_right_at_the_boundaries_of_its_chunks_of_images(images: int) -> None:
-    # Eight images of 28 x 28 share one partial sum of the weight's gradient.
+    # Two images of 28 x 28 share one partial sum of the weight's gradient.
     layer = nn.Conv2d("c", 1, 3)
-    assert layer._geometry((64, 28, 28, 1))[-1] == 8
+    assert layer._geometry((64, 28, 28, 1))[-1] == 2
     check(layer, draw((images, 28, 28, 1), np.float32, 2), nn.Workspace(), 5e-5)
 
 
@@ -156,12 +156,14 @@ def test_the_compiled_convolution_is_the_python_loop(stride: tuple[int, int], di
         padded, spread = np.zeros((1, 8 * 9 * 2), np.float32), np.zeros((1, rows * columns * 17), np.float32)
         out, grad_x = np.empty_like(grad), np.empty((3, 60), np.float32)
         grad_weight, grad_bias = np.empty((1, 3 * 2 * 2 * 17), np.float32), np.empty((1, 1, 17))
-        lanes = np.empty((1, 1, 34), np.float32)
-        flat = x.reshape(3, -1)
-        of(kernels.convolve)(0, 3, 0, flat, layer.weight.value.reshape(-1), layer.bias.value, geometry, padded, out)
-        of(kernels.convolve_backward_weight)(0, 1, 0, flat, grad, geometry, padded, lanes, grad_weight, grad_bias)
-        zeros = np.zeros(2, np.float32)
-        of(kernels.convolve_backward_input)(0, 3, 0, turned, zeros, grad, geometry, back, spread, grad_x)
+        lanes, zeros, none = np.empty((1, 1, 34), np.float32), np.zeros(2, np.float32), np.empty((0, 0), np.float32)
+        flat, weight = x.reshape(3, -1), layer.weight.value.reshape(-1)
+        no_moments, no_taps = np.empty((0, 2, 17)), np.empty((0, 0), np.uint8)
+        of(kernels.convolve)(0, 3, 0, flat, weight, layer.bias.value, geometry, padded, out, none, no_moments)
+        of(kernels.convolve_backward)(
+            0, 1, 0, flat, turned, zeros, grad, geometry, back, none, no_taps, none, none, padded, lanes, spread,
+            grad_weight, grad_bias, grad_x,
+        )  # fmt: skip
         results.append((out, grad_weight, grad_bias, grad_x))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
