@@ -37,6 +37,7 @@ from spiral_core.kernels.elementwise import rectify as rectify
 from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
 from spiral_core.kernels.elementwise import squash as squash
 from spiral_core.kernels.elementwise import squash_backward as squash_backward
+from spiral_core.kernels.loss import cross_entropy as cross_entropy
 from spiral_core.kernels.matrix import multiply as multiply
 from spiral_core.kernels.matrix import multiply_parts as multiply_parts
 from spiral_core.kernels.matrix import pack as pack
