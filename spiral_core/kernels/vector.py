@@ -154,17 +154,35 @@ def store_bytes(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa
     return types.void(array, types.int64, vector), emit
 
 
+def _repeated(builder: Any, number: Any) -> Any:  # noqa: ANN401
+    nothing = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
 @_emitted
 def spread(_context: Any, number: Any) -> Any:  # noqa: ANN401
     """Return a vector of one number."""
 
     def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:  # noqa: ANN401
-        kind = ir.VectorType(args[0].type, LANES)
-        nothing = ir.Constant(kind, ir.Undefined)
-        first = builder.insert_element(nothing, args[0], ir.IntType(32)(0))
-        return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+        return _repeated(builder, args[0])
 
     return VectorType(number)(number), emit
+
+
+@_emitted
+def load_spread(_context: Any, array: Any, at: Any) -> Any:  # noqa: ANN401
+    """Return a vector of one number of a flat array; ``load_spread(array, at)`` with ``at`` not negative.
+
+    Unlike ``spread(array[at])`` it has no provision for a negative place, which takes five instructions.
+    """
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return _repeated(builder, builder.load(builder.gep(data, [args[1]])))
+
+    return VectorType(array.dtype)(array, types.int64), emit
 
 
 @_emitted
