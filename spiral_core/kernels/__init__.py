@@ -73,6 +73,14 @@ from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
+from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
+from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
+from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward
+from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
+from spiral_core.kernels.stripwise import follow_statistics as follow_statistics
+from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
+from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
+from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import sgd_update as sgd_update
