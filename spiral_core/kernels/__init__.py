@@ -10,8 +10,6 @@ from spiral_core.kernels.accelerate import registered as registered
 from spiral_core.kernels.accelerate import scalar as scalar
 from spiral_core.kernels.convolution import convolve as convolve
 from spiral_core.kernels.convolution import convolve_backward as convolve_backward
-from spiral_core.kernels.convolution import convolve_backward_input as convolve_backward_input
-from spiral_core.kernels.convolution import convolve_backward_weight as convolve_backward_weight
 from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
 from spiral_core.kernels.elementwise import gaussian_gate_backward as gaussian_gate_backward
 from spiral_core.kernels.elementwise import rectify as rectify
@@ -47,6 +45,14 @@ from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
+from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
+from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
+from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward
+from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
+from spiral_core.kernels.stripwise import follow_statistics as follow_statistics
+from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
+from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
+from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import add_parts as add_parts
