@@ -57,6 +57,11 @@ class RunState:
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
 
     @property
+    def kernels(self) -> list[str]:
+        """Names of the compiled kernels that an update runs."""
+        return [*self.model.kernels(), *self.autocast.kernels, *nn.LOSS_KERNELS, *self.optimizer.KERNELS]
+
+    @property
     def cam_layer(self) -> str | None:
         """The layer that Grad-CAM probes look at; None where the model has nothing to map."""
         return nn.models.cam_target(self.model)

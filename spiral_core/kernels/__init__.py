@@ -29,24 +29,24 @@ from spiral_core.kernels.accelerate import (
 from spiral_core.kernels.accelerate import (
     warm as warm,
 )
-from spiral_core.kernels.convolution import (
-    convolve as convolve,
-)
-from spiral_core.kernels.convolution import (
-    convolve_backward_input as convolve_backward_input,
-)
-from spiral_core.kernels.convolution import (
-    convolve_backward_weight as convolve_backward_weight,
-)
+from spiral_core.kernels.convolution import convolve as convolve
+from spiral_core.kernels.convolution import convolve_backward as convolve_backward
 from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
 from spiral_core.kernels.elementwise import gaussian_gate_backward as gaussian_gate_backward
 from spiral_core.kernels.elementwise import rectify as rectify
 from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
 from spiral_core.kernels.elementwise import squash as squash
 from spiral_core.kernels.elementwise import squash_backward as squash_backward
+from spiral_core.kernels.loss import cross_entropy as cross_entropy
 from spiral_core.kernels.matrix import multiply as multiply
 from spiral_core.kernels.matrix import multiply_parts as multiply_parts
 from spiral_core.kernels.matrix import pack as pack
+from spiral_core.kernels.moments import add_chunks as add_chunks
+from spiral_core.kernels.moments import follow_statistics as follow_statistics
+from spiral_core.kernels.moments import merge_moments as merge_moments
+from spiral_core.kernels.moments import span_moments as span_moments
+from spiral_core.kernels.moments import unwhiten as unwhiten
+from spiral_core.kernels.moments import whiten as whiten
 from spiral_core.kernels.narrow import BFLOAT16 as BFLOAT16
 from spiral_core.kernels.narrow import FLOAT16 as FLOAT16
 from spiral_core.kernels.narrow import narrow as narrow
@@ -77,12 +77,12 @@ from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
 from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
 from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward
 from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
-from spiral_core.kernels.stripwise import follow_statistics as follow_statistics
 from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
 from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
 from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
+from spiral_core.kernels.update import add_parts as add_parts
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.update import sum_of_squares as sum_of_squares
 from spiral_core.kernels.znorm import (
@@ -90,9 +90,6 @@ from spiral_core.kernels.znorm import (
 )
 from spiral_core.kernels.znorm import (
     fold_lanes as fold_lanes,
-)
-from spiral_core.kernels.znorm import (
-    merge_moments as merge_moments,
 )
 from spiral_core.kernels.znorm import (
     znorm as znorm,

@@ -165,12 +165,15 @@ def store_bytes(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa
     return types.void(array, types.int64, vector), emit
 
 
-def _emit_spread(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
-    kind = context.get_value_type(sig.return_type)
+def _repeated(builder: Any, number: Any, kind: Any) -> Any:  # noqa: ANN401
     nothing = ir.Constant(kind, ir.Undefined)
-    first = builder.insert_element(nothing, args[0], ir.IntType(32)(0))
+    first = builder.insert_element(nothing, number, ir.IntType(32)(0))
     everywhere = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, nothing, everywhere)
+
+
+def _emit_spread(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+    return _repeated(builder, args[0], context.get_value_type(sig.return_type))
 
 
 @_emitted
@@ -183,6 +186,22 @@ def spread(_context: Any, number: Any) -> Any:  # noqa: ANN401
 def spread_pair(_context: Any, number: Any) -> Any:  # noqa: ANN401
     """Return `PAIR` times one number."""
     return VectorType(number, PAIR)(number), _emit_spread
+
+
+@_emitted
+def load_spread(_context: Any, array: Any, at: Any) -> Any:  # noqa: ANN401
+    """Return a vector of one number of a flat array; ``load_spread(array, at)`` with ``at`` not negative.
+
+    Unlike ``spread(array[at])`` it has no provision for a negative place, which takes five instructions.
+    """
+    del at
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        number = builder.load(builder.gep(data, [args[1]]))
+        return _repeated(builder, number, context.get_value_type(sig.return_type))
+
+    return VectorType(array.dtype, LANES)(array, types.int64), emit
 
 
 @_emitted

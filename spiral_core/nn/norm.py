@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -50,8 +51,12 @@ class _BatchNorm(Module):
     KERNELS = (
         "fold_lanes",
         "channel_moments",
+        "span_moments",
         "merge_moments",
         "follow_statistics",
+        "whiten",
+        "add_chunks",
+        "unwhiten",
         "znorm",
         "znorm_backward_sums",
         "znorm_backward_input",
@@ -113,27 +118,41 @@ class _BatchNorm(Module):
         """Return the names of the kernels for this number of features."""
         return (*self.KERNELS, *self.STRIPWISE) if self._strips((1, self.features)) else self.KERNELS
 
-    def whitening(self, x: Float, workspace: Workspace) -> tuple[bool, F64, F64]:
-        """Return whether the statistics are those of the batch, the mean and 1/sqrt(v + epsilon), each (F,).
+    def whitening(
+        self, x: Float, width: int, workspace: Workspace, moments: tuple[F64, int] | None = None
+    ) -> tuple[bool, F64, F64, Float]:
+        """Return what the rows are whitened by; in training the running statistics are moved.
 
-        In training the running statistics are moved.
+        Parameters
+        ----------
+        x : (E,)
+        width : int
+            To which each row of ``affine`` is repeated.
+        workspace : Workspace
+        moments : ((spans, 2, F), int), optional
+            Those of spans of x, and the rows in a span; without them x is walked through here.
+
+        Returns
+        -------
+        training : bool
+            Whether the statistics are those of the batch.
+        mean, inv_std : (F,)
+            The latter is 1/sqrt(v + epsilon).
+        affine : (4, width)
+            mean, inv_std, gamma and beta, as kernels take them.
         """
         training = workspace.is_training(self.training)
-        with np.errstate(all="ignore"):
-            if training:
-                mean, variance = statistics = self._statistics(x, workspace)
-                kernels.follow_statistics(statistics, self.momentum, self.running_mean, self.running_var)
-            else:
-                mean, variance = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
-            return training, mean, 1.0 / np.sqrt(variance + self.epsilon)
-
-    def affine(self, mean: F64, inv_std: F64, width: int) -> Float:
-        """Return mean, inv_std, gamma and beta, each repeated to ``width``, as kernels take them."""
-        rows = np.empty((4, width // self.features, self.features), self.dtype)
-        with np.errstate(all="ignore"):
-            for row, values in zip(rows, (mean, inv_std, self.gamma.value, self.beta.value), strict=True):
-                row[...] = values
-        return rows.reshape(4, width)
+        if not training:
+            moments = np.empty((0, 2, self.features)), 1
+        elif moments is None:
+            moments = self._moments(x, workspace), chunk_span(self.features) // self.features
+        statistics = workspace.array(self, "statistics", (2, self.features), np.float64)
+        affine = workspace.array(self, "affine", (4, width), self.dtype)
+        kernels.whiten(
+            moments[0], x.size // self.features, moments[1], self.momentum, self.epsilon, self.running_mean,
+            self.running_var, self.gamma.value, self.beta.value, statistics, affine,
+        )  # fmt: skip
+        return training, statistics[0], statistics[1], affine
 
     def projector(self) -> tuple[float, float]:
         """Return curvature and gain; without a projector the gain is 0."""
@@ -164,30 +183,24 @@ class _BatchNorm(Module):
         (5, width)
             mean, inv_std, inv_std gamma mean(G J), inv_std gamma mean(G J n), inv_std gamma.
         """
-        rows = np.empty((5, width // self.features, self.features), self.dtype)
-        with np.errstate(all="ignore"):
-            sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
-            if workspace.accumulate:
-                self.gamma.grad += sum_gp.astype(self.dtype)
-                self.beta.grad += sum_g.astype(self.dtype)
-            scale = one.inv_std * self.gamma.value
-            # Statistics of the batch depend on x; running ones are constants.
-            members = one.rows if one.training else np.inf
-            values = (one.mean, one.inv_std, scale * sum_gj / members, scale * sum_gjn / members, scale)
-            for row, value in zip(rows, values, strict=True):
-                row[...] = value
-        return rows.reshape(5, width)
+        totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
+        affine = workspace.array(self, "affine backward", (5, width), self.dtype)
+        # Statistics of the batch depend on x; running ones are constants.
+        members = float(one.rows) if one.training else math.inf
+        kernels.unwhiten(
+            sums, totals, one.mean, one.inv_std, members, self.gamma.value, workspace.accumulate, self.gamma.grad,
+            self.beta.grad, affine,
+        )  # fmt: skip
+        return affine
 
-    def _statistics(self, x: Float, workspace: Workspace) -> F64:
-        """Return mean and population variance, (2, F): two passes over each chunk, joined in chunk order."""
+    def _moments(self, x: Float, workspace: Workspace) -> F64:
+        """Return mean and squared deviations of chunks: two passes over each."""
         span = chunk_span(self.features)
         moments = self.sums(-(-x.size // span), 2, "moments", workspace)
         shape = (kernels.get_num_threads(), 2, wide_row(self.features))
         lanes = workspace.array(self, "lanes of moments", shape, self.dtype)
         kernels.run(kernels.channel_moments, len(moments), x, span, lanes, moments)
-        merged = np.empty((2, self.features))
-        kernels.merge_moments(moments, x.size // self.features, span // self.features, merged)
-        return merged
+        return moments
 
     def _strips(self, shape: tuple[int, ...]) -> int:
         """Return how many strips of channels an input is cut into; 0 where it is cut into rows."""
@@ -220,8 +233,8 @@ class _BatchNorm(Module):
 
     def _forward_rows(self, x: Float, workspace: Workspace) -> Float:
         flat = x.reshape(-1)
-        training, mean, inv_std = self.whitening(flat, workspace)
         width, span = wide_row(self.features), chunk_span(self.features)
+        training, mean, inv_std, affine = self.whitening(flat, width, workspace)
         curvature, gain = self.projector()
         s, g = root_curvature(curvature), effective_gain(gain)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
@@ -232,7 +245,7 @@ class _BatchNorm(Module):
             kernels.znorm,
             len(sums),
             flat,
-            self.affine(mean, inv_std, width),
+            affine,
             kernels.scalar(s, self.dtype),
             kernels.scalar(g, self.dtype),
             span,
@@ -255,7 +268,8 @@ class _BatchNorm(Module):
     ) -> None:
         """Remember a forward pass: shape of its input, what `whitening` gave, n and t, and sums per chunk."""
         curvature, gain = self.projector()
-        totals = sums.sum(axis=0)
+        totals = workspace.array(self, "totals", (4, self.features), np.float64)
+        kernels.add_chunks(sums, totals)
         training, mean, inv_std = whitening
         workspace.keep(
             self,
