@@ -21,6 +21,7 @@ from spiral_core.kernels.matrix import multiply as multiply
 from spiral_core.kernels.matrix import multiply_parts as multiply_parts
 from spiral_core.kernels.matrix import pack as pack
 from spiral_core.kernels.moments import add_chunks as add_chunks
+from spiral_core.kernels.moments import follow_statistics as follow_statistics
 from spiral_core.kernels.moments import merge_moments as merge_moments
 from spiral_core.kernels.moments import span_moments as span_moments
 from spiral_core.kernels.moments import unwhiten as unwhiten
@@ -49,7 +50,6 @@ from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
 from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
 from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward
 from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
-from spiral_core.kernels.stripwise import follow_statistics as follow_statistics
 from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
 from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
 from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics

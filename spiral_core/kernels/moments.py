@@ -98,6 +98,24 @@ def merge_moments(moments: F64, rows: int, span_rows: int, merged: F64) -> None:
         variance[c] /= rows
 
 
+@kernel("void(float64[:,::1], float64, {f}[::1], {f}[::1])")
+def follow_statistics(statistics: F64, share: float, running_mean: Float, running_var: Float) -> None:
+    """Move the running statistics towards those of a batch, unless one of the batch's is not finite.
+
+    Parameters
+    ----------
+    statistics : (2 or more, C)      mean and variance of the batch in the first two rows
+    share : float                    weight of the batch
+    running_mean, running_var : (C,) moved
+    """
+    for c in range(running_mean.size):
+        if not (math.isfinite(statistics[0, c]) and math.isfinite(statistics[1, c])):
+            return
+    for c in range(running_mean.size):
+        running_mean[c] = share * statistics[0, c] + (1 - share) * running_mean[c]
+        running_var[c] = share * statistics[1, c] + (1 - share) * running_var[c]
+
+
 @kernel(
     "void(float64[:,:,::1], int64, int64, float64, float64, {f}[::1], {f}[::1], {f}[::1], {f}[::1], "
     "float64[:,::1], {f}[:,::1])"
@@ -129,13 +147,7 @@ def whiten(
     mean, spread_out = statistics[0], statistics[1]
     if moments.shape[0] > 0:
         merge_moments(moments, rows, span_rows, statistics)
-        finite = True
-        for c in range(mean.size):
-            finite = finite and math.isfinite(mean[c]) and math.isfinite(spread_out[c])
-        if finite:
-            for c in range(mean.size):
-                running_mean[c] = momentum * mean[c] + (1 - momentum) * running_mean[c]
-                running_var[c] = momentum * spread_out[c] + (1 - momentum) * running_var[c]
+        follow_statistics(statistics, momentum, running_mean, running_var)
     else:
         for c in range(mean.size):
             mean[c], spread_out[c] = running_mean[c], running_var[c]

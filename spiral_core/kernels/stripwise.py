@@ -2,7 +2,7 @@ r"""Passes of the batch norms over the channels of a matrix, a strip of channels
 
 A strip is `STRIP` channels, all their rows, and one chunk: whatever is said of a channel (statistics, sums, gradients
 of its gamma and beta) is found and used within one kernel, and the strip stays in cache from its first reading to its
-last. The loops of `spiral_core.kernels.znorm` cut the rows, which suits images and whatever else has few channels.
+last. The loops of `spiral_core.kernels.znorm` cut the rows instead, which suits images and whatever has few channels.
 
 Letters: R rows, C channels, a multiple of `spiral_core.kernels.vector.PAIR`, E = R*C elements. Sums of at most `BLOCK`
 rows are taken in the dtype of the data, longer ones in float64.
@@ -250,9 +250,7 @@ def stripwise_norm_backward(
             affine[2, c] = slope_of_y * sums[2, c] / rows if batch else 0.0
             affine[3, c] = slope_of_y * sums[3, c] / rows if batch else 0.0
             affine[4, c] = slope_of_y
-        if not input_grad:
-            continue
-        for first in range(0, rows, BLOCK):
+        for first in range(0, rows if input_grad else 0, BLOCK):
             for c in range(begin, end, PAIR):
                 mean, inv_std = load_pair(rounded, c), load_pair(rounded, channels + c)
                 shift, slope = load_pair(rounded, 2 * channels + c), load_pair(rounded, 3 * channels + c)
@@ -261,21 +259,3 @@ def stripwise_norm_backward(
                     n, t = (load_pair(flat, at) - mean) * inv_std, load_pair(tangent, at)
                     through = load_pair(grad, at) * (rest + gain * (one - t * t))
                     store(grad_x, at, scale * through - shift - n * slope)
-
-
-@kernel("void(float64[:,::1], float64, {f}[::1], {f}[::1])")
-def follow_statistics(statistics: F64, share: float, running_mean: Float, running_var: Float) -> None:
-    """Move the running statistics towards those of a batch, unless one of the batch's is not finite.
-
-    Parameters
-    ----------
-    statistics : (2 or more, C)      mean and variance of the batch in the first two rows
-    share : float                    weight of the batch
-    running_mean, running_var : (C,) moved
-    """
-    for c in range(running_mean.size):
-        if not (np.isfinite(statistics[0, c]) and np.isfinite(statistics[1, c])):
-            return
-    for c in range(running_mean.size):
-        running_mean[c] = share * statistics[0, c] + (1 - share) * running_mean[c]
-        running_var[c] = share * statistics[1, c] + (1 - share) * running_var[c]

@@ -165,14 +165,15 @@ def store_bytes(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa
     return types.void(array, types.int64, vector), emit
 
 
-def _repeated(builder: Any, number: Any, lanes: int) -> Any:  # noqa: ANN401
-    nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+def _repeated(builder: Any, number: Any, kind: Any) -> Any:  # noqa: ANN401
+    nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, nothing, everywhere)
 
 
 def _emit_spread(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
-    return _repeated(builder, args[0], context.get_value_type(sig.return_type).count)
+    return _repeated(builder, args[0], context.get_value_type(sig.return_type))
 
 
 @_emitted
@@ -197,7 +198,8 @@ def load_spread(_context: Any, array: Any, at: Any) -> Any:  # noqa: ANN401
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        return _repeated(builder, builder.load(builder.gep(data, [args[1]])), LANES)
+        number = builder.load(builder.gep(data, [args[1]]))
+        return _repeated(builder, number, context.get_value_type(sig.return_type))
 
     return VectorType(array.dtype, LANES)(array, types.int64), emit
 
