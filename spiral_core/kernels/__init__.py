@@ -72,6 +72,9 @@ from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
+from spiral_core.kernels.thin import multiply_thin as multiply_thin
+from spiral_core.kernels.thin import multiply_thin_backward_input as multiply_thin_backward_input
+from spiral_core.kernels.thin import multiply_thin_backward_weight as multiply_thin_backward_weight
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import add_parts as add_parts
