@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from spiral_core.kernels.accelerate import (
-    cache_directory as cache_directory,
-)
-from spiral_core.kernels.accelerate import (
-    choose_by_dtype as choose_by_dtype,
-)
-from spiral_core.kernels.accelerate import (
-    cold_count as cold_count,
-)
-from spiral_core.kernels.accelerate import (
-    compile_plan as compile_plan,
-)
-from spiral_core.kernels.accelerate import (
-    kernel as kernel,
-)
-from spiral_core.kernels.accelerate import (
-    python_function as python_function,
-)
-from spiral_core.kernels.accelerate import (
-    registered as registered,
-)
-from spiral_core.kernels.accelerate import (
-    scalar as scalar,
-)
-from spiral_core.kernels.accelerate import (
-    warm as warm,
-)
+from spiral_core.kernels.accelerate import cache_directory as cache_directory
+from spiral_core.kernels.accelerate import choose_by_dtype as choose_by_dtype
+from spiral_core.kernels.accelerate import kernel as kernel
+from spiral_core.kernels.accelerate import python_function as python_function
+from spiral_core.kernels.accelerate import registered as registered
+from spiral_core.kernels.accelerate import scalar as scalar
 from spiral_core.kernels.convolution import convolve as convolve
 from spiral_core.kernels.convolution import convolve_backward as convolve_backward
 from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
@@ -49,15 +28,9 @@ from spiral_core.kernels.moments import whiten as whiten
 from spiral_core.kernels.narrow import BFLOAT16 as BFLOAT16
 from spiral_core.kernels.narrow import FLOAT16 as FLOAT16
 from spiral_core.kernels.narrow import narrow as narrow
-from spiral_core.kernels.pool import (
-    get_num_threads as get_num_threads,
-)
-from spiral_core.kernels.pool import (
-    run as run,
-)
-from spiral_core.kernels.pool import (
-    set_num_threads as set_num_threads,
-)
+from spiral_core.kernels.pool import get_num_threads as get_num_threads
+from spiral_core.kernels.pool import run as run
+from spiral_core.kernels.pool import set_num_threads as set_num_threads
 from spiral_core.kernels.pooling import average_pool as average_pool
 from spiral_core.kernels.pooling import average_pool_backward as average_pool_backward
 from spiral_core.kernels.pooling import max_pool as max_pool
@@ -72,6 +45,14 @@ from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
+from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
+from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
+from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward
+from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
+from spiral_core.kernels.stripwise import follow_statistics as follow_statistics
+from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
+from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
+from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics
 from spiral_core.kernels.thin import multiply_thin as multiply_thin
 from spiral_core.kernels.thin import multiply_thin_backward_input as multiply_thin_backward_input
 from spiral_core.kernels.thin import multiply_thin_backward_weight as multiply_thin_backward_weight
@@ -80,18 +61,11 @@ from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import add_parts as add_parts
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.update import sum_of_squares as sum_of_squares
-from spiral_core.kernels.znorm import (
-    channel_moments as channel_moments,
-)
-from spiral_core.kernels.znorm import (
-    fold_lanes as fold_lanes,
-)
-from spiral_core.kernels.znorm import (
-    znorm as znorm,
-)
-from spiral_core.kernels.znorm import (
-    znorm_backward_input as znorm_backward_input,
-)
-from spiral_core.kernels.znorm import (
-    znorm_backward_sums as znorm_backward_sums,
-)
+from spiral_core.kernels.warming import cold_count as cold_count
+from spiral_core.kernels.warming import compile_plan as compile_plan
+from spiral_core.kernels.warming import warm as warm
+from spiral_core.kernels.znorm import channel_moments as channel_moments
+from spiral_core.kernels.znorm import fold_lanes as fold_lanes
+from spiral_core.kernels.znorm import znorm as znorm
+from spiral_core.kernels.znorm import znorm_backward_input as znorm_backward_input
+from spiral_core.kernels.znorm import znorm_backward_sums as znorm_backward_sums

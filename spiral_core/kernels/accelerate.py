@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -34,6 +35,9 @@ FASTMATH = {"contract", "reassoc"}
 
 FLOAT = "{f}"
 """The placeholder for the float type in a signature template."""
+
+RANGED = "void(int64, int64, int64, "
+"""How the template of a kernel begins that does chunks ``start`` to ``stop`` with the scratch of ``slot``."""
 
 JIT_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "boundscheck": False}
 
@@ -57,6 +61,16 @@ class KernelEntry:
     name: str
     template: str
     dispatcher: Any
+
+    @property
+    def ranged(self) -> bool:
+        """Whether it does a range of chunks, so that several threads can share it."""
+        return self.template.startswith(RANGED)
+
+    def kinds(self) -> list[str]:
+        """Return the types of the parameters, as the template has them."""
+        inside = self.template[self.template.index("(") + 1 : self.template.rindex(")")]
+        return [kind.strip() for kind in re.split(r",(?![^\[(]*[\])])", inside)]
 
     def signature(self, dtype: DTypeLike) -> str:
         """Return the numba signature for one float dtype."""
@@ -107,7 +121,7 @@ def cache_directory() -> Path:
 
 
 _DIGEST = _source_digest()
-_DIRECTORY = cache_directory()
+DIRECTORY = cache_directory()
 
 
 def _writable(directory: Path) -> bool:
@@ -120,7 +134,7 @@ def _writable(directory: Path) -> bool:
         return False
 
 
-_CACHED = _writable(_DIRECTORY)
+_CACHED = _writable(DIRECTORY)
 """Where our folder cannot be written, numba is told to cache nothing: it would look for a folder of its own, beside
 the sources, and raise where there is none."""
 
@@ -130,11 +144,19 @@ def _our_cache() -> Iterator[None]:
     """Point numba's cache at our folder, for the moment of decoration only: other users of numba keep theirs."""
     config = cast("Any", numba.config)
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(_DIRECTORY)
+    config.CACHE_DIR = str(DIRECTORY)
     try:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+def compiled(function: Callable[P, R], signature: str | None = None) -> Callable[P, R]:
+    """Have a function compiled and kept on disk: at once for one signature, else when `warm` or a call asks for it."""
+    with _our_cache():
+        if signature is None:
+            return cast("Callable[P, R]", numba.njit(cache=_CACHED, **JIT_OPTIONS)(function))
+        return cast("Callable[P, R]", numba.njit(signature, cache=_CACHED, **JIT_OPTIONS)(function))
 
 
 def kernel(template: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -153,13 +175,12 @@ def kernel(template: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
-        with _our_cache():
-            dispatcher = numba.njit(cache=_CACHED, **JIT_OPTIONS)(function)
+        dispatcher = compiled(function)
         name = function.__name__
         if name in _REGISTRY:
             raise ArgumentError(f"two kernels are called {name!r}: rename one")
         _REGISTRY[name] = KernelEntry(name, template, dispatcher)
-        return cast("Callable[P, R]", dispatcher)
+        return dispatcher
 
     return declare
 
@@ -192,69 +213,30 @@ def python_function(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", cast("Any", function).py_func)
 
 
-def _entries(names: Sequence[str]) -> list[KernelEntry]:
+def entry_of(function: Callable[..., object]) -> KernelEntry:
+    """Return the entry of a declared kernel.
+
+    Raises
+    ------
+    ArgumentError
+        The function was never declared.
+    """
+    name = getattr(function, "__name__", repr(function))
+    entry = _REGISTRY.get(name)
+    if entry is None or entry.dispatcher is not function:
+        raise ArgumentError(f"{name!r} is not a declared kernel: decorate it with kernel(...)")
+    return entry
+
+
+def entries_of(names: Sequence[str]) -> list[KernelEntry]:
+    """Return the entries of these kernels, each once.
+
+    Raises
+    ------
+    ArgumentError
+        An unknown name.
+    """
     unknown = [name for name in names if name not in _REGISTRY]
     if unknown:
         raise ArgumentError(f"no kernel is called {unknown[0]!r}; there are {', '.join(sorted(_REGISTRY))}")
     return [_REGISTRY[name] for name in dict.fromkeys(names)]
-
-
-def compile_plan(names: Sequence[str], dtype: DTypeLike) -> list[tuple[str, str]]:
-    """Return ``(name, signature)`` of each kernel that `warm` would make ready, in order and without repeats.
-
-    Raises
-    ------
-    ArgumentError
-        An unknown kernel name, or a dtype other than float32 and float64.
-    """
-    return [(entry.name, entry.signature(dtype)) for entry in _entries(names)]
-
-
-def _mark(name: str, dtype: DTypeLike) -> Path:
-    return _DIRECTORY / f"{name}.{float_name(dtype)}.ready"
-
-
-def cold_count(names: Sequence[str], dtype: DTypeLike) -> int:
-    """Return how many of these kernels have not been compiled on this machine yet (0: a warm start)."""
-    return sum(not _mark(entry.name, dtype).exists() for entry in _entries(names))
-
-
-def warm(names: Sequence[str], dtype: DTypeLike, on_progress: Callable[[int, int, str], None] | None = None) -> None:
-    """Compile kernels ahead of use, or load them from the disk cache.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Kernel names, as `spiral_core.nn.Sequential.kernels` gives them; repeats are compiled once.
-    dtype : float32 or float64
-    on_progress : callable, optional
-        Called as ``on_progress(done, total, name)`` before each kernel, and once more at the end with
-        ``done == total`` and an empty name.
-
-    Raises
-    ------
-    ArgumentError
-        An unknown kernel name or dtype. Nothing was compiled.
-    """
-    entries = _entries(names)
-    float_name(dtype)
-    report = on_progress or (lambda _done, _total, _name: None)
-    for done, entry in enumerate(entries):
-        report(done, len(entries), entry.name)
-        # The one input and output here is writing the cache, after the kernel is ready for use: a full disk costs time
-        # at the next start and nothing else.
-        with suppress(OSError):
-            entry.dispatcher.compile(entry.signature(dtype))
-        _note_ready(entry.name, dtype)
-    report(len(entries), len(entries), "")
-
-
-def _note_ready(name: str, dtype: DTypeLike) -> None:
-    mark = _mark(name, dtype)
-    if mark.exists():
-        return
-    try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-    except OSError:
-        return

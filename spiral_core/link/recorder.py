@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from spiral_core.arrays import AnyArray
-from spiral_core.engine import controls
+from spiral_core.engine import knobs
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
@@ -82,7 +82,7 @@ class Recorder:
             environment=environment,
         )
         self._log.append(SeriesDeclared, state.step, series=list(self._series.values()))
-        declared = controls.declare(state)
+        declared = knobs.declare(state)
         self._told = {spec.name: spec.value for spec in declared}
         self._log.append(KnobsDeclared, state.step, knobs=declared, rev=state.rev)
         if not self._mapped:
@@ -130,7 +130,7 @@ class Recorder:
         if now - self._moved_at < MOVED_SECONDS:
             return
         self._moved_at = now
-        values_now = controls.in_force(self._state)
+        values_now = knobs.in_force(self._state)
         changes = [
             Change(knob=name, old=self._told[name], in_force=value)
             for name, value in values_now.items()

@@ -11,8 +11,10 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import F64, AnyArray, Float
 from spiral_core.errors import ShapeError
+from spiral_core.kernels.stripwise import strips
 from spiral_core.kernels.znorm import chunk_span, wide_row
 from spiral_core.nn import observation
+from spiral_core.nn.kept_input import InputValues
 from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_number, check_size
 from spiral_core.nn.observation import StoredValues, WhitenedValues, ZSpaceBatchNormTelemetry, ZSpacePass
 from spiral_core.nn.steering import ZSpaceNorm
@@ -54,10 +56,14 @@ class _BatchNorm(Module):
         "whiten",
         "add_chunks",
         "unwhiten",
+        "follow_statistics",
         "znorm",
         "znorm_backward_sums",
         "znorm_backward_input",
     )
+
+    STRIPWISE: ClassVar[tuple[str, ...]] = ("stripwise_statistics", "stripwise_norm", "stripwise_norm_backward")
+    """Names of the kernels that matrices of many features run besides."""
 
     AXES: ClassVar[tuple[str, ...]] = ("N",)
     """Names of the axes before the last, for messages."""
@@ -107,6 +113,10 @@ class _BatchNorm(Module):
         ]
 
     # Passes.
+
+    def kernels(self) -> tuple[str, ...]:
+        """Return the names of the kernels for this number of features."""
+        return (*self.KERNELS, *self.STRIPWISE) if self._strips((1, self.features)) else self.KERNELS
 
     def whitening(
         self, x: Float, width: int, workspace: Workspace, moments: tuple[F64, int] | None = None
@@ -192,7 +202,36 @@ class _BatchNorm(Module):
         kernels.run(kernels.channel_moments, len(moments), x, span, lanes, moments)
         return moments
 
+    def _strips(self, shape: tuple[int, ...]) -> int:
+        """Return how many strips of channels an input is cut into; 0 where it is cut into rows."""
+        return strips(shape[0], self.features) if len(shape) == 2 else 0
+
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        return self._forward_strips(x, workspace) if self._strips(x.shape) else self._forward_rows(x, workspace)
+
+    def _forward_strips(self, x: Float, workspace: Workspace) -> Float:
+        training = workspace.is_training(self.training)
+        statistics = workspace.array(self, "statistics", (3, self.features), np.float64)
+        if not training:
+            statistics[0], statistics[1] = self.running_mean, self.running_var
+        curvature, gain = self.projector()
+        s, g = root_curvature(curvature), effective_gain(gain)
+        affine = workspace.array(self, "affine", (5, self.features), self.dtype)
+        tangent = workspace.array(self, "tangent", (x.size,), self.dtype)
+        out = workspace.array(self, "out", x.shape, self.dtype)
+        sums = self.sums(1, 4, "pass", workspace)
+        kernels.run(
+            kernels.stripwise_norm, self._strips(x.shape), x, self.gamma.value, self.beta.value, self.epsilon, training,
+            kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), statistics, affine, tangent, out.reshape(-1),
+            sums[0],
+        )  # fmt: skip
+        if training:
+            kernels.follow_statistics(statistics, self.momentum, self.running_mean, self.running_var)
+        values = InputValues(self.name, x, tangent, affine[0], affine[1], s)
+        self.keep_pass(x.shape, (training, statistics[0], statistics[2]), values, sums, workspace)
+        return out
+
+    def _forward_rows(self, x: Float, workspace: Workspace) -> Float:
         flat = x.reshape(-1)
         width, span = wide_row(self.features), chunk_span(self.features)
         training, mean, inv_std, affine = self.whitening(flat, width, workspace)
@@ -251,6 +290,8 @@ class _BatchNorm(Module):
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         one = observation.pass_behind(self, x.shape, workspace)
+        if isinstance(one.values, InputValues):
+            return self._backward_strips(one, one.values, grad, workspace, input_grad)
         normed, tangent = one.values.arrays()
         flat = grad.reshape(-1)
         width, span = wide_row(self.features), chunk_span(self.features)
@@ -266,6 +307,20 @@ class _BatchNorm(Module):
             kernels.znorm_backward_input, len(sums), normed, tangent, flat, affine[2:], g, span, grad_x.reshape(-1)
         )
         return grad_x
+
+    def _backward_strips(
+        self, one: ZSpacePass, values: InputValues, grad: Float, workspace: Workspace, input_grad: bool
+    ) -> Float | None:
+        statistics = workspace.array(self, "statistics", (3, self.features), np.float64)
+        affine = workspace.array(self, "affine", (5, self.features), self.dtype)
+        grad_x = workspace.array(self, "grad x", one.shape, self.dtype)
+        kernels.run(
+            kernels.stripwise_norm_backward, self._strips(one.shape), values.x, values.tangent, grad.reshape(-1),
+            statistics, self.gamma.value, kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype),
+            (one.training, workspace.accumulate, input_grad), affine, self.sums(1, 4, "backward", workspace)[0],
+            self.gamma.grad, self.beta.grad, grad_x.reshape(-1),
+        )  # fmt: skip
+        return grad_x if input_grad else None
 
 
 class BatchNorm1d(_BatchNorm):

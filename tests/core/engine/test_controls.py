@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spiral_core.engine import controls, step
+from spiral_core.engine import controls, knobs, step
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.wire.messages import Command
@@ -26,7 +26,7 @@ def command(verb: Verb, **sets: object) -> Command:
 
 
 def in_force(state: RunState) -> dict[str, object]:
-    return {spec.name: spec.value for spec in controls.declare(state)}
+    return {spec.name: spec.value for spec in knobs.declare(state)}
 
 
 def test_the_knobs_of_the_demo_are_those_it_promises(state: RunState) -> None:
@@ -53,7 +53,7 @@ def test_a_new_value_takes_effect_at_the_next_update(state: RunState) -> None:
     assert outcome.state == "applied"
     assert outcome.step == 42
     assert [(change.knob, change.in_force) for change in outcome.changes] == [("optim.lr", 0.01)]
-    spec = next(spec for spec in controls.declare(state) if spec.name == "optim.lr")
+    spec = next(spec for spec in knobs.declare(state) if spec.name == "optim.lr")
     assert (spec.value, spec.since) == (0.01, 42)
 
 
@@ -100,7 +100,7 @@ def drawn_value(spec: KnobSpec, data: st.DataObject) -> float | str:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.data())
 def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunState, data: st.DataObject) -> None:
-    spec = data.draw(st.sampled_from(controls.declare(state)))
+    spec = data.draw(st.sampled_from(knobs.declare(state)))
     value = data.draw(bad_values(spec))
     before = in_force(state)
     outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
@@ -113,7 +113,7 @@ def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunSta
 @given(st.data())
 def test_every_good_value_of_every_knob_comes_into_force_exactly(state: RunState, data: st.DataObject) -> None:
     controls.apply(state, command("set", zspace__auto_gain=0.0))
-    spec = data.draw(st.sampled_from(controls.declare(state)))
+    spec = data.draw(st.sampled_from(knobs.declare(state)))
     value = drawn_value(spec, data)
     outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
     assert outcome.state == "applied"

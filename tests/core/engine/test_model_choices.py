@@ -11,7 +11,7 @@ import pytest
 
 from spiral_core import kernels, nn
 from spiral_core.choices import DATA, MODELS
-from spiral_core.engine import controls, step
+from spiral_core.engine import controls, knobs, step
 from spiral_core.engine.config import RunConfig, for_data
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation
@@ -164,7 +164,7 @@ def test_features_over_time_give_a_map_over_time() -> None:
 
 def test_a_model_without_feature_maps_has_no_probe_no_knob_of_it_and_no_curves_of_it() -> None:
     state = initial_state(for_data("digits", batch_size=8))
-    assert "xai.every" not in controls.table(state)
+    assert "xai.every" not in knobs.table(state)
     assert steer(state, "xai.every", 5).state == "rejected"
     for _ in range(20):
         step.update(state)

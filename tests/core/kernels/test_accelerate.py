@@ -11,7 +11,7 @@ import pytest
 
 from spiral_core import kernels
 from spiral_core.errors import ArgumentError
-from spiral_core.kernels import accelerate
+from spiral_core.kernels import accelerate, pool
 
 SOURCES = Path(accelerate.__file__).parent
 
@@ -54,6 +54,19 @@ def test_the_plan_names_each_kernel_once_with_its_signature() -> None:
     assert plan == [("rectify", "void(int64, int64, int64, float64[::1], float64[::1])")]
 
 
+@pytest.mark.usefixtures("threads")
+def test_what_several_threads_need_is_warmed_too() -> None:
+    way = pool.way_of(kernels.squash)
+    way.forms.clear()
+    kernels.set_num_threads(1)
+    kernels.warm(["squash"], np.float32)
+    assert not way.forms
+    kernels.set_num_threads(2)
+    kernels.warm(["squash", "fold_lanes"], np.float32)
+    assert list(way.forms) == ["f"]
+    assert kernels.cold_count(["squash", "fold_lanes"], np.float32) == 0
+
+
 @pytest.mark.parametrize("of", [kernels.warm, kernels.compile_plan, kernels.cold_count])
 def test_an_unknown_kernel_or_dtype_is_refused_by_name(of: object) -> None:
     assert callable(of)
@@ -87,6 +100,7 @@ import hashlib, sys
 import numpy as np
 from spiral_core import kernels, nn
 
+kernels.set_num_threads(2)
 if sys.argv[1:]:
     kernels.warm(sys.argv[1:], np.float32)
     sys.exit()
