@@ -53,6 +53,9 @@ from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
 from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
 from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
 from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics
+from spiral_core.kernels.thin import multiply_thin as multiply_thin
+from spiral_core.kernels.thin import multiply_thin_backward_input as multiply_thin_backward_input
+from spiral_core.kernels.thin import multiply_thin_backward_weight as multiply_thin_backward_weight
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import add_parts as add_parts

@@ -114,6 +114,8 @@ class Conv2d(Module):
             weight = he_normal(shape, prod(shape[:3]), generator_for(name, generator), self.dtype)
         self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_channels, self.dtype))
+        self._last_geometry: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self._no_moments = np.empty((0, 2, self.out_channels))
 
     def parameters(self) -> list[Parameter]:
         """Return weight and bias."""
@@ -135,12 +137,15 @@ class Conv2d(Module):
 
     def _geometry(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the tuple that the kernels take; the images per chunk depend on shapes alone."""
-        _, out_h, out_w, _ = self.output_shape(shape)
-        images = max(1, CHUNK_PIXELS // (out_h * out_w))
-        return (
-            *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w,
-            min(images, shape[0]),
-        )  # fmt: skip
+        known, found = self._last_geometry
+        if shape != known:
+            _, out_h, out_w, _ = self.output_shape(shape)
+            images = min(max(1, CHUNK_PIXELS // (out_h * out_w)), shape[0])
+            found = (
+                *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w, images,
+            )  # fmt: skip
+            self._last_geometry = shape, found
+        return found
 
     def _padded(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
         """Return scratch for one padded image per thread."""
@@ -151,7 +156,7 @@ class Conv2d(Module):
         return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
-        return self.convolve(x, np.empty((0, 2, self.out_channels)), workspace)
+        return self.convolve(x, self._no_moments, workspace)
 
     def convolve(self, x: Float, moments: F64, workspace: Workspace) -> Float:
         """Compute the output from a checked input, and the moments of each output image.
@@ -159,7 +164,7 @@ class Conv2d(Module):
         ``moments`` is (N, 2, D), where D is a multiple of 16, or has no entries: then they are not wanted.
         """
         x, weight = precision.operands(self, x, (self.weight,), workspace)
-        out = workspace.array(self, "out", self.output_shape(x.shape), self.dtype)
+        out = workspace.array(self, "out", self._shape_behind(x.shape), self.dtype)
         images = x.shape[0]
         centre = workspace.array(self, "centre", (kernels.get_num_threads(), self.out_channels), self.dtype)
         kernels.run(

@@ -183,7 +183,7 @@ class RectifiedNormPool(RectifiedNorm):
         return shape[0]
 
     def _run(self, x: Float, affine: Float, s: float, g: float, sums: F64, workspace: Workspace) -> _Kept:
-        shape = self.output_shape(x.shape)
+        shape = self._shape_behind(x.shape)
         out, winner, tangent = (
             workspace.array(self, role, (prod(shape),), self.dtype) for role in ("out", "winner", "winner tangent")
         )
