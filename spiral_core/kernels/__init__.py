@@ -17,9 +17,8 @@ from spiral_core.kernels.elementwise import rectify_backward as rectify_backward
 from spiral_core.kernels.elementwise import squash as squash
 from spiral_core.kernels.elementwise import squash_backward as squash_backward
 from spiral_core.kernels.loss import cross_entropy as cross_entropy
-from spiral_core.kernels.matrix import multiply as multiply
-from spiral_core.kernels.matrix import multiply_parts as multiply_parts
 from spiral_core.kernels.matrix import pack as pack
+from spiral_core.kernels.matrix import pack_transposed as pack_transposed
 from spiral_core.kernels.moments import add_chunks as add_chunks
 from spiral_core.kernels.moments import follow_statistics as follow_statistics
 from spiral_core.kernels.moments import merge_moments as merge_moments
@@ -42,6 +41,7 @@ from spiral_core.kernels.rectified import rectified_norm_backward_sums as rectif
 from spiral_core.kernels.rectified import rectified_norm_pool as rectified_norm_pool
 from spiral_core.kernels.rectified import rectified_norm_pool_backward_input as rectified_norm_pool_backward_input
 from spiral_core.kernels.recurrent import lstm_backward as lstm_backward
+from spiral_core.kernels.recurrent import lstm_backward_weights as lstm_backward_weights
 from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
