@@ -103,12 +103,13 @@ class _LayerNorm(Module):
             )  # fmt: skip
             values = InputValues(self.name, flat, tangent, mean[:, None], inv_std[:, None], s)
         else:
-            sums = workspace.array(self, "sums pass", (chunks, self.features), np.float64)
+            wide = workspace.array(self, "sums pass", (chunks, self.features), np.float64)
+            sums = wide
             normed = workspace.array(self, "normed", flat.shape, self.dtype)
             kernels.run(kernels.row_statistics, chunks, flat, self.effective_epsilon, mean, inv_std)
             kernels.run(
                 kernels.row_norm, chunks, flat, mean, inv_std, affine, *bent,
-                normed, tangent.reshape(flat.shape), out.reshape(flat.shape), totals, sums,
+                normed, tangent.reshape(flat.shape), out.reshape(flat.shape), totals, wide,
             )  # fmt: skip
             values = StoredValues(normed.reshape(-1), tangent)
         workspace.keep(
@@ -120,7 +121,7 @@ class _LayerNorm(Module):
                 inv_std=inv_std,
                 values=values,
                 totals=totals,
-                feature_tangent=sums.sum(axis=0, dtype=np.float64),
+                feature_tangents=sums,
                 s=s,
                 g=g,
                 curvature=curvature,

@@ -280,7 +280,7 @@ class _BatchNorm(Module):
                 inv_std=inv_std,
                 values=values,
                 totals=totals,
-                feature_tangent=totals[0],
+                feature_tangents=totals[:1],
                 s=root_curvature(curvature),
                 g=effective_gain(gain),
                 curvature=curvature,
