@@ -73,6 +73,7 @@ from spiral_core.kernels.recurrent import lstm_forward as lstm_forward
 from spiral_core.kernels.rownorm import row_norm as row_norm
 from spiral_core.kernels.rownorm import row_norm_backward as row_norm_backward
 from spiral_core.kernels.rownorm import row_statistics as row_statistics
+from spiral_core.kernels.rowwise import add_feature_sums as add_feature_sums
 from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
 from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
 from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward

@@ -231,6 +231,21 @@ def rowwise_norm_backward(
                 store(grad_x, at, scale * (load_pair(grad_x, at) - shift - n * slope))
 
 
+@kernel("void({f}[:,::1], float64[::1])")
+def add_feature_sums(sums: Float, totals: F64) -> None:
+    """Add the sums of chunks, in their order.
+
+    Parameters
+    ----------
+    sums : (chunks, F)
+    totals : (F,)        written
+    """
+    totals[:] = 0
+    for chunk in range(sums.shape[0]):
+        for j in range(totals.size):
+            totals[j] += sums[chunk, j]
+
+
 @kernel("void({f}[:,:,::1], {f}[::1], {f}[::1])")
 def add_parameter_sums(sums: Float, grad_gamma: Float, grad_beta: Float) -> None:
     """Add the sums of `rowwise_norm_backward` to the gradients of gamma and beta, over chunks in their order.

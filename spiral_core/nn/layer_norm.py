@@ -36,6 +36,7 @@ class _LayerNorm(Module):
     PAIRED: ClassVar[tuple[str, ...]] = (
         "rowwise_statistics",
         "rowwise_norm",
+        "add_feature_sums",
         "rowwise_norm_backward",
         "add_parameter_sums",
     )
@@ -93,6 +94,7 @@ class _LayerNorm(Module):
         out = workspace.array(self, "out", x.shape, self.dtype)
         totals = workspace.array(self, "totals", (4, len(flat)), np.float64)
         bent = kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype)
+        down = workspace.array(self, "feature totals", (self.features,), np.float64)
         mean, inv_std = statistics
         values: WhitenedValues
         if self._paired:
@@ -101,6 +103,7 @@ class _LayerNorm(Module):
                 kernels.rowwise_norm, chunks, flat, affine, self.effective_epsilon, *bent,
                 statistics, tangent, out.reshape(-1), totals, sums,
             )  # fmt: skip
+            kernels.add_feature_sums(sums, down)
             values = InputValues(self.name, flat, tangent, mean[:, None], inv_std[:, None], s)
         else:
             sums = workspace.array(self, "sums pass", (chunks, self.features), np.float64)
@@ -110,6 +113,7 @@ class _LayerNorm(Module):
                 kernels.row_norm, chunks, flat, mean, inv_std, affine, *bent,
                 normed, tangent.reshape(flat.shape), out.reshape(flat.shape), totals, sums,
             )  # fmt: skip
+            sums.sum(axis=0, out=down)
             values = StoredValues(normed.reshape(-1), tangent)
         workspace.keep(
             self,
@@ -120,7 +124,7 @@ class _LayerNorm(Module):
                 inv_std=inv_std,
                 values=values,
                 totals=totals,
-                feature_tangent=sums.sum(axis=0, dtype=np.float64),
+                feature_tangent=down,
                 s=s,
                 g=g,
                 curvature=curvature,
