@@ -68,7 +68,8 @@ def stripwise_statistics(
 
     Notes
     -----
-    Source: Chan, Golub and LeVeque 1983, equation 1.7, the corrected two-pass algorithm.
+    Source: Chan, Golub and LeVeque 1983, equation 1.7, the corrected two-pass algorithm. What is taken off is never
+    more than there is: where all d are nearly equal they are small multiples of one rounding, and their squares exact.
     """
     number = x.dtype.type
     rows, channels = x.shape
@@ -97,10 +98,8 @@ def stripwise_statistics(
                 add_wide(wide, channels + c, sum_dd)
         for c in range(start, stop):
             off = statistics[0, c] / rows
-            variance = statistics[1, c] / rows - off * off
             statistics[0, c] = affine[0, c] + off
-            # Rounding may leave a constant channel less than nothing; the comparison is false for a NaN, which stays.
-            statistics[1, c] = 0.0 if variance < 0.0 else variance
+            statistics[1, c] = statistics[1, c] / rows - off * off
     for c in range(start, stop):
         inverse = 1.0 / np.sqrt(statistics[1, c] + epsilon)
         statistics[2, c] = inverse
