@@ -6,6 +6,8 @@ few places of the first-level cache; packed they are neighbors.
 
 from __future__ import annotations
 
+import numpy as np
+
 from spiral_core.arrays import Float
 from spiral_core.kernels.accelerate import kernel
 from spiral_core.kernels.tile import product
@@ -31,20 +33,22 @@ def pack(b: Float, top: int, high: int, first: int, last: int, wide: int, packed
     b : (K, D)
     top, high : int               the part's first row, and how many
     first, last : int             its columns
-    wide : int                    columns of one panel
+    wide : int                    columns of one panel, a multiple of `LANES`; the last one may be narrower
     packed : flat                 written: panel by panel, each (high, columns of the panel)
     """
     flat, columns = b.reshape(-1), b.shape[1]
+    rest = (last - first) % wide
+    full = last - rest
     for k in range(high):
         row = (top + k) * columns
-        for d in range(first, last, wide):
-            here = min(wide, last - d)
-            to = (d - first) * high + k * here
-            whole = here - here % LANES
-            for j in range(0, whole, LANES):
+        to = k * wide
+        for d in range(first, full, wide):
+            for j in range(0, wide, LANES):
                 store(packed, to + j, load(flat, row + d + j))
-            for j in range(whole, here):
-                packed[to + j] = flat[row + d + j]
+            to += high * wide
+        to = (full - first) * high + k * rest
+        for j in range(rest):
+            packed[to + j] = flat[row + full + j]
 
 
 @kernel("void({f}[:,::1], {f}[::1])")
@@ -57,13 +61,17 @@ def pack_transposed(b: Float, packed: Float) -> None:
     packed : (K*D,)    written: panel by panel, each (K, columns of the panel)
     """
     columns, inner = b.shape
+    flat = b.reshape(-1)
     for d in range(0, columns, PANEL):
         wide = min(PANEL, columns - d)
-        # In squares, because one of the two is walked through across its rows.
-        for k in range(0, inner, LANES):
-            for j in range(wide):
-                for i in range(k, min(k + LANES, inner)):
-                    packed[d * inner + i * wide + j] = b[d + j, i]
+        # A few rows at a time, because these are walked through side by side.
+        for begin in range(0, wide, LANES):
+            high = min(LANES, wide - begin)
+            for i in range(inner):
+                # Unsigned, so that no index is taken for one from the end, which would be asked of each.
+                to, place = np.uint64(d * inner + i * wide + begin), np.uint64((d + begin) * inner + i)
+                for j in range(high):
+                    packed[to + np.uint64(j)] = flat[place + np.uint64(j * inner)]
 
 
 @kernel("void({f}[::1], int64, int64, int64, {f}[::1], {f}[::1], int64, int64, {f}[::1], int64, int64)")
@@ -132,11 +140,20 @@ def add_column_sums(b: Float, at: int, high: int, wide: int, sums: Float, d: int
     d : int
     """
     whole = wide - wide % LANES
+    nothing = spread(b.dtype.type(0))
+    fours = high - high % 4
     for j in range(0, whole, LANES):
-        total = spread(b.dtype.type(0))
-        for k in range(high):
-            total = total + load(b, at + k * wide + j)
-        store(sums, d + j, load(sums, d + j) + total)
+        # Four sums, because the processor can begin an addition long before the last one has ended.
+        one, two, three, four = nothing, nothing, nothing, nothing
+        for k in range(0, fours, 4):
+            place = at + k * wide + j
+            one = one + load(b, place)
+            two = two + load(b, place + wide)
+            three = three + load(b, place + 2 * wide)
+            four = four + load(b, place + 3 * wide)
+        for k in range(fours, high):
+            one = one + load(b, at + k * wide + j)
+        store(sums, d + j, load(sums, d + j) + ((one + two) + (three + four)))
     for j in range(whole, wide):
         rest = b.dtype.type(0)
         for k in range(high):

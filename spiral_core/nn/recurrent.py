@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Final, Literal
 
 import numpy as np
@@ -19,6 +20,9 @@ from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
 
 INITS: Final = ("orthogonal", "ramp")
+
+CACHE_LINE: Final = 64
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -289,21 +293,28 @@ class Lstm(Module):
 
     def _packed(self, role: str, weight: Float, workspace: Workspace) -> Float:
         """Return a weight as the kernels read it."""
-        packed = workspace.array(self, f"packed {role}", (weight.size,), self.dtype)
+        packed = self._panels(f"packed {role}", (weight.size,), workspace)
         kernels.pack(weight, 0, len(weight), 0, weight.shape[1], PANEL, packed)
         return packed
 
     def _turned(self, role: str, weight: Float, workspace: Workspace) -> Float:
         """Return the transpose of a weight as the kernels read it."""
-        packed = workspace.array(self, f"packed {role} transposed", (weight.size,), self.dtype)
+        packed = self._panels(f"packed {role} transposed", (weight.size,), workspace)
         kernels.pack_transposed(weight, packed)
         return packed
+
+    def _panels(self, role: str, shape: tuple[int, ...], workspace: Workspace) -> Float:
+        """Return room for packed operands, beginning at a cache line: else each of their vectors would lie on two."""
+        size = prod(shape)
+        buffer = workspace.array(self, role, (size + CACHE_LINE // self.dtype.itemsize,), self.dtype)
+        skipped = -buffer.ctypes.data % CACHE_LINE // self.dtype.itemsize
+        return buffer[skipped : skipped + size].reshape(shape)
 
     def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:
         """Add the gradients of the parameters: sums over all time steps and sequences."""
         width, threads = slopes.shape[1], kernels.get_num_threads()
-        left = workspace.array(self, "left", (threads, DEPTH * max(self.in_features, self.hidden)), self.dtype)
-        right = workspace.array(self, "right", (threads, DEPTH * width), self.dtype)
+        left = self._panels("left", (threads, DEPTH * max(self.in_features, self.hidden)), workspace)
+        right = self._panels("right", (threads, DEPTH * width), workspace)
         bias = workspace.array(self, "grad bias", (width,), self.dtype)
         bias.fill(0)
         grads = self.weight_ih.grad, self.weight_hh.grad, bias
