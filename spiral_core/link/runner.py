@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import controls, step
+from spiral_core.engine import step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
@@ -26,6 +26,7 @@ from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
+from spiral_core.link.steering import Steering
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry.budget import ObservationBudget
 from spiral_core.wire.parts import RunStatus
@@ -138,15 +139,12 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._applied = applied
+        self._steering = Steering(state, inbox, applied, recorder)
         self._dumps = dumps
         self._listen = listen
-        self._last_number = 0
         self._next_start = time.monotonic()
         self._notices = Notices()
         self._budget = ObservationBudget(state.telemetry_budget)
-        self._steered = False
-        """Whether the step to come is the first under a value that was set."""
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
         self.accuracy: float | None = None
@@ -227,7 +225,7 @@ class _Loop:
         state, budget = self._state, self._budget
         budget.percent = state.telemetry_budget
         budget.earn(seconds, idle=max(0.0, 1 / state.rate - seconds) if state.rate > 0 else 0.0)
-        if self._steered:
+        if self._steering.steered:
             self._closely = CLOSE_STEPS
         close = self._closely > 0 or probing or state.phase == "finished"
         self._closely = max(0, self._closely - 1)
@@ -254,27 +252,15 @@ class _Loop:
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every
-        if every and (self._state.step % every == 0 or self._steered):
+        if every and (self._state.step % every == 0 or self._steering.steered):
             dump.write(self._dumps, self._state, probe)
-        self._steered = False
+        self._steering.steered = False
 
     def _drain(self) -> None:
-        for command in self._inbox.drain():
-            # A server that did not hear the answer sends a command again; its number tells.
-            if command.number <= self._last_number:
-                continue
-            self._last_number = command.number
-            before = self._state.phase
-            rate = self._state.rate
-            outcome = controls.apply(self._state, command)
-            if outcome.state == "applied":
-                self._applied.append(command, outcome, self._state.rev)
-                self._steered |= bool(outcome.changes)
-            if self._state.rate != rate:
-                self._next_start = time.monotonic()
-            self._recorder.ack(command, outcome)
-            if self._state.phase != before and self._state.phase in ("training", "paused"):
-                self._recorder.status(self._state.phase)
+        rate = self._state.rate
+        self._steering.drain()
+        if self._state.rate != rate:
+            self._next_start = time.monotonic()
 
 
 def environment() -> dict[str, str]:
