@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from spiral_core.engine.config import MOST_STEPS
 from spiral_core.engine.optimization import enter_mode
 from spiral_core.engine.state import RunState
 from spiral_core.optim import OptimizerMode
@@ -106,6 +107,12 @@ def _write_telemetry_budget(state: RunState, value: float) -> None:
 
 def _write_xai_every(state: RunState, value: float) -> None:
     state.xai_every = int(value)
+
+
+def _write_steps(state: RunState, value: float) -> None:
+    state.total_steps = int(value)
+    if state.over:
+        state.phase = "finished"
 
 
 def _write_rate(state: RunState, value: float) -> None:
@@ -221,6 +228,22 @@ _FIXED = (
         help="Steps between Grad-CAM probes; 0 turns them off.",
         read=lambda state: state.xai_every,
         write=_write_xai_every,
+        type="int",
+    ),
+    Knob(
+        name="run.steps",
+        unit="steps",
+        scale="log",
+        low=0,
+        high=MOST_STEPS,
+        step=1.1,
+        group="run",
+        help=(
+            "Updates of the whole run; 0 means until stopped. At or below those that are done, the run is over. A "
+            "schedule of rates keeps its length."
+        ),
+        read=lambda state: state.total_steps,
+        write=_write_steps,
         type="int",
     ),
     Knob(

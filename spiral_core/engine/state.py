@@ -12,6 +12,9 @@ from spiral_core.engine.optimization import Rates, build_optimizer, build_rates
 
 Phase = Literal["training", "paused", "finished", "stopped"]
 
+Wanted = Literal["checkpoint", "evaluate"]
+"""What is to be done once, at the boundary where it was asked for."""
+
 
 @dataclass
 class RunState:
@@ -33,6 +36,8 @@ class RunState:
     """Largest norm of all gradients together; 0 means no clipping."""
     auto_gain: float
     """Mean blended radius that the Z-space layers steer their gains to; 0 means off."""
+    total_steps: int
+    """Updates after which the run is over; 0 means never."""
     telemetry_budget: float
     """Percent of the time of a step that observing may take."""
     autocast: amp.AutocastGuard
@@ -43,6 +48,10 @@ class RunState:
     rev: int = 0
     """Changes applied so far."""
     phase: Phase = "training"
+    pause_at: int | None = None
+    """Updates after which the run pauses; None: none has been named."""
+    wanted: set[Wanted] = field(default_factory=set)
+    """Asked for and not yet done."""
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
     batch: Batch | None = None
@@ -55,6 +64,11 @@ class RunState:
     def z_layers(self) -> list[nn.ZSpaceNorm]:
         """The model's Z-space layers, in order."""
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
+
+    @property
+    def over(self) -> bool:
+        """Whether all updates have been done."""
+        return 0 < self.total_steps <= self.step
 
     @property
     def cam_layer(self) -> str | None:
@@ -87,6 +101,7 @@ def initial_state(config: RunConfig) -> RunState:
         rate=config.rate,
         clip_norm=config.clip_norm,
         auto_gain=config.auto_gain,
+        total_steps=config.steps,
         telemetry_budget=config.telemetry_budget,
         autocast=amp.autocast(dtype=config.precision) if narrow else amp.autocast(enabled=False),
         scaler=amp.GradScaler() if narrow else None,

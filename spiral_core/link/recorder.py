@@ -103,7 +103,7 @@ class Recorder:
             self._state.step,
             status=status,
             done=self._state.step if done is None else done,
-            total=self._state.config.steps if total is None else total,
+            total=self._state.total_steps if total is None else total,
             detail=detail,
         )
 
@@ -117,9 +117,10 @@ class Recorder:
             id=command.id,
             verb=command.verb,
             state=outcome.state,
+            by=outcome.by,
             changes=outcome.changes,
             reason=outcome.reason,
-            rev=self._state.rev,
+            rev=outcome.rev,
             actor=command.actor,
             source=command.source,
         )
@@ -166,7 +167,7 @@ class Recorder:
         if self._state.z_layers:
             numbers["zspace/gain"] = report.gain
         if evaluation is not None:
-            numbers |= {"val/loss": evaluation.loss, "val/accuracy": evaluation.accuracy}
+            numbers |= _evaluation_values(evaluation)
         if probe is not None:
             numbers |= _probe_values(probe)
         index, packed = values.pack(numbers, self._series)
@@ -175,6 +176,11 @@ class Recorder:
             self._strips_at = now
             for name, strip in values.radius_strips(observations).items():
                 self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Say what an evaluation between two updates has shown."""
+        index, packed = values.pack(_evaluation_values(evaluation), self._series)
+        self._log.append(Frame, self._state.step, index=index, values=packed)
 
     def _count_pace(self, now: float) -> float | None:
         self._pace.append(now)
@@ -206,6 +212,10 @@ class Recorder:
 
 def _floats(numbers: AnyArray) -> list[float]:
     return [float(number) for number in numbers]
+
+
+def _evaluation_values(evaluation: Evaluation) -> dict[str, float]:
+    return {"val/loss": evaluation.loss, "val/accuracy": evaluation.accuracy}
 
 
 def _probe_values(probe: Probe) -> dict[str, float]:

@@ -52,6 +52,8 @@ class Options:
     """Compute threads; None means all cores but one."""
     dump_every: int = 0
     """Steps between inspection dumps; 0 means none."""
+    start_paused: bool = False
+    """Whether the run waits for ``resume`` or ``step`` before its first update."""
     lifeline: int | None = None
 
 
@@ -103,6 +105,8 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         if options.threads is not None:
             kernels.set_num_threads(options.threads)
         state = initial_state(config)
+        if options.start_paused:
+            state.phase = "paused"
         loop = _Loop(state, options, inbox, line, Recorder(log, state), applied, directory.dumps, listen)
         status = loop.run(options.name or directory.id)
     finally:
@@ -147,6 +151,8 @@ class _Loop:
         self._budget = ObservationBudget(state.telemetry_budget)
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
+        self._evaluated = 0
+        """Updates that were done at the last evaluation."""
         self.accuracy: float | None = None
 
     def run(self, name: str) -> str:
@@ -154,7 +160,7 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                recorder.status("training")
+                self._steering.say()
                 self._steps()
         except BaseException as error:
             recorder.status("failed", f"{type(error).__name__}: {error}")
@@ -184,6 +190,8 @@ class _Loop:
     def _steps(self) -> None:
         while True:
             self._drain()
+            self._steering.tell()
+            self._fulfil()
             self._line.mend(time.monotonic())
             if self._over():
                 return
@@ -216,7 +224,7 @@ class _Loop:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
         if (detail := self._notices.after(report)) is not None:
-            self._recorder.status("training", detail)
+            self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
 
@@ -248,7 +256,18 @@ class _Loop:
             tally = step.evaluate_batch(self._state, batch, tally)
             self._drain()
         self.accuracy = tally.accuracy
+        self._evaluated = self._state.step
         return tally
+
+    def _fulfil(self) -> None:
+        """Do once, between two updates, what commands have asked for; a run that they have ended is evaluated too."""
+        state = self._state
+        wanted, state.wanted = state.wanted, set()
+        last = state.phase == "finished" and state.config.evaluate_every > 0 and self._evaluated != state.step
+        if self._inbox.interrupted:
+            return
+        if "evaluate" in wanted or last:
+            self._recorder.evaluation(self._evaluate())
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every

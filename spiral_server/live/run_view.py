@@ -17,12 +17,11 @@ from spiral_core.wire.messages import (
     Logged,
     ProbeBatch,
     RunStarted,
-    RunSummary,
     SeriesDeclared,
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import FINAL_STATUSES, Change, KnobSpec, RunStatus, SeriesSpec
+from spiral_core.wire.parts import FINAL_STATUSES, Change, KnobSpec, RunStatus, RunSummary, SeriesSpec
 from spiral_server.live.commands import Ledger
 
 
@@ -33,10 +32,14 @@ class RunView:
     ----------
     run : str
         Id of the run.
+    whole : bool
+        Whether every message of the past is going to be folded. Where one is lost it may have been the answer to a
+        command, and then none is said to have expired.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, *, whole: bool = True) -> None:
         self.run = run
+        self._whole = whole
         self.connected = False
         self.incarnation = -1
         self.seq = -1
@@ -51,6 +54,8 @@ class RunView:
         self.heat_maps: dict[tuple[str, str], HeatMaps] = {}
         self.probe: ProbeBatch | None = None
         self.strips: dict[str, Strip] = {}
+        self._ended = -1
+        """The newest incarnation that has said its last word."""
         self._step = 0
         self._created = 0.0
         self._updated = 0.0
@@ -59,8 +64,8 @@ class RunView:
         """Tell whether a message is new: neither repeated nor of an incarnation that has been replaced."""
         return (message.incarnation, message.seq) > (self.incarnation, self.seq)
 
-    def fold(self, message: Logged) -> CommandRecord | None:
-        """Take in a new message; give the command record that it settles, if any."""
+    def fold(self, message: Logged) -> list[CommandRecord]:
+        """Take in a new message; give the records of the commands that it settles."""
         if message.incarnation != self.incarnation:
             self.incarnation = message.incarnation
             self.frame_step = None
@@ -72,19 +77,23 @@ class RunView:
         self._updated = message.time
         return self._enter(message)
 
-    def _enter(self, message: Logged) -> CommandRecord | None:
+    def _enter(self, message: Logged) -> list[CommandRecord]:
         match message:
             case Frame():
                 self.frame_step = message.step
             case Ack():
                 self._apply(message)
-                return self.ledger.settle(message)
+                record = self.ledger.settle(message)
+                return [] if record is None else [record]
             case HeatMaps():
                 self.heat_maps[message.method, message.layer] = message
             case Strip():
                 self.strips[message.name] = message
             case StatusChanged():
                 self.status = message
+                if self.ended:
+                    self._ended = max(self._ended, message.incarnation)
+                    return self.expire()
             case RunStarted():
                 self.started = message
                 self._created = min(self._created, message.time)
@@ -99,13 +108,20 @@ class RunView:
                 self.probe = message
             case _:
                 pass
-        return None
+        return []
+
+    def expire(self) -> list[CommandRecord]:
+        """Let go of the commands that ended incarnations have left undone; give their records.
+
+        An incarnation says everything in order, so that nothing it has applied can still be told after its last word.
+        """
+        return self.ledger.expire(self._ended) if self._whole else []
 
     def _apply(self, ack: Ack) -> None:
+        # What is said once more, for a server that did not hear it, must not bring an old value back.
+        if ack.state == "applied" and ack.rev > self.rev:
+            self._bring_into_force(ack.changes, ack.step)
         self.rev = max(self.rev, ack.rev)
-        if ack.state != "applied":
-            return
-        self._bring_into_force(ack.changes, ack.step)
 
     def _bring_into_force(self, changes: list[Change], step: int) -> None:
         for change in changes:
@@ -132,6 +148,13 @@ class RunView:
         return "starting" if self.status is None else self.status.status
 
     @property
+    def _total_steps(self) -> int:
+        knob = self.knobs.get("run.steps")
+        if knob is not None and isinstance(knob.value, (int, float)):
+            return int(knob.value)
+        return 0 if self.started is None else self.started.total_steps
+
+    @property
     def summary(self) -> RunSummary:
         """One line of the list of runs."""
         started = self.started
@@ -140,7 +163,7 @@ class RunView:
             name=self.run if started is None else started.name,
             status=self.state,
             step=self._step,
-            total_steps=0 if started is None else started.total_steps,
+            total_steps=self._total_steps,
             model="" if started is None else started.model,
             data="" if started is None else started.data,
             created=self._created,

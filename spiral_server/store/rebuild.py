@@ -8,7 +8,7 @@ from spiral_server.store.protocol import History
 
 def view_of(run: str, history: History) -> RunView:
     """Rebuild the view of a run that is not connected."""
-    view = RunView(run)
+    view = RunView(run, whole=not history.damage)
     for record in history.commands:
         view.ledger.add(record)
     for message in history.messages:
