@@ -200,8 +200,8 @@ class Hub:
         if isinstance(message, Frame):
             live.tail.append(message)
         self._tell(live, message, data)
-        for record in settled:
-            self._tell(live, record)
+        if settled is not None:
+            self._tell(live, settled)
 
     def _calling(self, callback: Callable[[BaseException | None], None]) -> Callable[[Future[None]], None]:
         """Make a callback for the store's thread that calls back on the event loop."""
@@ -218,6 +218,8 @@ class Hub:
             link.bell.leave(CLOSE_INTERNAL, "the server cannot write; it will ask for these messages again")
             return
         link.live.kept(last.incarnation, last.seq)
+        for expired in link.live.view.kept(last.incarnation, last.seq):
+            self._tell(link.live, expired)
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
             link.bell.ring(urgent=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from spiral_core.engine.knobs import in_force, table
@@ -25,6 +25,8 @@ class Outcome:
     reason: str = ""
     by: int | None = None
     """Number of the command that took the place of a superseded one."""
+    instead_of: tuple[int, ...] = ()
+    """Numbers of the commands whose place an applied one took."""
 
 
 def settle(state: RunState, due: Sequence[Command]) -> Iterator[tuple[Command, Outcome]]:
@@ -36,11 +38,11 @@ def settle(state: RunState, due: Sequence[Command]) -> Iterator[tuple[Command, O
     for command in due:
         if command.number in places:
             continue
+        gone = [other for other in due if places.get(other.number) == command.number]
         outcome = apply(state, command)
-        yield command, outcome
-        for other in due:
-            if places.get(other.number) == command.number:
-                yield other, Outcome("superseded", outcome.step, state.rev, [], by=command.number)
+        yield command, replace(outcome, instead_of=tuple(other.number for other in gone))
+        for other in gone:
+            yield other, Outcome("superseded", outcome.step, outcome.rev, [], by=command.number)
 
 
 def standing(state: RunState) -> Standing:

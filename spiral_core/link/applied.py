@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from spiral_core.errors import RunLogError
+from spiral_core.wire.messages import Ack
 from spiral_core.wire.parts import Change, Struct, Verb
 
 
@@ -28,6 +29,27 @@ class Entry(Struct, frozen=True, kw_only=True):
     """In force from here on."""
     actor: str
     source: str
+    instead_of: list[int]
+    """Numbers of the commands whose place it took; they were superseded."""
+
+    def ack(self, *, run: str, incarnation: int, seq: int, time: float) -> Ack:
+        """Give the acknowledgement of the command."""
+        return Ack(
+            run=run,
+            incarnation=incarnation,
+            seq=seq,
+            step=self.step,
+            time=time,
+            number=self.number,
+            id=self.id,
+            verb=self.verb,
+            state="applied",
+            changes=self.changes,
+            reason="",
+            rev=self.rev,
+            actor=self.actor,
+            source=self.source,
+        )
 
 
 class AppliedLog:

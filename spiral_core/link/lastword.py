@@ -61,7 +61,8 @@ class LastWord:
         said: list[Logged] = []
         for entry in applied:
             if entry.rev > self._rev:
-                said.append(self._ack(entry, self._seq + 1 + len(said), time))
+                seq = self._seq + 1 + len(said)
+                said.append(entry.ack(run=self._run, incarnation=self._incarnation, seq=seq, time=time))
         step = last.step if isinstance(last, Logged) else 0
         said.append(
             StatusChanged(
@@ -77,24 +78,6 @@ class LastWord:
             )
         )
         return said
-
-    def _ack(self, entry: Entry, seq: int, time: float) -> Ack:
-        return Ack(
-            run=self._run,
-            incarnation=self._incarnation,
-            seq=seq,
-            step=entry.step,
-            time=time,
-            number=entry.number,
-            id=entry.id,
-            verb=entry.verb,
-            state="applied",
-            changes=entry.changes,
-            reason="",
-            rev=entry.rev,
-            actor=entry.actor,
-            source=entry.source,
-        )
 
 
 def _updates_done(last: AnyMessage | None, step: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from spiral_core.wire.messages import (
     HeatMaps,
     KnobsDeclared,
     KnobsMoved,
+    Logged,
     ProbeBatch,
     RunStarted,
     SeriesDeclared,
@@ -48,10 +49,13 @@ class Recorder:
     log : RunLogWriter
     state : RunState
         Read, never changed.
+    earlier : sequence of Ack, optional
+        Answers of earlier incarnations of the run, to be said again at its start (see `answered`).
     """
 
-    def __init__(self, log: RunLogWriter, state: RunState) -> None:
+    def __init__(self, log: RunLogWriter, state: RunState, earlier: Sequence[Ack] = ()) -> None:
         self._log = log
+        self._earlier = earlier
         self._state = state
         self._mapped = state.cam_layer is not None
         layers = [layer.name for layer in state.z_layers]
@@ -82,6 +86,9 @@ class Recorder:
             environment=environment,
         )
         self._log.append(SeriesDeclared, state.step, series=list(self._series.values()))
+        for ack in self._earlier:
+            told = {name: getattr(ack, name) for name in Ack.__struct_fields__ if name not in Logged.__struct_fields__}
+            self._log.append(Ack, ack.step, **told)
         declared = knobs.declare(state)
         self._told = {spec.name: spec.value for spec in declared}
         self._log.append(KnobsDeclared, state.step, knobs=declared, rev=state.rev)

@@ -5,7 +5,7 @@ The order is fixed: what is applied is on disk before it is acknowledged, and ac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from spiral_core.engine import controls
 from spiral_core.engine.controls import Outcome
@@ -28,9 +28,8 @@ class Steering:
     inbox : Inbox
     applied : AppliedLog
     recorder : Recorder
-    earlier : mapping of int to Outcome, optional
-        What earlier incarnations of the run have answered, by number (see `outcomes`). A server that did not hear it
-        sends the command again; it is told, and nothing is applied twice.
+    answered : iterable of int, optional
+        Numbers of commands that earlier incarnations of the run have answered.
     """
 
     def __init__(
@@ -39,14 +38,13 @@ class Steering:
         inbox: Inbox,
         applied: AppliedLog,
         recorder: Recorder,
-        earlier: Mapping[int, Outcome] | None = None,
+        answered: Iterable[int] = (),
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._applied = applied
         self._recorder = recorder
-        self._earlier = dict(earlier or {})
-        self._queue = CommandQueue(self._earlier)
+        self._queue = CommandQueue(answered)
         self._told: RunStatus | None = None
         self.steered = False
         """Whether a value has been set since this was last cleared."""
@@ -54,9 +52,6 @@ class Steering:
     def drain(self) -> None:
         """Apply and answer what is due before the next update, without waiting; the rest is kept for its boundary."""
         for command in self._inbox.drain():
-            known = self._earlier.pop(command.number, None)
-            if known is not None:
-                self._recorder.ack(command, known)
             self._queue.add(command)
         for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
             if outcome.state == "applied":
@@ -88,9 +83,5 @@ def entry_of(command: Command, outcome: Outcome) -> Entry:
         rev=outcome.rev,
         actor=command.actor,
         source=command.source,
+        instead_of=list(outcome.instead_of),
     )
-
-
-def outcomes(entries: Iterable[Entry]) -> dict[int, Outcome]:
-    """Give what became of the commands of an applied log, by number."""
-    return {entry.number: Outcome("applied", entry.step, entry.rev, entry.changes) for entry in entries}

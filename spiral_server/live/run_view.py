@@ -54,8 +54,10 @@ class RunView:
         self.heat_maps: dict[tuple[str, str], HeatMaps] = {}
         self.probe: ProbeBatch | None = None
         self.strips: dict[str, Strip] = {}
-        self._ended = -1
-        """The newest incarnation that has said its last word."""
+        self._last_word: tuple[int, int] | None = None
+        """Where the newest incarnation that has ended said so: its number, and the sequence number."""
+        self._kept = (-1, -1)
+        """The same of the newest message on disk."""
         self._step = 0
         self._created = 0.0
         self._updated = 0.0
@@ -64,11 +66,14 @@ class RunView:
         """Tell whether a message is new: neither repeated nor of an incarnation that has been replaced."""
         return (message.incarnation, message.seq) > (self.incarnation, self.seq)
 
-    def fold(self, message: Logged) -> list[CommandRecord]:
-        """Take in a new message; give the records of the commands that it settles."""
+    def fold(self, message: Logged) -> CommandRecord | None:
+        """Take in a new message; give the record of the command that it answers, if any."""
         if message.incarnation != self.incarnation:
             self.incarnation = message.incarnation
             self.frame_step = None
+            if self._last_word is not None and self._last_word > self._kept:
+                # It never reached the disk, and what waited has been handed on to this incarnation.
+                self._last_word = None
         self.seq = message.seq
         if not isinstance(message, Ack):
             # An acknowledgement speaks of the update to come.
@@ -77,14 +82,13 @@ class RunView:
         self._updated = message.time
         return self._enter(message)
 
-    def _enter(self, message: Logged) -> list[CommandRecord]:
+    def _enter(self, message: Logged) -> CommandRecord | None:
         match message:
             case Frame():
                 self.frame_step = message.step
             case Ack():
                 self._apply(message)
-                record = self.ledger.settle(message)
-                return [] if record is None else [record]
+                return self.ledger.settle(message)
             case HeatMaps():
                 self.heat_maps[message.method, message.layer] = message
             case Strip():
@@ -92,8 +96,7 @@ class RunView:
             case StatusChanged():
                 self.status = message
                 if self.ended:
-                    self._ended = max(self._ended, message.incarnation)
-                    return self.expire()
+                    self._last_word = (message.incarnation, message.seq)
             case RunStarted():
                 self.started = message
                 self._created = min(self._created, message.time)
@@ -108,14 +111,22 @@ class RunView:
                 self.probe = message
             case _:
                 pass
-        return []
+        return None
+
+    def kept(self, incarnation: int, seq: int) -> list[CommandRecord]:
+        """Note that everything up to a message is on disk; give the records of the commands that it settles."""
+        self._kept = max(self._kept, (incarnation, seq))
+        return self.expire()
 
     def expire(self) -> list[CommandRecord]:
         """Let go of the commands that ended incarnations have left undone; give their records.
 
         An incarnation says everything in order, so that nothing it has applied can still be told after its last word.
+        That word has to be on disk: a command that has expired must not wait again for a server that forgot why.
         """
-        return self.ledger.expire(self._ended) if self._whole else []
+        if self._last_word is None or self._last_word > self._kept or not self._whole:
+            return []
+        return self.ledger.expire(self._last_word[0])
 
     def _apply(self, ack: Ack) -> None:
         # What is said once more, for a server that did not hear it, must not bring an old value back.

@@ -11,10 +11,12 @@ def view_of(run: str, history: History) -> RunView:
     view = RunView(run, whole=not history.damage)
     for record in history.commands:
         view.ledger.add(record)
+    view.kept(history.incarnation, history.seq)
     for message in history.messages:
         view.fold(message)
     if history.seq >= 0:
         view.resume_at(
             incarnation=history.incarnation, seq=history.seq, frame_step=history.frame_step, time=history.time
         )
+    view.expire()
     return view

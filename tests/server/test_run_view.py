@@ -112,8 +112,11 @@ def waiting(*, whole: bool = True) -> RunView:
 
 def test_the_last_word_of_an_incarnation_lets_what_waits_expire_and_a_pause_does_not() -> None:
     view = waiting()
-    assert view.fold(status(4, "paused")) == []
-    assert [record.state for record in view.fold(status(5, "failed"))] == ["expired"]
+    view.fold(status(4, "paused"))
+    assert view.kept(0, 4) == []
+    view.fold(status(5, "failed"))
+    assert view.expire() == [], "the last word is not on disk"
+    assert [record.state for record in view.kept(0, 5)] == ["expired"]
     late = judge(asking("c2"), run="r1", incarnation=0, number=2, knobs={"optim.lr": knob()}, time=NOW)
     view.ledger.add(late)
     assert [record.id for record in view.expire()] == ["c2"], "given before the end, on disk after it"
@@ -121,7 +124,8 @@ def test_the_last_word_of_an_incarnation_lets_what_waits_expire_and_a_pause_does
 
 def test_where_an_answer_may_be_lost_nothing_is_said_to_have_expired() -> None:
     view = waiting(whole=False)
-    assert view.fold(status(5, "failed")) == []
+    view.fold(status(5, "failed"))
+    assert view.kept(0, 5) == []
     assert [record.state for record in view.ledger.records()] == ["accepted"]
 
 

@@ -228,7 +228,7 @@ def test_a_server_that_never_confirms_is_not_taken_to_have_everything(scene: Pla
 def test_an_engine_that_dies_is_spoken_for_by_its_courier(scene: Play, tmp_path: Path) -> None:
     """What it applied and did not live to say is said, the record that it left half written is not."""
     peer = Peer()
-    told = {"id": "c1", "verb": "set", "actor": "", "source": "ui", "steps": 1}
+    told = {"id": "c1", "verb": "set", "actor": "", "source": "ui", "steps": 1, "instead_of": []}
     changes = [Change(knob="optim.lr", old=0.1, in_force=0.2)]
 
     async def story(engine: Engine, port: int) -> None:

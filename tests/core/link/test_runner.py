@@ -20,6 +20,7 @@ from spiral_core.data import Batch
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.link import recorder
+from spiral_core.link.answered import Answered, answered
 from spiral_core.link.applied import AppliedLog, entries
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
@@ -27,7 +28,7 @@ from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
 from spiral_core.link.spawn import Line
-from spiral_core.link.steering import Steering, outcomes
+from spiral_core.link.steering import Steering
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, Command, Frame, KnobsMoved, SeriesDeclared, StatusChanged
 from spiral_core.wire.parts import Setting, Verb
@@ -268,26 +269,38 @@ def test_a_run_that_a_command_ends_is_evaluated_at_its_last_step(tmp_path: Path)
     assert statuses(said)[-1] == ("finished", 3)
 
 
-def test_a_resumed_run_answers_again_what_it_has_answered_before_and_applies_it_once(tmp_path: Path) -> None:
+def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_once_more(tmp_path: Path) -> None:
+    """A command that gave way is not taken again either, though only the applied log knows of it."""
     state = initial_state(for_data("needle", batch_size=8))
-    log = RunLogWriter(tmp_path / "frames.log", run="r", incarnation=1, clock=time.time)
     applied = AppliedLog(tmp_path / "applied.log")
     inbox = Inbox()
-    give(inbox, 1, "set", {"zspace.gain": 0.5})
-    first = Steering(state, inbox, applied, Recorder(log, state))
-    first.drain()
+
+    def drained(incarnation: int, earlier: Answered) -> list[object]:
+        path = tmp_path / f"frames-{incarnation}.log"
+        log = RunLogWriter(path, run="r", incarnation=incarnation, clock=time.time)
+        recorder = Recorder(log, state, earlier.acks)
+        recorder.started("a run", {})
+        Steering(state, inbox, applied, recorder, earlier.numbers).drain()
+        log.close()
+        return [codec.decode(record.data) for record in RunLogReader(path).records()]
+
+    def answers(said: list[object]) -> list[tuple[int, str, int, int]]:
+        return [(one.number, one.state, one.step, one.rev) for one in said if isinstance(one, Ack)]
+
+    for number in (1, 2):
+        give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
+    give(inbox, 3, "set", {"zspace.gain": 7.0})
+    first = drained(0, Answered())
+    assert answers(first) == [(2, "applied", 1, 1), (1, "superseded", 1, 1), (3, "rejected", 1, 1)]
     state.step = 10
-    again = Steering(state, inbox, applied, Recorder(log, state), outcomes(entries(tmp_path / "applied.log")))
-    for _ in range(2):
-        give(inbox, 1, "set", {"zspace.gain": 0.5})
-    give(inbox, 2, "pause")
-    again.drain()
-    log.close()
+    for number in (1, 2):
+        give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
+    give(inbox, 4, "pause")
+    # The run log has lost its end: what was applied is known all the same.
+    again = drained(1, answered("r", entries(tmp_path / "applied.log"), []))
+    assert answers(again) == [(2, "applied", 1, 1), (4, "applied", 11, 2)]
+    kinds = [type(one).__name__ for one in again]
+    assert kinds.index("Ack") < kinds.index("KnobsDeclared")
+    said = [one for one in first if isinstance(one, Ack)]
+    assert [ack.number for ack in answered("r", entries(tmp_path / "applied.log"), said).acks] == [2, 1, 3, 4]
     applied.close()
-    acks = [codec.decode(record.data) for record in RunLogReader(tmp_path / "frames.log").records()]
-    assert [(one.number, one.step, one.rev) for one in acks if isinstance(one, Ack)] == [
-        (1, 1, 1),
-        (1, 1, 1),
-        (2, 11, 2),
-    ]
-    assert state.rev == 2
