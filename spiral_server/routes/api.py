@@ -121,7 +121,7 @@ async def heat_maps(request: Request, run: str, step: int | None = None) -> Resp
 
 @router.post("/runs/{run}/commands", dependencies=[Depends(origin_ours)])
 async def command(request: Request, run: str) -> Response:
-    """Give a command: 202 accepted, 200 known already, 422 refused with the reason, 409 when the run has ended."""
+    """Give a command: set knobs, pause, resume, run some steps, stop, write a checkpoint, or evaluate."""
     body = await _body(request)
     if body is None:
         return trouble(413, f"a command takes at most {MAX_BODY_BYTES} bytes")
