@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import controls, step
+from spiral_core.engine import step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
@@ -26,6 +26,7 @@ from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
+from spiral_core.link.steering import Steering
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry.budget import ObservationBudget
 from spiral_core.wire.parts import RunStatus
@@ -51,6 +52,8 @@ class Options:
     """Compute threads; None means all cores but one."""
     dump_every: int = 0
     """Steps between inspection dumps; 0 means none."""
+    start_paused: bool = False
+    """Whether the run waits for ``resume`` or ``step`` before its first update."""
     lifeline: int | None = None
 
 
@@ -102,6 +105,8 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         if options.threads is not None:
             kernels.set_num_threads(options.threads)
         state = initial_state(config)
+        if options.start_paused:
+            state.phase = "paused"
         loop = _Loop(state, options, inbox, line, Recorder(log, state), applied, directory.dumps, listen)
         status = loop.run(options.name or directory.id)
     finally:
@@ -138,17 +143,16 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._applied = applied
+        self._steering = Steering(state, inbox, applied, recorder)
         self._dumps = dumps
         self._listen = listen
-        self._last_number = 0
         self._next_start = time.monotonic()
         self._notices = Notices()
         self._budget = ObservationBudget(state.telemetry_budget)
-        self._steered = False
-        """Whether the step to come is the first under a value that was set."""
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
+        self._evaluated = 0
+        """Updates that were done at the last evaluation."""
         self.accuracy: float | None = None
 
     def run(self, name: str) -> str:
@@ -156,7 +160,7 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                recorder.status("training")
+                self._steering.say()
                 self._steps()
         except BaseException as error:
             recorder.status("failed", f"{type(error).__name__}: {error}")
@@ -184,6 +188,8 @@ class _Loop:
     def _steps(self) -> None:
         while True:
             self._drain()
+            self._steering.tell()
+            self._fulfil()
             self._line.mend(time.monotonic())
             if self._over():
                 return
@@ -216,7 +222,7 @@ class _Loop:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
         if (detail := self._notices.after(report)) is not None:
-            self._recorder.status("training", detail)
+            self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
 
@@ -225,7 +231,7 @@ class _Loop:
         state, budget = self._state, self._budget
         budget.percent = state.telemetry_budget
         budget.earn(seconds, idle=max(0.0, 1 / state.rate - seconds) if state.rate > 0 else 0.0)
-        if self._steered:
+        if self._steering.steered:
             self._closely = CLOSE_STEPS
         close = self._closely > 0 or probing or state.phase == "finished"
         self._closely = max(0, self._closely - 1)
@@ -248,31 +254,30 @@ class _Loop:
             tally = step.evaluate_batch(self._state, batch, tally)
             self._drain()
         self.accuracy = tally.accuracy
+        self._evaluated = self._state.step
         return tally
+
+    def _fulfil(self) -> None:
+        """Do once, between two updates, what commands have asked for; a run that they have ended is evaluated too."""
+        state = self._state
+        wanted, state.wanted = state.wanted, set()
+        last = state.phase == "finished" and state.config.evaluate_every > 0 and self._evaluated != state.step
+        if self._inbox.interrupted:
+            return
+        if "evaluate" in wanted or last:
+            self._recorder.evaluation(self._evaluate())
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every
-        if every and (self._state.step % every == 0 or self._steered):
+        if every and (self._state.step % every == 0 or self._steering.steered):
             dump.write(self._dumps, self._state, probe)
-        self._steered = False
+        self._steering.steered = False
 
     def _drain(self) -> None:
-        for command in self._inbox.drain():
-            # A server that did not hear the answer sends a command again; its number tells.
-            if command.number <= self._last_number:
-                continue
-            self._last_number = command.number
-            before = self._state.phase
-            rate = self._state.rate
-            outcome = controls.apply(self._state, command)
-            if outcome.state == "applied":
-                self._applied.append(command, outcome, self._state.rev)
-                self._steered |= bool(outcome.changes)
-            if self._state.rate != rate:
-                self._next_start = time.monotonic()
-            self._recorder.ack(command, outcome)
-            if self._state.phase != before and self._state.phase in ("training", "paused"):
-                self._recorder.status(self._state.phase)
+        rate = self._state.rate
+        self._steering.drain()
+        if self._state.rate != rate:
+            self._next_start = time.monotonic()
 
 
 def environment() -> dict[str, str]:
