@@ -102,6 +102,7 @@ def drawn_value(spec: KnobSpec, data: st.DataObject) -> float | str:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.data())
 def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunState, data: st.DataObject) -> None:
+    state.phase = "training"
     spec = data.draw(st.sampled_from(knobs.declare(state)))
     value = data.draw(bad_values(spec))
     before = in_force(state)
@@ -114,6 +115,8 @@ def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunSta
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
 @given(st.data())
 def test_every_good_value_of_every_knob_comes_into_force_exactly(state: RunState, data: st.DataObject) -> None:
+    # A value of run.steps that is behind the run ends it.
+    state.phase = "training"
     controls.apply(state, command("set", zspace__auto_gain=0.0))
     spec = data.draw(st.sampled_from(knobs.declare(state)))
     value = drawn_value(spec, data)
@@ -203,6 +206,7 @@ def test_a_run_is_extended_and_shortened_by_a_knob() -> None:
 
 
 def test_checkpoint_and_evaluate_are_noted_and_take_no_settings(state: RunState) -> None:
+    state.phase = "training"
     for verb in ("checkpoint", "evaluate"):
         assert controls.apply(state, asked(1, verb)).state == "applied"
         assert verb in state.wanted
@@ -211,6 +215,7 @@ def test_checkpoint_and_evaluate_are_noted_and_take_no_settings(state: RunState)
 
 
 def test_a_command_that_expects_another_revision_is_refused_with_the_one_in_force(state: RunState) -> None:
+    state.phase = "training"
     before = in_force(state)
     outcome = controls.apply(state, asked(1, "set", sets={"optim.lr": 0.3}, expected_rev=state.rev + 1))
     assert outcome.state == "rejected"
