@@ -1,39 +1,158 @@
 """The applied log: every command that was applied, on disk before its values are used.
 
-One JSON object per line: number, id, step, verb, changes, rev, actor, source. A run is its configuration, its seed and
-this file.
+Sealed JSON lines (`chain`), never rewritten. The first says whose log it is; then come, in the order of their
+revisions, the applied commands (number, id, step, verb, sets, changes, rev, actor, source), and one line for each time
+that the run was resumed. A run is its configuration, its seed and this file.
+
+A resumed run goes on from a checkpoint: ``resumed`` is its step, ``rev`` its revision. Commands with revisions beyond
+``kept`` belong to a future that was given up; those up to it are applied again at their recorded steps.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from spiral_core.engine.controls import Outcome
 from spiral_core.errors import RunLogError
+from spiral_core.link import chain
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import Change, Setting, Verb
 
 
-class AppliedLog:
-    """Appends applied commands, each on disk (fsync) when `append` returns.
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """First line: whose log this is."""
+
+    run: str
+    name: str
+    config: str
+    """SHA-256 of ``config.json``."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One applied command."""
+
+    number: int
+    id: str
+    step: int
+    """The first update that was computed under the new values."""
+    verb: Verb
+    sets: list[Setting]
+    changes: list[Change]
+    rev: int
+    actor: str
+    source: str
+
+
+class Resumed(msgspec.Struct, frozen=True, kw_only=True):
+    """The run has gone on from a checkpoint."""
+
+    resumed: int
+    """Step of the checkpoint."""
+    rev: int
+    """Revision of the checkpoint."""
+    kept: int
+    """Commands beyond this revision are given up."""
+    incarnation: int
+
+
+@dataclass
+class History:
+    """An applied log, read and folded."""
+
+    origin: Origin
+    entries: list[Entry] = field(default_factory=list)
+    """Those that hold, by revision."""
+    abandoned: list[Entry] = field(default_factory=list)
+    resumptions: list[Resumed] = field(default_factory=list)
+    torn: int = 0
+    """Bytes of a half-written last line."""
+
+    @property
+    def last_number(self) -> int:
+        """Greatest number of a command, given up or not; 0 for none."""
+        return max((entry.number for entry in (*self.entries, *self.abandoned)), default=0)
+
+    @property
+    def last_rev(self) -> int:
+        """Revision that the last command led to; 0 for none."""
+        return self.entries[-1].rev if self.entries else 0
+
+    @property
+    def incarnation(self) -> int:
+        """How often the run was resumed, its last time by number."""
+        return self.resumptions[-1].incarnation if self.resumptions else 0
+
+    def holds(self, *, step: int, rev: int, incarnation: int) -> bool:
+        """Tell whether what an incarnation wrote down after a step is part of the run as it now is."""
+        return all(
+            (step, rev) <= (later.resumed, later.rev) for later in self.resumptions if later.incarnation > incarnation
+        )
+
+
+def config_digest(path: Path) -> str:
+    """Give the SHA-256 of a configuration file.
 
     Raises
     ------
     RunLogError
-        The file cannot be written.
+        It cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunLogError(f"cannot read {path}: {error.strerror}; is this the directory of a run?") from error
+
+
+def read(path: Path) -> History:
+    """Read an applied log and fold it over the resumptions.
+
+    Raises
+    ------
+    RunLogError
+        The log is missing or damaged.
+    """
+    held = chain.read(path)
+    if not held.entries:
+        raise RunLogError(f"{path} is empty: the run had not begun; start it anew")
+    try:
+        history = History(msgspec.convert(held.entries[0], Origin), torn=held.torn)
+        for entry in held.entries[1:]:
+            _fold(history, entry)
+    except msgspec.ValidationError as error:
+        raise RunLogError(f"{path} was written by another Spiral: {error}") from error
+    return history
+
+
+def _fold(history: History, entry: dict[str, object]) -> None:
+    if "resumed" not in entry:
+        history.entries.append(msgspec.convert(entry, Entry))
+        return
+    resumed = msgspec.convert(entry, Resumed)
+    history.resumptions.append(resumed)
+    history.abandoned += [one for one in history.entries if one.rev > resumed.kept]
+    history.entries = [one for one in history.entries if one.rev <= resumed.kept]
+
+
+class AppliedLog:
+    """Appends to an applied log, each line on disk (fsync) when a method returns.
+
+    Raises
+    ------
+    RunLogError
+        The file is damaged, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise RunLogError(f"cannot open {path}: {error.strerror}") from error
-        self._path = path
+        self._lines = chain.ChainWriter(path, sync=True)
 
-    def append(self, command: Command, outcome: Outcome, rev: int) -> None:
+    def begin(self, origin: Origin) -> None:
+        """Write the first line."""
+        self._lines.append(codec.plain(origin))
+
+    def append(self, entry: Entry) -> None:
         """Write one applied command and wait until the disk has it.
 
         Raises
@@ -41,22 +160,12 @@ class AppliedLog:
         RunLogError
             The disk is full or gone.
         """
-        entry = {
-            "number": command.number,
-            "id": command.id,
-            "step": outcome.step,
-            "verb": command.verb,
-            "changes": codec.plain(outcome.changes),
-            "rev": rev,
-            "actor": command.actor,
-            "source": command.source,
-        }
-        try:
-            os.write(self._file, msgspec.json.encode(entry) + b"\n")
-            os.fsync(self._file)
-        except OSError as error:
-            raise RunLogError(f"cannot write to {self._path}: {error.strerror}; free some space") from error
+        self._lines.append(codec.plain(entry))
+
+    def resume(self, resumed: Resumed) -> None:
+        """Write that the run goes on from a checkpoint."""
+        self._lines.append(codec.plain(resumed))
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        self._lines.close()

@@ -6,25 +6,25 @@ comes the pause or the pace, then the update, then what watches it.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from spiral_core import kernels
 from spiral_core.engine import step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
-from spiral_core.engine.state import RunState, initial_state
+from spiral_core.engine.state import RunState
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link import dump, rundir, spawn
+from spiral_core.link import dump, resume, spawn
 from spiral_core.link.applied import AppliedLog
+from spiral_core.link.environment import environment
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
+from spiral_core.link.resume import Past, Start
 from spiral_core.link.runlog import RunLogWriter
+from spiral_core.link.saving import Saver
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
 from spiral_core.link.steering import Steering
 from spiral_core.nn import ZSpaceObservation
@@ -53,6 +53,14 @@ class Options:
     dump_every: int = 0
     """Steps between inspection dumps; 0 means none."""
     lifeline: int | None = None
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; 0 means none but the last one."""
+    keep: int = 3
+    """Checkpoints that stay."""
+    keep_on_steer: bool = False
+    """Whether one is also taken at each steer, and stays for good."""
+    hash_every: int = 100
+    """Steps between digests of the weights."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class Result:
     """Of the last evaluation."""
     delivered: bool
     """Whether the server has everything; True without a server."""
+    trouble: str = ""
+    """Why the last checkpoint could not be taken."""
 
 
 Listener = Callable[[RunState, UpdateReport, Evaluation | None], None]
@@ -91,25 +101,32 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
     if options.server is not None:
         # Refused before anything is made.
         spawn.engine_socket(options.server)
-    directory = rundir.create(options.logdir, config, now=time.time())
+    return train_from(resume.begin(options.logdir, config, options.name), options, listen)
+
+
+def train_from(start: Start, options: Options, listen: Listener | None = None) -> Result:
+    """Train a run from where it begins, see `train`, and let go of it at the end."""
+    directory, incarnation = start.directory, start.incarnation
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
-    log = RunLogWriter(directory.frames, run=directory.id, incarnation=0, clock=time.time)
-    line = Line(directory, incarnation=0, server=options.server, token=options.token, inbox=inbox)
+    log = RunLogWriter(directory.frames_of(incarnation), run=directory.id, incarnation=incarnation, clock=time.time)
+    line = Line(directory, incarnation=incarnation, server=options.server, token=options.token, inbox=inbox)
     log.on_append = line.ring
     applied = AppliedLog(directory.applied)
     delivered = False
     try:
         if options.threads is not None:
             kernels.set_num_threads(options.threads)
-        state = initial_state(config)
-        loop = _Loop(state, options, inbox, line, Recorder(log, state), applied, directory.dumps, listen)
-        status = loop.run(options.name or directory.id)
+        resume.note_environment(start)
+        state = start.state()
+        loop = _Loop(start, state, options, inbox, line, Recorder(log, state), applied, listen)
+        status = loop.run(options.name or start.name)
     finally:
         applied.close()
         log.close()
         patience = INTERRUPT_SECONDS if inbox.interrupted else FINISH_SECONDS
         delivered = line.finish(patience)
+        start.release()
     return Result(
         run=directory.id,
         path=directory.path,
@@ -117,6 +134,7 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         step=state.step,
         accuracy=loop.accuracy,
         delivered=delivered,
+        trouble=loop.notices.unsaved,
     )
 
 
@@ -125,13 +143,13 @@ class _Loop:
 
     def __init__(
         self,
+        start: Start,
         state: RunState,
         options: Options,
         inbox: Inbox,
         line: Line,
         recorder: Recorder,
         applied: AppliedLog,
-        dumps: Path,
         listen: Listener | None,
     ) -> None:
         self._state = state
@@ -139,11 +157,22 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._steering = Steering(state, inbox, applied, recorder)
-        self._dumps = dumps
+        self._steering = Steering(state, inbox, applied, recorder, last_number=start.history.last_number)
+        self._past = Past(start.history.entries, state)
+        self._dumps = start.directory.dumps
         self._listen = listen
         self._next_start = time.monotonic()
-        self._notices = Notices()
+        self.notices = Notices()
+        self._saver = Saver(
+            start,
+            state,
+            recorder,
+            self.notices,
+            checkpoint_every=options.checkpoint_every,
+            keep=options.keep,
+            keep_on_steer=options.keep_on_steer,
+            hash_every=options.hash_every,
+        )
         self._budget = ObservationBudget(state.telemetry_budget)
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
@@ -154,14 +183,21 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                recorder.status("training")
+                recorder.status("training", self._repeating())
                 self._steps()
+            self._saver.finish()
         except BaseException as error:
             recorder.status("failed", f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self._saver.close()
         status: RunStatus = "finished" if self._state.phase == "finished" else "stopped"
-        recorder.status(status)
+        recorder.status(status, self.notices.unsaved)
         return status
+
+    def _repeating(self) -> str:
+        last = self._past.last_step
+        return "" if last is None else f"commands wait until step {last}, up to which the run had come"
 
     def _warm(self) -> bool:
         """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
@@ -192,6 +228,8 @@ class _Loop:
             elif (ahead := self._next_start - time.monotonic()) > 0:
                 self._inbox.wait(ahead)
             else:
+                if self._steering.steered:
+                    self._saver.steered()
                 self._step()
 
     def _step(self) -> None:
@@ -215,7 +253,8 @@ class _Loop:
         if probe is not None:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
-        if (detail := self._notices.after(report)) is not None:
+        self._saver.updated()
+        if (detail := self.notices.after(report)) is not None:
             self._recorder.status("training", detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
@@ -258,27 +297,8 @@ class _Loop:
 
     def _drain(self) -> None:
         rate = self._state.rate
-        self._steering.drain()
+        self._steering.steered |= self._past.catch_up(self._state, self._recorder)
+        if self._past.last_step is None:
+            self._steering.drain()
         if self._state.rate != rate:
             self._next_start = time.monotonic()
-
-
-def environment() -> dict[str, str]:
-    """Describe what a run's numbers may depend on besides its inputs."""
-    return {
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "numba": version("numba"),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "threads": str(kernels.get_num_threads()),
-        "pid": str(os.getpid()),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -6,10 +6,12 @@ The order is fixed: what is applied is on disk before it is acknowledged, and ac
 from __future__ import annotations
 
 from spiral_core.engine import controls
+from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState
-from spiral_core.link.applied import AppliedLog
+from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
+from spiral_core.wire.messages import Command
 
 
 class Steering:
@@ -22,14 +24,18 @@ class Steering:
     inbox : Inbox
     applied : AppliedLog
     recorder : Recorder
+    last_number : int
+        Of the commands that earlier processes have applied to this run.
     """
 
-    def __init__(self, state: RunState, inbox: Inbox, applied: AppliedLog, recorder: Recorder) -> None:
+    def __init__(
+        self, state: RunState, inbox: Inbox, applied: AppliedLog, recorder: Recorder, *, last_number: int = 0
+    ) -> None:
         self._state = state
         self._inbox = inbox
         self._applied = applied
         self._recorder = recorder
-        self._last_number = 0
+        self._last_number = last_number
         self.steered = False
         """Whether a value has been set since this was last cleared."""
 
@@ -43,8 +49,23 @@ class Steering:
             before = self._state.phase
             outcome = controls.apply(self._state, command)
             if outcome.state == "applied":
-                self._applied.append(command, outcome, self._state.rev)
+                self._applied.append(entry_of(command, outcome, self._state.rev))
                 self.steered |= bool(outcome.changes)
             self._recorder.ack(command, outcome)
             if self._state.phase != before and self._state.phase in ("training", "paused"):
                 self._recorder.status(self._state.phase)
+
+
+def entry_of(command: Command, outcome: Outcome, rev: int) -> Entry:
+    """Give the entry of the applied log for a command."""
+    return Entry(
+        number=command.number,
+        id=command.id,
+        step=outcome.step,
+        verb=command.verb,
+        sets=command.sets,
+        changes=outcome.changes,
+        rev=rev,
+        actor=command.actor,
+        source=command.source,
+    )

@@ -111,6 +111,14 @@ async def commands(request: Request, run: str) -> Response:
     return answer({"commands": view.ledger.records()})
 
 
+@router.get("/runs/{run}/checkpoints")
+async def checkpoints(request: Request, run: str) -> Response:
+    """List the checkpoints that a run can be resumed from, oldest first."""
+    view = await _hub(request).view(run)
+    fields = ("file", "step", "rev", "incarnation", "time", "size", "digest", "reason")
+    return answer({"checkpoints": [{name: getattr(one, name) for name in fields} for one in view.checkpoints.values()]})
+
+
 @router.get("/runs/{run}/heatmaps")
 async def heat_maps(request: Request, run: str, step: int | None = None) -> Response:
     """Give the newest heat maps at or before a step."""

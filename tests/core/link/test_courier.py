@@ -42,6 +42,9 @@ class Peer:
     """A server that stores in memory, and can be told to break off after some messages."""
 
     stored: list[int] = field(default_factory=list)
+    """Sequence numbers of the first incarnation."""
+    later: list[tuple[int, int]] = field(default_factory=list)
+    """Incarnations and sequence numbers of later ones."""
     tokens: list[str | None] = field(default_factory=list)
     break_after: int | None = None
     silent: bool = False
@@ -51,22 +54,31 @@ class Peer:
         assert socket.request is not None
         self.tokens.append(socket.request.headers.get("Authorization"))
         session = Session(Role.INGEST, now=0.0)
+        hello: EngineHello | None = None
         async for packet in socket:
             assert isinstance(packet, bytes)
             for message in session.receive(packet, now=0.0):
                 if isinstance(message, EngineHello):
-                    welcome = EngineWelcome(protocol=PROTOCOL, stored=self.stored[-1] if self.stored else -1)
+                    hello = message
+                    welcome = EngineWelcome(protocol=PROTOCOL, stored=self.last(hello.incarnation))
                     await socket.send(session.send([welcome]))
                     if self.commands:
                         await socket.send(session.send(self.commands))
+                elif isinstance(message, Logged) and message.incarnation:
+                    self.later.append((message.incarnation, message.seq))
                 elif isinstance(message, Logged):
                     self.stored.append(message.seq)
                     if self.break_after is not None and len(self.stored) >= self.break_after:
                         self.break_after = None
                         socket.transport.abort()
                         return
-            if not self.silent and self.stored:
-                await socket.send(session.send([Stored(seq=self.stored[-1])]))
+            if not self.silent and hello is not None and self.last(hello.incarnation) >= 0:
+                await socket.send(session.send([Stored(seq=self.last(hello.incarnation))]))
+
+    def last(self, incarnation: int) -> int:
+        if incarnation == 0:
+            return self.stored[-1] if self.stored else -1
+        return max((seq for number, seq in self.later if number == incarnation), default=-1)
 
 
 async def until(what: Callable[[], object], seconds: float = 10.0) -> None:
@@ -148,6 +160,41 @@ def test_a_connection_that_breaks_is_resumed_behind_what_was_stored(scene: Play)
     assert len(peer.tokens) == 2
 
 
+def test_a_resumed_run_brings_what_its_older_logs_still_hold_before_its_own(tmp_path: Path) -> None:
+    """The server has 30 records of the first one; the second is damaged in the middle, the third was never begun."""
+    rundir = RunDir(path=tmp_path, id="r")
+    numbers = (0, 1, 3)
+    logs = [RunLogWriter(rundir.frames_of(number), run="r", incarnation=number, clock=time.time) for number in numbers]
+    rundir.frames_of(2).touch()
+    for log in logs[:2]:
+        for _ in range(50):
+            log.append(StatusChanged, 0, status="training", done=0, total=0, detail="")
+    data = bytearray(rundir.frames_of(1).read_bytes())
+    data[len(data) // 2] ^= 1
+    rundir.frames_of(1).write_bytes(data)
+    peer = Peer(stored=list(range(30)))
+
+    async def story() -> None:
+        server = await serve(peer.talk, "127.0.0.1", 0, max_size=None)
+        port = server.sockets[0].getsockname()[1]
+        inbox = Inbox()
+        courier = start(rundir, incarnation=3, server=f"http://127.0.0.1:{port}", token="", inbox=inbox)
+        engine = Engine(logs[2], inbox, courier)
+        logs[2].on_append = courier.ring
+        engine.say(20)
+        await until(lambda: (3, 19) in peer.later)
+        engine.say(5)
+        assert await asyncio.to_thread(courier.finish, 5.0)
+        server.close()
+
+    asyncio.run(asyncio.wait_for(story(), 40))
+    assert peer.stored == list(range(50))
+    whole = [seq for number, seq in peer.later if number == 1]
+    assert whole == list(range(len(whole)))
+    assert 20 < len(whole) < 30
+    assert [one for one in peer.later if one[0] != 1] == [(3, seq) for seq in range(25)]
+
+
 def test_a_server_that_has_lost_what_it_had_is_given_everything_again(scene: Play) -> None:
     peer = Peer()
 
@@ -226,7 +273,7 @@ def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
         (tmp_path / "frames.log").write_bytes(b"SPIRLOG1")
         bell_read, bell_write = os.pipe()
         command_read, command_write = os.pipe()
-        words = ["--log", str(tmp_path / "frames.log"), "--run", "r", "--incarnation", "0"]
+        words = ["--folder", str(tmp_path), "--run", "r", "--incarnation", "0"]
         words += ["--url", engine_socket(f"http://127.0.0.1:{port}"), "--doorbell", str(bell_read)]
         courier = subprocess.Popen(
             [sys.executable, "-m", "spiral_core.link.courier", *words, "--commands", str(command_write)],

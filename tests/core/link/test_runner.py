@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from spiral_core.link import recorder
 from spiral_core.link.applied import AppliedLog
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
+from spiral_core.link.resume import begin_in
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
@@ -49,13 +51,16 @@ def steer(inbox: Inbox, gain: float) -> None:
 def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -> list[object]:
     """Run the real loop without a server; give the messages of its log."""
     rundir.path.mkdir(exist_ok=True)
+    rundir.config.write_bytes(msgspec.json.encode(state.config))
+    start = begin_in(rundir, state.config, "a run")
     log = RunLogWriter(rundir.frames, run="r", incarnation=0, clock=time.time)
     applied = AppliedLog(rundir.applied)
     line = Line(rundir, incarnation=0, server=None, token="", inbox=inbox)
     options = Options(logdir=rundir.path, dump_every=dump_every)
-    _Loop(state, options, inbox, line, Recorder(log, state), applied, rundir.dumps, None).run("a run")
+    _Loop(start, state, options, inbox, line, Recorder(log, state), applied, None).run("a run")
     log.close()
     applied.close()
+    start.release()
     return [codec.decode(record.data) for record in RunLogReader(rundir.frames).records()]
 
 
