@@ -1,7 +1,7 @@
 """The state of a run as arrays and plain values, and a state from them: what a checkpoint holds. No file is touched.
 
 Everything that the next update depends on is in it, so that a run which is resumed computes the very bits of one that
-never stopped. What is left out is made anew from the configuration (data set, probe batch) or is memory that the next
+never stopped. What is left out is made anew from the configuration (images, probe batch) or is memory that the next
 pass writes over (workspaces, the last batch, gradients). Batches are functions of seed and step: ``step`` is the
 position in the data.
 """
@@ -15,7 +15,6 @@ from typing import Any, Protocol, get_type_hints
 import msgspec
 import numpy as np
 
-from spiral_core import amp
 from spiral_core.arrays import AnyArray
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.optimization import Rates
@@ -25,9 +24,9 @@ from spiral_core.errors import CheckpointError, SpiralError, StateError
 FORMAT = 1
 """Of the metadata; another number is refused."""
 
-_REBUILT = frozenset({"config", "dataset", "probe", "batch", "training", "watching"})
+_REBUILT = frozenset({"config", "probe", "batch", "training", "watching"})
 """Fields of `RunState` that come from the configuration, or are memory."""
-_APART = frozenset({"model", "optimizer", "scaler", "rates", "autocast"})
+_APART = frozenset({"dataset", "model", "optimizer", "scaler", "rates"})
 """Fields that are written down in their own way; every other one is a plain value."""
 
 
@@ -38,14 +37,13 @@ class _Stateful(Protocol):
 
 
 def _parts(state: RunState) -> dict[str, _Stateful]:
-    parts: dict[str, _Stateful] = {"model": state.model, "optimizer": state.optimizer}
-    return parts if state.scaler is None else {**parts, "scaler": state.scaler}
+    return {"model": state.model, "optimizer": state.optimizer, "scaler": state.scaler, "data": state.dataset}
 
 
 def _plain_fields(kind: type) -> dict[str, Any]:
     """Give the types of the fields of a dataclass that are written down as they are."""
     hints = get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)} - _REBUILT - _APART - {"schedule"}
+    names = {field.name for field in dataclasses.fields(kind)} - _REBUILT - _APART
     return {name: hints[name] for name in sorted(names)}
 
 
@@ -55,7 +53,7 @@ def capture(state: RunState) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     Returns
     -------
     arrays : dict
-        ``model/<name>``, ``optimizer/<name>`` and, where the loss is scaled, ``scaler/<name>``.
+        ``model/<name>``, ``optimizer/<name>``, ``scaler/<name>`` and ``data/<name>``.
     metadata : dict
         Numbers, words and lists, ready for JSON: configuration, step, revision, phase and every value in force.
 
@@ -78,7 +76,6 @@ def capture(state: RunState) -> tuple[dict[str, AnyArray], dict[str, Any]]:
         "values": {name: msgspec.to_builtins(getattr(state, name)) for name in _plain_fields(RunState)},
         "rates": {name: msgspec.to_builtins(getattr(state.rates, name)) for name in _plain_fields(Rates)},
         "optimizer": {"momentum": state.optimizer.momentum, "weight_decay": state.optimizer.weight_decay},
-        "autocast": {"enabled": state.autocast.enabled, "dtype": state.autocast.dtype},
     }
     return arrays, metadata
 
@@ -115,9 +112,6 @@ def restore(config: RunConfig, arrays: Mapping[str, AnyArray], metadata: Mapping
 def _load(state: RunState, arrays: Mapping[str, AnyArray], metadata: Mapping[str, Any]) -> None:
     _load_plain(state, metadata["values"])
     _load_plain(state.rates, metadata["rates"])
-    guard = metadata["autocast"]
-    state.autocast = amp.autocast(guard["enabled"], guard["dtype"])
-    state.scaler = amp.GradScaler() if any(name.startswith("scaler/") for name in arrays) else None
     # Before its arrays: setting a momentum may clear velocities.
     if state.config.optimizer == "sgd":
         state.optimizer.momentum = metadata["optimizer"]["momentum"]

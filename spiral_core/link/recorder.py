@@ -55,11 +55,9 @@ class Recorder:
     def __init__(self, log: RunLogWriter, state: RunState) -> None:
         self._log = log
         self._state = state
-        self._mapped = state.cam_layer is not None
+        self._mapped = state.xai_layer is not None
         layers = [layer.name for layer in state.z_layers]
-        specs = catalog.declare(
-            layers, mapped=self._mapped, masked=state.probe.masks is not None, scaled=state.scaler is not None
-        )
+        specs = catalog.declare(layers, mapped=self._mapped, masked=state.probe.masks is not None)
         self._series = {spec.name: spec for spec in specs}
         self._strips_at = -STRIP_SECONDS
         self._pace: list[float] = []

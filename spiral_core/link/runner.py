@@ -201,9 +201,7 @@ class _Loop:
 
     def _warm(self) -> bool:
         """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
-        state = self._state
-        names = [*state.model.kernels(), *state.autocast.kernels, *state.optimizer.KERNELS]
-        dtype = self._state.model.dtype
+        names, dtype = self._state.kernels, self._state.model.dtype
         cold = kernels.cold_count(names, dtype) > 0
 
         def progress(done: int, total: int, name: str) -> None:

@@ -80,11 +80,19 @@ class SeriesSpec(Struct, frozen=True, kw_only=True):
     help: str
 
 
+class Need(Struct, frozen=True, kw_only=True):
+    """What another knob must hold for a knob to be set."""
+
+    knob: str
+    holds: list[Value]
+    """Any one of these."""
+
+
 class KnobSpec(Struct, frozen=True, kw_only=True):
     """One thing that a person may steer: its meaning, its bounds and the value in force."""
 
     name: str
-    type: Literal["float", "int", "choice"]
+    type: Literal["float", "int", "choice", "bool"]
     unit: str
     scale: Literal["linear", "log"]
     low: float
@@ -94,6 +102,8 @@ class KnobSpec(Struct, frozen=True, kw_only=True):
     """What an arrow key moves: an amount on a linear scale, a factor on a log scale."""
     choices: list[str] = []
     """What a knob of type ``choice`` may hold; its bounds are those of the position in this list."""
+    needs: list[Need] = []
+    """All of these must be met, in force or by the same command, or a setting is refused."""
     boundary: Literal["step"]
     """Where a new value takes effect."""
     group: str

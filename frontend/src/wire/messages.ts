@@ -113,10 +113,17 @@ export interface SeriesSpec {
   help: string;
 }
 
+/** What another knob must hold for a knob to be set. */
+export interface Need {
+  knob: string;
+  /** Any one of these. */
+  holds: Value[];
+}
+
 /** One thing that a person may steer: its meaning, its bounds and the value in force. */
 export interface KnobSpec {
   name: string;
-  type: "float" | "int" | "choice";
+  type: "float" | "int" | "choice" | "bool";
   unit: string;
   scale: "linear" | "log";
   low: number;
@@ -126,6 +133,8 @@ export interface KnobSpec {
   step: number;
   /** What a knob of type ``choice`` may hold; its bounds are those of the position in this list. */
   choices?: string[];
+  /** All of these must be met, in force or by the same command, or a setting is refused. */
+  needs?: Need[];
   /** Where a new value takes effect. */
   boundary: "step";
   group: string;
