@@ -127,6 +127,7 @@ def train(
     hash_every: Annotated[int, typer.Option(min=0, help="Steps between digests of the weights, for replays.")] = 100,
     resume: Annotated[str | None, typer.Option(help="Go on with a run: RUN or RUN@STEP, an id or a path.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration file; options given beside it win.")] = None,
+    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -145,7 +146,6 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
     # Imported here: the engine loads NumPy and Numba, and --help should not.
     from spiral_core.engine.config import RunConfig
     from spiral_core.link import runner
-    from spiral_core.link.resume import reopen
 
     say: Callable[[str], None] = (lambda _line: None) if asked["quiet"] else (lambda line: typer.echo(line))
     options = runner.Options(**{field: asked[field] for field in runner.Options.__dataclass_fields__})
@@ -157,7 +157,7 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
     if settled:
         option = "--" + settled[0].replace("_", "-")
         raise ConfigError(f"{option} cannot be given with --resume: the run keeps its configuration; steer it instead")
-    start = reopen(asked["logdir"], asked["resume"])
+    start = runner.reopen(asked["resume"], options)
     for notice in start.notices:
         typer.echo(f"spiral train: {notice}", err=True)
     say(f"{_plainly(start.config)}, from step {start.state().step} of {start.directory.id}")

@@ -15,6 +15,9 @@ AUTO_GAIN_SMOOTHING = 0.1
 
 Phase = Literal["training", "paused", "finished", "stopped"]
 
+Wanted = Literal["checkpoint", "evaluate"]
+"""What is to be done once, at the boundary where it was asked for."""
+
 
 @dataclass
 class RunState:
@@ -38,6 +41,8 @@ class RunState:
     """Mean blended radius that the Z-space layers steer their gains to; 0 means off."""
     auto_gain_smoothing: float
     """Share of the way to the right gain that auto-gain goes at each step, in (0, 1]."""
+    total_steps: int
+    """Updates after which the run is over; 0 means never."""
     telemetry_budget: float
     """Percent of the time of a step that observing may take."""
     precision: PrecisionName
@@ -52,6 +57,10 @@ class RunState:
     rev: int = 0
     """Changes applied so far."""
     phase: Phase = "training"
+    pause_at: int | None = None
+    """Updates after which the run pauses; None: none has been named."""
+    wanted: set[Wanted] = field(default_factory=set)
+    """Asked for and not yet done."""
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
     batch: Batch | None = None
@@ -74,6 +83,11 @@ class RunState:
     def scaled(self) -> bool:
         """Whether products are rounded and the loss is scaled."""
         return self.precision != "float32"
+
+    @property
+    def over(self) -> bool:
+        """Whether all updates have been done."""
+        return 0 < self.total_steps <= self.step
 
 
 def initial_state(config: RunConfig) -> RunState:
@@ -101,6 +115,7 @@ def initial_state(config: RunConfig) -> RunState:
         clip_norm=config.clip_norm,
         auto_gain=config.auto_gain,
         auto_gain_smoothing=AUTO_GAIN_SMOOTHING,
+        total_steps=config.steps,
         telemetry_budget=config.telemetry_budget,
         precision=config.precision,
         xai_layer=nn.models.cam_target(model),

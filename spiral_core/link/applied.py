@@ -19,10 +19,11 @@ import msgspec
 from spiral_core.errors import RunLogError
 from spiral_core.link import chain
 from spiral_core.wire import codec
-from spiral_core.wire.parts import Change, Setting, Verb
+from spiral_core.wire.messages import Ack
+from spiral_core.wire.parts import Change, Setting, Struct, Verb
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
+class Origin(Struct, frozen=True, kw_only=True):
     """First line: whose log this is."""
 
     run: str
@@ -31,22 +32,45 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of ``config.json``."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One applied command."""
+class Entry(Struct, frozen=True, kw_only=True):
+    """One command as it was applied; ``step`` is the first update computed under the new values."""
 
     number: int
     id: str
     step: int
-    """The first update that was computed under the new values."""
     verb: Verb
+    steps: int
+    """Updates until ``step`` pauses."""
     sets: list[Setting]
     changes: list[Change]
     rev: int
+    """In force from here on."""
     actor: str
     source: str
+    instead_of: list[int]
+    """Numbers of the commands whose place it took; they were superseded."""
+
+    def ack(self, *, run: str, incarnation: int, seq: int, time: float) -> Ack:
+        """Give the acknowledgement of the command."""
+        return Ack(
+            run=run,
+            incarnation=incarnation,
+            seq=seq,
+            step=self.step,
+            time=time,
+            number=self.number,
+            id=self.id,
+            verb=self.verb,
+            state="applied",
+            changes=self.changes,
+            reason="",
+            rev=self.rev,
+            actor=self.actor,
+            source=self.source,
+        )
 
 
-class Resumed(msgspec.Struct, frozen=True, kw_only=True):
+class Resumed(Struct, frozen=True, kw_only=True):
     """The run has gone on from a checkpoint."""
 
     resumed: int
@@ -63,17 +87,13 @@ class History:
     """An applied log, read and folded."""
 
     origin: Origin
+    written: list[Entry] = field(default_factory=list)
+    """All that were ever applied, oldest first."""
     entries: list[Entry] = field(default_factory=list)
     """Those that hold, by revision."""
-    abandoned: list[Entry] = field(default_factory=list)
     resumptions: list[Resumed] = field(default_factory=list)
     torn: int = 0
     """Bytes of a half-written last line."""
-
-    @property
-    def last_number(self) -> int:
-        """Greatest number of a command, given up or not; 0 for none."""
-        return max((entry.number for entry in (*self.entries, *self.abandoned)), default=0)
 
     @property
     def last_rev(self) -> int:
@@ -128,11 +148,11 @@ def read(path: Path) -> History:
 
 def _fold(history: History, entry: dict[str, object]) -> None:
     if "resumed" not in entry:
-        history.entries.append(msgspec.convert(entry, Entry))
+        history.written.append(msgspec.convert(entry, Entry))
+        history.entries.append(history.written[-1])
         return
     resumed = msgspec.convert(entry, Resumed)
     history.resumptions.append(resumed)
-    history.abandoned += [one for one in history.entries if one.rev > resumed.kept]
     history.entries = [one for one in history.entries if one.rev <= resumed.kept]
 
 

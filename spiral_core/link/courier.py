@@ -4,8 +4,9 @@ A run that was resumed has one log for each incarnation: what the earlier ones c
 courier tails the newest log, owns the websocket, reconnects with jitter, and resumes behind the last record that the
 server has on disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
 
-The engine rings the doorbell (one byte) after each record; end of file on it means that the run is over, and the
-courier leaves once the server has everything, or when its time is over.
+The engine rings the doorbell (one byte) after each record; end of file on it means that the engine is done or dead.
+The courier then completes a log that ends without a last word (`lastword`), and leaves once the server has everything,
+or when its time is over.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import random
 import signal
 import struct
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +28,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
+from spiral_core.link import applied
+from spiral_core.link.lastword import LastWord
 from spiral_core.link.rundir import RunDir
-from spiral_core.link.runlog import RunLogReader
+from spiral_core.link.runlog import RunLogReader, bequeath
 from spiral_core.wire import codec
 from spiral_core.wire.limits import (
     CLOSE_BAD_DATA,
@@ -72,6 +76,7 @@ class Courier:
     """
 
     def __init__(self, rundir: RunDir, *, incarnation: int, url: str, token: str, doorbell: int, commands: int) -> None:
+        self._rundir = rundir
         self._run = rundir.id
         self._segments = deque(rundir.segments(incarnation))
         self._url = url
@@ -89,12 +94,13 @@ class Courier:
     def _next_segment(self) -> bool:
         """Take up the oldest log that is left; tell whether there was one."""
         while self._segments:
-            self._incarnation, log = self._segments.popleft()
+            self._incarnation, self._log = self._segments.popleft()
             try:
-                self._reader = RunLogReader(log)
+                self._reader = RunLogReader(self._log)
             except RunLogError as error:
                 self._tell(str(error))
                 continue
+            self._last_word = LastWord(self._run, self._incarnation)
             self._delivered = False
             self._stored = -1
             self._stored_end = self._reader.start
@@ -172,6 +178,9 @@ class Courier:
                 opened = True
                 self._told = None
                 await self._carry(socket, session)
+        except RunLogError:
+            # An OSError too, but no connection mends it.
+            raise
         except InvalidStatus as error:
             status = error.response.status_code
             remedy = "check the token (SPIRAL_TOKEN or --token)" if status in (401, 403) else "check the URL"
@@ -183,9 +192,6 @@ class Courier:
             elif code == CLOSE_REPLACED:
                 self._replaced = True
                 self._tell("another courier has taken over this run")
-        except RunLogError:
-            # Also an OSError, but no connection will mend it.
-            raise
         except (OSError, WebSocketException, TimeoutError):
             # A server that starts beside us is not missed before it has had its time.
             if not opened and asyncio.get_running_loop().time() - self._begun > STARTING_SECONDS:
@@ -240,6 +246,8 @@ class Courier:
             # Looked up before the log is read: nothing is appended after the run is over, nor to an older log.
             over = self._over.is_set() or bool(self._segments)
             damage = await self._send_records(socket, session)
+            if over and damage is None and self._conclude():
+                continue
             if (over or damage is not None) and not self._unstored:
                 if damage is not None:
                     raise damage
@@ -255,6 +263,7 @@ class Courier:
         try:
             for record in self._reader.records():
                 seq = codec.sequence_number(record.data)
+                self._last_word.follow(seq, record.data)
                 if seq <= self._stored:
                     continue
                 self._unstored.append((seq, record.end))
@@ -269,6 +278,25 @@ class Courier:
         if batch:
             await socket.send(session.forward(batch))
         return damage
+
+    def _conclude(self) -> bool:
+        """Append to the log what its end lacks, once nobody else writes it; tell whether anything was lacking.
+
+        An older log needs no last word: the run has been resumed.
+        """
+        if self._segments:
+            return False
+        entries: list[applied.Entry] = []
+        try:
+            entries = applied.read(self._rundir.applied).entries if self._rundir.applied.exists() else []
+        except RunLogError as error:
+            self._tell(str(error))
+        said = self._last_word.missing(entries, time=time.time())
+        if said:
+            bequeath(self._log, self._reader.position, said)
+            # What lay behind the last whole record is gone.
+            self._reader.seek(self._reader.position)
+        return bool(said)
 
     async def _receive(self, socket: ClientConnection, session: Session) -> None:
         async for packet in socket:

@@ -7,10 +7,11 @@ back to a checkpoint on purpose: what was applied after it is given up.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +23,14 @@ from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.errors import CheckpointError, ConfigError, RunLogError
 from spiral_core.link import applied, environment, hashes, rundir
+from spiral_core.link.answered import Answered, answered
 from spiral_core.link.applied import AppliedLog, Entry, History, Origin, Resumed
 from spiral_core.link.checkpoints import Checkpoint, CheckpointFolder
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.rundir import RunDir
-from spiral_core.wire.messages import Command
+from spiral_core.link.runlog import RunLogReader
+from spiral_core.wire import codec
+from spiral_core.wire.messages import Ack, Command
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Start:
     held: RunState | None = None
     """The state to go on from; None begins anew."""
     incarnation: int = 0
+    answered: Answered = field(default_factory=Answered)
+    """What earlier incarnations have answered."""
     notices: list[str] = field(default_factory=list)
     """What a person should know of the start."""
 
@@ -135,7 +141,21 @@ def _reopened(directory: RunDir, step: int | None, lock: int) -> Start:
     log.resume(resumed)
     log.close()
     start.history = applied.read(directory.applied)
+    start.answered = answered(directory.id, start.history.written, _said(directory, start.incarnation))
     return start
+
+
+def _said(directory: RunDir, incarnation: int) -> Iterator[Ack]:
+    """Give the acknowledgements in the run logs of earlier incarnations, as far as they can be read."""
+    for _, path in directory.segments(incarnation):
+        with contextlib.suppress(RunLogError):
+            for record in RunLogReader(path).records():
+                # Decoding every frame of a long run would take minutes.
+                if _ACK in record.data and isinstance(message := codec.decode(record.data), Ack):
+                    yield message
+
+
+_ACK = str(Ack.__struct_config__.tag).encode()
 
 
 def checked_config(directory: RunDir, history: History) -> RunConfig:
@@ -227,7 +247,8 @@ def _goes_on(start: Start, state: RunState, current: Sequence[Checkpoint]) -> Ru
             f"{_choice(start, [one for one in current if one.step < state.step])}"
         )
     # Whoever resumes a run wants it to train.
-    state.phase = "training"
+    state.phase, state.pause_at = "training", None
+    state.wanted.clear()
     return state
 
 
@@ -285,8 +306,8 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
         outcome = controls.apply(state, command)
     else:
         state.rev += 1
-        outcome = Outcome("applied", state.step + 1, entry.changes)
-    if (outcome.state, outcome.step, outcome.changes, state.rev) != ("applied", entry.step, entry.changes, entry.rev):
+        outcome = Outcome("applied", state.step + 1, state.rev, entry.changes)
+    if (outcome.state, outcome.step, outcome.changes, outcome.rev) != ("applied", entry.step, entry.changes, entry.rev):
         raise RunLogError(
             f"command {entry.number} at step {entry.step} does something else than when it was recorded: "
             f"{outcome.reason or outcome.changes}; use the Spiral that recorded it"

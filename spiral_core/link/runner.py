@@ -52,6 +52,8 @@ class Options:
     """Compute threads; None means all cores but one."""
     dump_every: int = 0
     """Steps between inspection dumps; 0 means none."""
+    start_paused: bool = False
+    """Whether the run waits for ``resume`` or ``step`` before its first update."""
     lifeline: int | None = None
     checkpoint_every: int = 1000
     """Steps between checkpoints; 0 means none but the last one."""
@@ -104,6 +106,14 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
     return train_from(resume.begin(options.logdir, config, options.name), options, listen)
 
 
+def reopen(reference: str, options: Options) -> Start:
+    """Go on with a run, named as ``RUN`` or ``RUN@STEP``; see `resume.reopen`."""
+    if options.server is not None:
+        # Refused before anything is changed.
+        spawn.engine_socket(options.server)
+    return resume.reopen(options.logdir, reference)
+
+
 def train_from(start: Start, options: Options, listen: Listener | None = None) -> Result:
     """Train a run from where it begins, see `train`, and let go of it at the end."""
     directory, incarnation = start.directory, start.incarnation
@@ -119,7 +129,9 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
             kernels.set_num_threads(options.threads)
         resume.note_environment(start)
         state = start.state()
-        loop = _Loop(start, state, options, inbox, line, Recorder(log, state), applied, listen)
+        if options.start_paused:
+            state.phase = "paused"
+        loop = _Loop(start, state, options, inbox, line, Recorder(log, state, start.answered.acks), applied, listen)
         status = loop.run(options.name or start.name)
     finally:
         applied.close()
@@ -157,7 +169,7 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._steering = Steering(state, inbox, applied, recorder, last_number=start.history.last_number)
+        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers)
         self._past = Past(start.history.entries, state)
         self._dumps = start.directory.dumps
         self._listen = listen
@@ -176,6 +188,8 @@ class _Loop:
         self._budget = ObservationBudget(state.telemetry_budget)
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
+        self._evaluated = 0
+        """Updates that were done at the last evaluation."""
         self.accuracy: float | None = None
 
     def run(self, name: str) -> str:
@@ -183,7 +197,7 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                recorder.status("training", self._repeating())
+                self._steering.say(self._repeating())
                 self._steps()
             self._saver.finish()
         except BaseException as error:
@@ -218,6 +232,8 @@ class _Loop:
     def _steps(self) -> None:
         while True:
             self._drain()
+            self._steering.tell()
+            self._fulfil()
             self._line.mend(time.monotonic())
             if self._over():
                 return
@@ -253,7 +269,7 @@ class _Loop:
         self._recorder.moved()
         self._saver.updated()
         if (detail := self.notices.after(report)) is not None:
-            self._recorder.status("training", detail)
+            self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
 
@@ -285,7 +301,20 @@ class _Loop:
             tally = step.evaluate_batch(self._state, batch, tally)
             self._drain()
         self.accuracy = tally.accuracy
+        self._evaluated = self._state.step
         return tally
+
+    def _fulfil(self) -> None:
+        """Do once, between two updates, what commands have asked for; a run that they have ended is evaluated too."""
+        state = self._state
+        wanted, state.wanted = state.wanted, set()
+        last = state.phase == "finished" and state.config.evaluate_every > 0 and self._evaluated != state.step
+        if self._inbox.interrupted:
+            return
+        if "checkpoint" in wanted:
+            self._saver.save("asked")
+        if "evaluate" in wanted or last:
+            self._recorder.evaluation(self._evaluate())
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every

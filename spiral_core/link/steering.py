@@ -1,17 +1,21 @@
-"""Steering a run that trains: commands are taken from the inbox, applied at the boundary and answered.
+"""Steering a run that trains: commands are taken from the inbox, applied at their boundary and answered.
 
 The order is fixed: what is applied is on disk before it is acknowledged, and acknowledged before the next update.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from spiral_core.engine import controls
 from spiral_core.engine.controls import Outcome
+from spiral_core.engine.queue import CommandQueue
 from spiral_core.engine.state import RunState
 from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import RunStatus
 
 
 class Steering:
@@ -24,48 +28,61 @@ class Steering:
     inbox : Inbox
     applied : AppliedLog
     recorder : Recorder
-    last_number : int
-        Of the commands that earlier processes have applied to this run.
+    answered : iterable of int, optional
+        Numbers of commands that earlier incarnations of the run have answered.
     """
 
     def __init__(
-        self, state: RunState, inbox: Inbox, applied: AppliedLog, recorder: Recorder, *, last_number: int = 0
+        self,
+        state: RunState,
+        inbox: Inbox,
+        applied: AppliedLog,
+        recorder: Recorder,
+        answered: Iterable[int] = (),
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._applied = applied
         self._recorder = recorder
-        self._last_number = last_number
+        self._queue = CommandQueue(answered)
+        self._told: RunStatus | None = None
         self.steered = False
         """Whether a value has been set since this was last cleared."""
 
     def drain(self) -> None:
-        """Apply and answer what has arrived, without waiting."""
+        """Apply and answer what is due before the next update, without waiting; the rest is kept for its boundary."""
         for command in self._inbox.drain():
-            # A server that did not hear the answer sends a command again; its number tells.
-            if command.number <= self._last_number:
-                continue
-            self._last_number = command.number
-            before = self._state.phase
-            outcome = controls.apply(self._state, command)
+            self._queue.add(command)
+        for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
             if outcome.state == "applied":
-                self._applied.append(entry_of(command, outcome, self._state.rev))
+                self._applied.append(entry_of(command, outcome))
                 self.steered |= bool(outcome.changes)
             self._recorder.ack(command, outcome)
-            if self._state.phase != before and self._state.phase in ("training", "paused"):
-                self._recorder.status(self._state.phase)
+            self.tell()
+
+    def tell(self) -> None:
+        """Say whether the run trains or pauses, where that has changed."""
+        if self._told is not None and self._state.phase != self._told and self._state.phase in ("training", "paused"):
+            self.say()
+
+    def say(self, detail: str = "") -> None:
+        """Say whether the run trains or pauses; from the first time on, a change of that is said as well."""
+        self._told = "paused" if self._state.phase == "paused" else "training"
+        self._recorder.status(self._told, detail)
 
 
-def entry_of(command: Command, outcome: Outcome, rev: int) -> Entry:
+def entry_of(command: Command, outcome: Outcome) -> Entry:
     """Give the entry of the applied log for a command."""
     return Entry(
         number=command.number,
         id=command.id,
         step=outcome.step,
         verb=command.verb,
+        steps=command.steps,
         sets=command.sets,
         changes=outcome.changes,
-        rev=rev,
+        rev=outcome.rev,
         actor=command.actor,
         source=command.source,
+        instead_of=list(outcome.instead_of),
     )

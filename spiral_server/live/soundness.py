@@ -25,8 +25,10 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         return f"sequence number {message.seq} or step {message.step} is out of range"
     if not math.isfinite(message.time) or abs(message.time) > NEVER:
         return f"wall time {message.time} is no time"
-    if isinstance(message, Ack) and not 0 <= message.number < LARGEST:
-        return f"command number {message.number} is out of range"
+    if isinstance(message, Ack):
+        for number in (message.number, message.rev, message.by or 0):
+            if not 0 <= number < LARGEST:
+                return f"command number or revision {number} is out of range"
     if isinstance(message, CheckpointSaved) and not (0 <= message.size < LARGEST and 0 <= message.rev < LARGEST):
         return f"a checkpoint of {message.size} bytes at revision {message.rev} is out of range"
     if isinstance(message, Frame):

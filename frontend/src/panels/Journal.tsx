@@ -28,13 +28,14 @@ function Row({ record }: { record: CommandRecord }) {
   const when = new Date(record.time * 1000);
   return (
     <li class={`entry entry-${record.state}`} data-testid="journal-row" data-state={record.state} data-number={record.number}>
-      <span class="entry-step">{record.step === null || record.state === "rejected" ? "—" : grouped(record.step)}</span>
+      <span class="entry-step">{record.step === null || record.state !== "applied" ? "—" : grouped(record.step)}</span>
       <span class="entry-what">
         {what(record)}
-        {record.state === "accepted" && <span class="soft"> · {t(status.value?.status === "lost" ? "steer.waits" : "journal.accepted")}</span>}
-        {record.state === "rejected" && (
+        {record.state === "accepted" && <span class="soft"> · {waits(record)}</span>}
+        {record.state === "superseded" && <span class="soft"> · {t("journal.superseded", { number: record.by ?? "" })}</span>}
+        {(record.state === "rejected" || record.state === "expired") && (
           <span class="entry-reason">
-            {t("journal.rejected")}: {record.reason}
+            {t(`journal.${record.state}`)}: {record.reason}
           </span>
         )}
       </span>
@@ -45,7 +46,14 @@ function Row({ record }: { record: CommandRecord }) {
   );
 }
 
+function waits(record: CommandRecord): string {
+  if (status.value?.status === "lost") return t("steer.waits");
+  const step = record.at_step ?? null;
+  return step === null ? t("journal.accepted") : t("journal.held", { step: grouped(step) });
+}
+
 function what(record: CommandRecord): string {
+  if (record.verb === "step") return `${t("verb.step")} ${grouped(record.steps ?? 1)}`;
   if (record.verb !== "set") return t(`verb.${record.verb}`);
   return record.sets
     .map((set) => {

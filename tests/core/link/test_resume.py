@@ -20,7 +20,7 @@ from spiral_core.link.checkpoints import CheckpointFolder
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, RunStarted, StatusChanged
+from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, KnobsDeclared, RunStarted, StatusChanged
 from steered_engine import EVERY_KIND, Plan, spawn, steered
 
 CONFIG = for_data("fashion", batch_size=16, steps=100, evaluate_every=25, xai_every=0, optimizer="sgd")
@@ -74,7 +74,7 @@ def test_an_engine_that_is_killed_twice_ends_where_one_ends_that_was_not(
     assert last_state(directory) == last_state(uninterrupted)
     history, whole = applied.read(directory.applied), applied.read(uninterrupted.applied)
     assert history.entries == whole.entries
-    assert (len(whole.entries), history.abandoned) == (len(EVERY_KIND), [])
+    assert len(whole.entries) == len(history.written) == len(EVERY_KIND)
     told = {(one.step, one.rev): one.tensors for one in hashes.read(directory.hashes, history)}
     assert told == {(one.step, one.rev): one.tensors for one in hashes.read(uninterrupted.hashes, whole)}
     assert [one.incarnation for one in history.resumptions] == [1, 2]
@@ -92,7 +92,9 @@ def test_what_was_applied_after_the_checkpoint_is_applied_and_acknowledged_again
     done = steered(tmp_path, SMALL, STEERED, first.run, checkpoint_every=20)
     assert (done.status, done.step) == ("finished", 60)
     again = said(directory, 1)
-    acks = [one for one in again if isinstance(one, Ack)]
+    begun = next(place for place, one in enumerate(again) if isinstance(one, KnobsDeclared))
+    assert [one.number for one in again[:begun] if isinstance(one, Ack)] == [1, 2, 3]
+    acks = [one for one in again[begun:] if isinstance(one, Ack)]
     assert [(one.number, one.step, one.state) for one in acks] == [
         (1, 26, "applied"),
         (2, 46, "applied"),
@@ -113,8 +115,7 @@ def test_going_back_to_a_step_gives_up_what_was_steered_after_it(tmp_path: Path)
     steered(tmp_path, SMALL, (), f"{first.run}@40", checkpoint_every=20, keep=9)
     history = applied.read(directory.applied)
     assert [entry.number for entry in history.entries] == [1]
-    assert [entry.number for entry in history.abandoned] == [2]
-    assert history.last_number == 2, "no number is taken twice"
+    assert [entry.number for entry in history.written] == [1, 2]
     alone = directory_of(steered(tmp_path / "alone", SMALL, STEERED[:1], checkpoint_every=20, keep=9))
     assert last_state(directory) == last_state(alone)
     assert (
@@ -126,7 +127,8 @@ def test_going_back_to_a_step_gives_up_what_was_steered_after_it(tmp_path: Path)
     steered(tmp_path, SMALL, (), f"{first.run}@20", checkpoint_every=20, keep=9)
     never = directory_of(steered(tmp_path / "never", SMALL, (), checkpoint_every=20, keep=9))
     assert last_state(directory)[0] == last_state(never)[0]
-    assert [entry.number for entry in applied.read(directory.applied).abandoned] == [2, 1, 3]
+    history = applied.read(directory.applied)
+    assert ([entry.number for entry in history.written], history.entries) == ([1, 2, 3], [])
 
 
 def test_a_checkpoint_of_a_future_that_was_given_up_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -234,7 +236,8 @@ def test_a_run_is_found_by_its_path_and_keeps_its_name(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_said_with_those_that_are_left(tmp_path: Path) -> None:
-    done = steered(tmp_path, SMALL, STEERED, checkpoint_every=10, keep=2, keep_on_steer=True)
+    plan: Plan = (*STEERED, (52, "checkpoint", {}))
+    done = steered(tmp_path, SMALL, plan, checkpoint_every=10, keep=2, keep_on_steer=True)
     saved = [one for one in said(directory_of(done), 0) if isinstance(one, CheckpointSaved)]
     assert [(one.step, one.reason, one.rev) for one in saved] == [
         (10, "every", 0),
@@ -244,10 +247,11 @@ def test_checkpoints_are_said_with_those_that_are_left(tmp_path: Path) -> None:
         (40, "every", 1),
         (45, "steer", 2),
         (50, "every", 2),
-        (60, "every", 2),
+        (52, "asked", 3),
+        (60, "every", 3),
     ]
     folder = CheckpointFolder(done.path / "checkpoints")
-    assert [one.step for one in folder.listed()] == [25, 45, 50, 60]
+    assert [one.step for one in folder.listed()] == [25, 45, 52, 60]
     assert saved[-1].files == [one.path.name for one in folder.listed()]
     assert saved[-1].size == folder.file(60).stat().st_size
     again = resume.reopen(tmp_path, f"{done.run}@25")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from spiral_core.data import Batch
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.link import recorder
-from spiral_core.link.applied import AppliedLog
+from spiral_core.link.answered import Answered, answered
+from spiral_core.link.applied import AppliedLog, Origin, read
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import begin_in
@@ -28,24 +30,21 @@ from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
 from spiral_core.link.spawn import Line
+from spiral_core.link.steering import Steering
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, Command, Frame, KnobsMoved, SeriesDeclared, StatusChanged
-from spiral_core.wire.parts import Setting
+from spiral_core.wire.parts import Setting, Verb
+
+
+def give(inbox: Inbox, number: int, verb: Verb, sets: dict[str, float] | None = None, **more: Any) -> None:
+    settings = [Setting(knob=knob, value=value) for knob, value in (sets or {}).items()]
+    who = {"id": f"c{number}", "actor": "", "source": "ui"}
+    data = codec.encode(Command(run="r", number=number, verb=verb, sets=settings, time=0.0, **who, **more))
+    os.write(inbox.write_end, struct.pack("<I", len(data)) + data)
 
 
 def steer(inbox: Inbox, gain: float) -> None:
-    told = Command(
-        run="r",
-        number=1,
-        id="a",
-        verb="set",
-        sets=[Setting(knob="zspace.gain", value=gain)],
-        actor="",
-        source="ui",
-        time=0.0,
-    )
-    data = codec.encode(told)
-    os.write(inbox.write_end, struct.pack("<I", len(data)) + data)
+    give(inbox, 1, "set", {"zspace.gain": gain})
 
 
 def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -> list[object]:
@@ -206,3 +205,109 @@ def test_every_run_can_go_over_to_narrow_numbers_and_one_that_has_shows_its_scal
         values = dict(zip(indices.tolist(), packed.tolist(), strict=True))
         shown.append([values.get(index[name]) for name in sorted(index)])
     assert shown == [[65536.0, 0.0] if precision != "float32" else [None, None]] * 2
+
+
+def statuses(said: list[object]) -> list[tuple[str, int]]:
+    return [(one.status, one.step) for one in said if isinstance(one, StatusChanged) and one.status != "compiling"]
+
+
+def test_a_run_that_starts_paused_takes_commands_and_steps_before_it_trains_on(tmp_path: Path) -> None:
+    """Everything is said while it pauses; what is held comes at its boundary, and nothing twice."""
+    config = for_data("needle", batch_size=8, steps=0, evaluate_every=0, xai_every=0)
+    state = initial_state(config)
+    state.phase = "paused"
+    inbox = Inbox()
+    frames = tmp_path / "frames.log"
+
+    def once_paused_at(step: int) -> None:
+        while ("paused", step) not in statuses(
+            [codec.decode(record.data) for record in RunLogReader(frames).records()] if frames.exists() else []
+        ):
+            time.sleep(0.01)
+
+    def play() -> None:
+        once_paused_at(0)
+        give(inbox, 1, "set", {"optim.lr": 0.5})
+        give(inbox, 2, "step", steps=2)
+        once_paused_at(2)
+        give(inbox, 3, "set", {"zspace.gain": 0.25}, at_step=5)
+        give(inbox, 4, "evaluate")
+        for number in (3, 1):
+            give(inbox, number, "stop")
+        give(inbox, 5, "set", {"run.steps": 6})
+        give(inbox, 6, "set", {"optim.lr": 0.1}, at_step=100)
+        give(inbox, 7, "resume")
+
+    person = threading.Thread(target=play, daemon=True)
+    person.start()
+    said = trained(state, inbox, RunDir(path=tmp_path, id="r"), dump_every=0)
+    person.join()
+
+    assert statuses(said) == [("paused", 0), ("training", 0), ("paused", 2), ("training", 2), ("finished", 6)]
+    acks = [(one.number, one.state, one.step) for one in said if isinstance(one, Ack)]
+    assert acks == [
+        (1, "applied", 1),
+        (2, "applied", 1),
+        (4, "applied", 3),
+        (5, "applied", 3),
+        (7, "applied", 3),
+        (3, "applied", 5),
+    ]
+    assert [entry.number for entry in read(tmp_path / "applied.log").written] == [number for number, _, _ in acks]
+    assert [one.step for one in said if isinstance(one, Frame)] == [1, 2, 2, 3, 4, 5, 6]
+    ended = [one for one in said if isinstance(one, StatusChanged)][-1]
+    assert (ended.done, ended.total) == (6, 6)
+
+
+def test_a_run_that_a_command_ends_is_evaluated_at_its_last_step(tmp_path: Path) -> None:
+    state = initial_state(for_data("needle", batch_size=8, steps=0, evaluate_every=100, xai_every=0))
+    inbox = Inbox()
+    drawn = state.dataset.train_batch
+
+    def shortened(index: int, into: Batch | None = None) -> Batch:
+        if index == 2:
+            give(inbox, 1, "set", {"run.steps": 1})
+        return drawn(index, into)
+
+    state.dataset.train_batch = shortened  # type: ignore[method-assign]
+    said = trained(state, inbox, RunDir(path=tmp_path, id="r"), dump_every=0)
+    assert [one.step for one in said if isinstance(one, Frame)] == [1, 2, 3, 3]
+    assert statuses(said)[-1] == ("finished", 3)
+
+
+def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_once_more(tmp_path: Path) -> None:
+    """A command that gave way is not taken again either, though only the applied log knows of it."""
+    state = initial_state(for_data("needle", batch_size=8))
+    applied = AppliedLog(tmp_path / "applied.log")
+    applied.begin(Origin(run="r", name="a run", config=""))
+    inbox = Inbox()
+
+    def drained(incarnation: int, earlier: Answered) -> list[object]:
+        path = tmp_path / f"frames-{incarnation}.log"
+        log = RunLogWriter(path, run="r", incarnation=incarnation, clock=time.time)
+        recorder = Recorder(log, state, earlier.acks)
+        recorder.started("a run", {})
+        Steering(state, inbox, applied, recorder, earlier.numbers).drain()
+        log.close()
+        return [codec.decode(record.data) for record in RunLogReader(path).records()]
+
+    def answers(said: list[object]) -> list[tuple[int, str, int, int]]:
+        return [(one.number, one.state, one.step, one.rev) for one in said if isinstance(one, Ack)]
+
+    for number in (1, 2):
+        give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
+    give(inbox, 3, "set", {"zspace.gain": 7.0})
+    first = drained(0, Answered())
+    assert answers(first) == [(2, "applied", 1, 1), (1, "superseded", 1, 1), (3, "rejected", 1, 1)]
+    state.step = 10
+    for number in (1, 2):
+        give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
+    give(inbox, 4, "pause")
+    # The run log has lost its end: what was applied is known all the same.
+    again = drained(1, answered("r", read(tmp_path / "applied.log").written, []))
+    assert answers(again) == [(2, "applied", 1, 1), (4, "applied", 11, 2)]
+    kinds = [type(one).__name__ for one in again]
+    assert kinds.index("Ack") < kinds.index("KnobsDeclared")
+    said = [one for one in first if isinstance(one, Ack)]
+    assert [ack.number for ack in answered("r", read(tmp_path / "applied.log").written, said).acks] == [2, 1, 3, 4]
+    applied.close()
