@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -47,6 +48,13 @@ Examples:
   spiral train --data needle --steps 600 --auto-gain 0.7
 
   spiral train --data fashion --epochs 10 --precision float16
+
+  spiral train --config runs/20260101-120000-fashion-ab12/config.json --seed 1
+
+  spiral train --resume 20260101-120000-fashion-ab12
+
+A resumed run goes on from its newest checkpoint as if it had never stopped; RUN@STEP goes back to the checkpoint of a
+step, and what was steered after it is given up.
 """
 
 DataOption = Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")]
@@ -113,41 +121,77 @@ def train(
     name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
     dump_every: Annotated[int, typer.Option(min=0, help="Steps between dumps of weights and passes; 0: none.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=0, help="Steps between checkpoints; 0: only at the end.")] = 1000,
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay.")] = 3,
+    keep_on_steer: Annotated[bool, typer.Option(help="Also take one at each steer, which stays for good.")] = False,
+    hash_every: Annotated[int, typer.Option(min=0, help="Steps between digests of the weights, for replays.")] = 100,
+    resume: Annotated[str | None, typer.Option(help="Go on with a run: RUN or RUN@STEP, an id or a path.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Configuration file; options given beside it win.")] = None,
     start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train a run, alone or watched by a server."""
-    say: Callable[[str], None] = (lambda _line: None) if quiet else (lambda line: typer.echo(line))
+    # Every field of the configuration, and every circumstance, is an option of the same name.
+    given = {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+    }
+    _train({**context.params, "token": token or (_token_of(logdir, server) if server else "")}, given)
+
+
+def _train(asked: dict[str, Any], given: set[str]) -> None:
+    """Train what was asked for; ``given`` are the options that a person has written."""
     # Imported here: the engine loads NumPy and Numba, and --help should not.
     from spiral_core.engine.config import RunConfig
-    from spiral_core.link.runner import Options
+    from spiral_core.link import runner
 
-    options = Options(
-        logdir=logdir,
-        name=name,
-        server=server,
-        token=token or (_token_of(logdir, server) if server else ""),
-        threads=threads,
-        dump_every=dump_every,
-        start_paused=start_paused,
-        lifeline=lifeline,
-    )
-    # Every field of the configuration is an option of the same name.
-    asked = {field: context.params[field] for field in RunConfig.__struct_fields__ if field != "data"}
-    _train_all([_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)], options, say)
+    say: Callable[[str], None] = (lambda _line: None) if asked["quiet"] else (lambda line: typer.echo(line))
+    options = runner.Options(**{field: asked[field] for field in runner.Options.__dataclass_fields__})
+    fields = set(RunConfig.__struct_fields__)
+    if asked["resume"] is None:
+        _train_all(_planned(asked, given & fields), options, say)
+        return
+    settled = sorted(given & (fields | {"config", "epochs", "seeds"}))
+    if settled:
+        option = "--" + settled[0].replace("_", "-")
+        raise ConfigError(f"{option} cannot be given with --resume: the run keeps its configuration; steer it instead")
+    start = runner.reopen(asked["resume"], options)
+    for notice in start.notices:
+        typer.echo(f"spiral train: {notice}", err=True)
+    say(f"{_plainly(start.config)}, from step {start.state().step} of {start.directory.id}")
+    _tell(runner.train_from(start, options, _Teller(say)), say)
 
 
-def _plan(data: str, epochs: int | None, asked: dict[str, object]) -> RunConfig:
-    """Give the data set's configuration with what was asked for; epochs become steps."""
+def _planned(asked: dict[str, Any], given: set[str]) -> list[RunConfig]:
+    """Give the configurations to train, one for each seed."""
     from spiral_core.engine import config as configs
+    from spiral_core.link.resume import config_from
+
+    if asked["config"] is None:
+        fields = set(configs.RunConfig.__struct_fields__) - {"data", "steering"}
+        make: Callable[..., RunConfig] = partial(configs.for_data, asked["data"])
+        seed = asked["seed"]
+    else:
+        fields = given
+        base = config_from(asked["config"])
+        make = partial(configs.changed, base)
+        seed = asked["seed"] if "seed" in given else base.seed
+    changes = {field: asked[field] for field in fields}
+    seeds = range(seed, seed + asked["seeds"])
+    return [_plan(make, asked["epochs"], {**changes, "seed": one}) for one in seeds]
+
+
+def _plan(make: Callable[..., RunConfig], epochs: int | None, changes: dict[str, object]) -> RunConfig:
+    """Give a configuration with what was asked for; epochs become steps."""
+    from spiral_core.engine.config import steps_per_epoch
 
     if epochs is None:
-        return configs.for_data(data, **asked)
-    if asked["steps"] is not None:
+        return make(**changes)
+    if changes.get("steps") is not None:
         raise ConfigError("give --epochs or --steps, not both")
-    config = configs.for_data(data, **asked)
-    return configs.for_data(data, **{**asked, "steps": epochs * configs.steps_per_epoch(config)})
+    return make(**{**changes, "steps": epochs * steps_per_epoch(make(**changes))})
 
 
 def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], None]) -> None:
@@ -157,15 +201,9 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
     results: list[Result] = []
     for config in planned:
         say(_plainly(config))
-        result = runner.train(config, options, _Teller(say))
-        results.append(result)
-        accuracy = "" if result.accuracy is None else f": test accuracy {result.accuracy:.4f}"
-        say(f"{result.status} at step {result.step}{accuracy}  ({result.path})")
-        if not result.delivered:
-            typer.echo(
-                f"spiral train: the server has not taken in everything; the log is kept: {result.path}", err=True
-            )
-        if result.status == "stopped":
+        results.append(runner.train(config, options, _Teller(say)))
+        _tell(results[-1], say)
+        if results[-1].status == "stopped":
             break
     accuracies = [result.accuracy for result in results if result.accuracy is not None]
     if len(planned) > 1 and accuracies:
@@ -173,6 +211,16 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
             f"test accuracy over {len(accuracies)} of {len(planned)} seeds: "
             f"mean {fmean(accuracies):.4f}, lowest {min(accuracies):.4f}, highest {max(accuracies):.4f}"
         )
+
+
+def _tell(result: Result, say: Callable[[str], None]) -> None:
+    """Say how a run ended, and on standard error what a person should know of it."""
+    accuracy = "" if result.accuracy is None else f": test accuracy {result.accuracy:.4f}"
+    say(f"{result.status} at step {result.step}{accuracy}  ({result.path})")
+    if not result.delivered:
+        typer.echo(f"spiral train: the server has not taken in everything; the log is kept: {result.path}", err=True)
+    if result.trouble:
+        typer.echo(f"spiral train: {result.trouble}", err=True)
 
 
 def _plainly(config: RunConfig) -> str:

@@ -15,7 +15,8 @@
     ├── DecodeError            bytes that are no message
     ├── LocalError             our side of a connection broke the protocol: a bug of ours
     ├── RemoteError            the other side broke the protocol; carries a close code
-    └── RunLogError            a run directory or run log that cannot be used
+    ├── RunLogError            a run directory or run log that cannot be used
+    └── CheckpointError        a checkpoint that is missing, damaged or of another run
 
 Each message names the argument and the remedy.
 """
@@ -118,3 +119,7 @@ class RemoteError(SpiralError):
 
 class RunLogError(SpiralError, OSError):
     """A run directory or run log cannot be used."""
+
+
+class CheckpointError(SpiralError):
+    """A checkpoint is missing, damaged, cannot be written, or belongs to another run."""

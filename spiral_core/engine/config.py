@@ -215,6 +215,17 @@ def from_fields(fields: dict[str, object]) -> RunConfig:
     return config
 
 
+def changed(config: RunConfig, **changes: object) -> RunConfig:
+    """Give a configuration with some fields changed.
+
+    Raises
+    ------
+    ConfigError
+        A field is unknown, of the wrong type or out of its bounds.
+    """
+    return from_fields({**msgspec.to_builtins(config), **changes})
+
+
 _CHOICES = {
     "data": get_args(DataName),
     "model": get_args(ModelName),

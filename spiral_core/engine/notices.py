@@ -20,17 +20,19 @@ class Notices:
         """For each layer: updates in a row that contradict what was last said about it."""
         self._unreached: dict[str, str] = {}
         self._target = math.nan
+        self.unsaved = ""
+        """Why the last checkpoint could not be taken."""
+        self._said = ""
 
     def after(self, report: UpdateReport) -> str | None:
         """Take in a report; give the sentences that now hold, empty when all is well again, or None for no change."""
-        before = self._words()
         if report.divergence is None:
             self._diverged = ""
         elif not self._diverged:
             self._diverged = str(report.divergence)
         self._follow(report)
-        after = self._words()
-        return after if after != before else None
+        before, self._said = self._said, self.words
+        return self._said if self._said != before else None
 
     def _follow(self, report: UpdateReport) -> None:
         if not report.adaptations or report.auto_gain != self._target:
@@ -52,5 +54,7 @@ class Notices:
                     f"{low:.3g} to {high:.3g}"
                 )
 
-    def _words(self) -> str:
-        return "; ".join([self._diverged, *self._unreached.values()] if self._diverged else self._unreached.values())
+    @property
+    def words(self) -> str:
+        """The sentences that now hold."""
+        return "; ".join(sentence for sentence in (self._diverged, self.unsaved, *self._unreached.values()) if sentence)

@@ -1,18 +1,35 @@
 """The applied log: every command that was applied, on disk before its values are used.
 
-One JSON object per line, an `Entry`. A run is its configuration, its seed and this file.
+Sealed JSON lines (`chain`), never rewritten. The first says whose log it is; then come, in the order of their
+revisions, the applied commands (number, id, step, verb, sets, changes, rev, actor, source), and one line for each time
+that the run was resumed. A run is its configuration, its seed and this file.
+
+A resumed run goes on from a checkpoint: ``resumed`` is its step, ``rev`` its revision. Commands with revisions beyond
+``kept`` belong to a future that was given up; those up to it are applied again at their recorded steps.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from spiral_core.errors import RunLogError
+from spiral_core.link import chain
+from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack
-from spiral_core.wire.parts import Change, Struct, Verb
+from spiral_core.wire.parts import Change, Setting, Struct, Verb
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """First line: whose log this is."""
+
+    run: str
+    name: str
+    config: str
+    """SHA-256 of ``config.json``."""
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -24,6 +41,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     verb: Verb
     steps: int
     """Updates until ``step`` pauses."""
+    sets: list[Setting]
     changes: list[Change]
     rev: int
     """In force from here on."""
@@ -52,21 +70,107 @@ class Entry(Struct, frozen=True, kw_only=True):
         )
 
 
-class AppliedLog:
-    """Appends applied commands, each on disk (fsync) when `append` returns.
+class Resumed(Struct, frozen=True, kw_only=True):
+    """The run has gone on from a checkpoint."""
+
+    resumed: int
+    """Step of the checkpoint."""
+    rev: int
+    """Revision of the checkpoint."""
+    kept: int
+    """Commands beyond this revision are given up."""
+    incarnation: int
+
+
+@dataclass
+class History:
+    """An applied log, read and folded."""
+
+    origin: Origin
+    written: list[Entry] = field(default_factory=list)
+    """All that were ever applied, oldest first."""
+    entries: list[Entry] = field(default_factory=list)
+    """Those that hold, by revision."""
+    resumptions: list[Resumed] = field(default_factory=list)
+    torn: int = 0
+    """Bytes of a half-written last line."""
+
+    @property
+    def last_rev(self) -> int:
+        """Revision that the last command led to; 0 for none."""
+        return self.entries[-1].rev if self.entries else 0
+
+    @property
+    def incarnation(self) -> int:
+        """How often the run was resumed, its last time by number."""
+        return self.resumptions[-1].incarnation if self.resumptions else 0
+
+    def holds(self, *, step: int, rev: int, incarnation: int) -> bool:
+        """Tell whether what an incarnation wrote down after a step is part of the run as it now is."""
+        return all(
+            (step, rev) <= (later.resumed, later.rev) for later in self.resumptions if later.incarnation > incarnation
+        )
+
+
+def config_digest(path: Path) -> str:
+    """Give the SHA-256 of a configuration file.
 
     Raises
     ------
     RunLogError
-        The file cannot be written.
+        It cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunLogError(f"cannot read {path}: {error.strerror}; is this the directory of a run?") from error
+
+
+def read(path: Path) -> History:
+    """Read an applied log and fold it over the resumptions.
+
+    Raises
+    ------
+    RunLogError
+        The log is missing or damaged.
+    """
+    held = chain.read(path)
+    if not held.entries:
+        raise RunLogError(f"{path} is empty: the run had not begun; start it anew")
+    try:
+        history = History(msgspec.convert(held.entries[0], Origin), torn=held.torn)
+        for entry in held.entries[1:]:
+            _fold(history, entry)
+    except msgspec.ValidationError as error:
+        raise RunLogError(f"{path} was written by another Spiral: {error}") from error
+    return history
+
+
+def _fold(history: History, entry: dict[str, object]) -> None:
+    if "resumed" not in entry:
+        history.written.append(msgspec.convert(entry, Entry))
+        history.entries.append(history.written[-1])
+        return
+    resumed = msgspec.convert(entry, Resumed)
+    history.resumptions.append(resumed)
+    history.entries = [one for one in history.entries if one.rev <= resumed.kept]
+
+
+class AppliedLog:
+    """Appends to an applied log, each line on disk (fsync) when a method returns.
+
+    Raises
+    ------
+    RunLogError
+        The file is damaged, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise RunLogError(f"cannot open {path}: {error.strerror}") from error
-        self._path = path
+        self._lines = chain.ChainWriter(path, sync=True)
+
+    def begin(self, origin: Origin) -> None:
+        """Write the first line."""
+        self._lines.append(codec.plain(origin))
 
     def append(self, entry: Entry) -> None:
         """Write one applied command and wait until the disk has it.
@@ -76,33 +180,12 @@ class AppliedLog:
         RunLogError
             The disk is full or gone.
         """
-        try:
-            os.write(self._file, msgspec.json.encode(entry) + b"\n")
-            os.fsync(self._file)
-        except OSError as error:
-            raise RunLogError(f"cannot write to {self._path}: {error.strerror}; free some space") from error
+        self._lines.append(codec.plain(entry))
+
+    def resume(self, resumed: Resumed) -> None:
+        """Write that the run goes on from a checkpoint."""
+        self._lines.append(codec.plain(resumed))
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
-
-
-def entries(path: Path) -> list[Entry]:
-    """Read an applied log, oldest first; a last line that was never finished was never in force, and is left out.
-
-    Raises
-    ------
-    RunLogError
-        The file cannot be read, or a line is not what was written; names the line.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    except OSError as error:
-        raise RunLogError(f"cannot read {path}: {error.strerror}") from error
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(msgspec.json.decode(line, type=Entry))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RunLogError(f"{path} is damaged at line {number}: {error}") from error
-    return found
+        self._lines.close()

@@ -1,7 +1,8 @@
-"""The courier: the process that carries a run log to the server and commands back.
+"""The courier: the process that carries a run's logs to the server and commands back.
 
-It tails the log, owns the websocket, reconnects with jitter, and resumes behind the last record that the server has on
-disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
+A run that was resumed has one log for each incarnation: what the earlier ones could not bring home goes first. The
+courier tails the newest log, owns the websocket, reconnects with jitter, and resumes behind the last record that the
+server has on disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
 
 The engine rings the doorbell (one byte) after each record; end of file on it means that the engine is done or dead.
 The courier then completes a log that ends without a last word (`lastword`), and leaves once the server has everything,
@@ -27,8 +28,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
-from spiral_core.link.applied import entries
+from spiral_core.link import applied
 from spiral_core.link.lastword import LastWord
+from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, bequeath
 from spiral_core.wire import codec
 from spiral_core.wire.limits import (
@@ -55,16 +57,14 @@ _LENGTH = struct.Struct("<I")
 
 
 class Courier:
-    """Carries one run log to one server until the run is over.
+    """Carries the logs of one run to one server until the run is over.
 
     Parameters
     ----------
-    log : Path
-        The run log, being written by the engine.
-    applied : Path
-        The applied log beside it.
-    run, incarnation
-        Of the messages in it.
+    rundir : RunDir
+        Of the run; the newest of its logs is being written by the engine.
+    incarnation : int
+        Of that log.
     url : str
         ``ws://host:port/ws/engine``.
     token : str
@@ -75,37 +75,39 @@ class Courier:
         Writing end of the engine's command pipe.
     """
 
-    def __init__(
-        self,
-        *,
-        log: Path,
-        applied: Path,
-        run: str,
-        incarnation: int,
-        url: str,
-        token: str,
-        doorbell: int,
-        commands: int,
-    ) -> None:
-        self._log = log
-        self._applied = applied
-        self._last_word = LastWord(run, incarnation)
-        self._run = run
-        self._incarnation = incarnation
+    def __init__(self, rundir: RunDir, *, incarnation: int, url: str, token: str, doorbell: int, commands: int) -> None:
+        self._rundir = rundir
+        self._run = rundir.id
+        self._segments = deque(rundir.segments(incarnation))
         self._url = url
         self._token = token
         self._doorbell = doorbell
         self._commands = commands
         self._rung = asyncio.Event()
         self._over = asyncio.Event()
-        self._delivered = False
-        self._reader = RunLogReader(log)
-        self._stored = -1
-        self._stored_end = self._reader.start
-        self._unstored: deque[tuple[int, int]] = deque()
-        """Sequence number and end of each record that was sent and is not yet known to be on the server's disk."""
+        self._replaced = False
         self._told: str | None = None
         self._begun = 0.0
+        if not self._next_segment():
+            raise RunLogError(f"there is no run log in {rundir.path} that can be read")
+
+    def _next_segment(self) -> bool:
+        """Take up the oldest log that is left; tell whether there was one."""
+        while self._segments:
+            self._incarnation, self._log = self._segments.popleft()
+            try:
+                self._reader = RunLogReader(self._log)
+            except RunLogError as error:
+                self._tell(str(error))
+                continue
+            self._last_word = LastWord(self._run, self._incarnation)
+            self._delivered = False
+            self._stored = -1
+            self._stored_end = self._reader.start
+            self._unstored: deque[tuple[int, int]] = deque()
+            """Sequence number and end of each record that was sent and is not yet known to be on the server's disk."""
+            return True
+        return False
 
     async def run(self) -> int:
         """Carry until the run is over; give the exit status: 0 when the server has everything, else 1."""
@@ -121,9 +123,17 @@ class Courier:
                     delay = FIRST_RETRY_SECONDS
             except (RunLogError, DecodeError) as error:
                 self._tell(str(error))
+                # What an older log has lost must not keep back the newer ones.
+                if self._next_segment():
+                    continue
                 return 1
             if self._delivered:
+                if self._next_segment():
+                    continue
                 return 0
+            if self._over.is_set() and self._replaced:
+                # The run has been resumed: its new courier carries our log, too.
+                return 1
             if self._over.is_set():
                 deadline = loop.time() + FINISH_SECONDS if deadline is None else deadline
                 if loop.time() > deadline:
@@ -180,6 +190,7 @@ class Courier:
             if code == CLOSE_UNAUTHORIZED:
                 self._tell(f"the server at {self._url} refused the token: check SPIRAL_TOKEN or --token")
             elif code == CLOSE_REPLACED:
+                self._replaced = True
                 self._tell("another courier has taken over this run")
         except (OSError, WebSocketException, TimeoutError):
             # A server that starts beside us is not missed before it has had its time.
@@ -232,10 +243,24 @@ class Courier:
         """Send what the log holds and what is added to it, until the run is over and the server has everything."""
         while True:
             self._rung.clear()
-            # Looked up before the log is read: nothing is appended after the run is over.
-            over = self._over.is_set()
-            batch: list[bytes] = []
-            size = 0
+            # Looked up before the log is read: nothing is appended after the run is over, nor to an older log.
+            over = self._over.is_set() or bool(self._segments)
+            damage = await self._send_records(socket, session)
+            if over and damage is None and self._conclude():
+                continue
+            if (over or damage is not None) and not self._unstored:
+                if damage is not None:
+                    raise damage
+                self._delivered = True
+                return
+            await self._rung.wait()
+
+    async def _send_records(self, socket: ClientConnection, session: Session) -> RunLogError | None:
+        """Send what the log holds beyond what was sent; give the damage that it ends in, if any."""
+        batch: list[bytes] = []
+        size = 0
+        damage: RunLogError | None = None
+        try:
             for record in self._reader.records():
                 seq = codec.sequence_number(record.data)
                 self._last_word.follow(seq, record.data)
@@ -247,18 +272,26 @@ class Courier:
                 if size >= COURIER_PACKET_BYTES:
                     await socket.send(session.forward(batch))
                     batch, size = [], 0
-            if batch:
-                await socket.send(session.forward(batch))
-            if over and self._conclude():
-                continue
-            if over and not self._unstored:
-                self._delivered = True
-                return
-            await self._rung.wait()
+        except RunLogError as error:
+            # What stands before the damage is sound.
+            damage = error
+        if batch:
+            await socket.send(session.forward(batch))
+        return damage
 
     def _conclude(self) -> bool:
-        """Append to the log what its end lacks, once nobody else writes it; tell whether anything was lacking."""
-        said = self._last_word.missing(entries(self._applied), time=time.time())
+        """Append to the log what its end lacks, once nobody else writes it; tell whether anything was lacking.
+
+        An older log needs no last word: the run has been resumed.
+        """
+        if self._segments:
+            return False
+        entries: list[applied.Entry] = []
+        try:
+            entries = applied.read(self._rundir.applied).entries if self._rundir.applied.exists() else []
+        except RunLogError as error:
+            self._tell(str(error))
+        said = self._last_word.missing(entries, time=time.time())
         if said:
             bequeath(self._log, self._reader.position, said)
             # What lay behind the last whole record is gone.
@@ -275,8 +308,8 @@ class Courier:
     def _take(self, message: object) -> None:
         if isinstance(message, Stored):
             self._settle(message.seq)
-            if self._over.is_set():
-                self._rung.set()
+            # It may have been the last word that was waited for.
+            self._rung.set()
         elif isinstance(message, Command):
             data = codec.encode(message)
             with contextlib.suppress(BrokenPipeError):
@@ -300,8 +333,7 @@ def _binary(packet: str | bytes) -> bytes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a courier; started by the engine, not by people."""
     parser = argparse.ArgumentParser(prog="spiral-courier", description=__doc__)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--applied", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--incarnation", type=int, required=True)
     parser.add_argument("--url", required=True)
@@ -315,9 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _main(options: argparse.Namespace) -> int:
     courier = Courier(
-        log=options.log,
-        applied=options.applied,
-        run=options.run,
+        RunDir(path=options.folder, id=options.run),
         incarnation=options.incarnation,
         url=options.url,
         token=os.environ.get("SPIRAL_TOKEN", ""),

@@ -17,6 +17,8 @@ from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry import catalog, values
 from spiral_core.wire.messages import (
     Ack,
+    CheckpointReason,
+    CheckpointSaved,
     Command,
     Frame,
     HeatMaps,
@@ -128,6 +130,20 @@ class Recorder:
             rev=outcome.rev,
             actor=command.actor,
             source=command.source,
+        )
+
+    def checkpoint(self, *, file: str, size: int, digest: str, reason: CheckpointReason, files: list[str]) -> None:
+        """Say that a checkpoint was taken, and which ones are there now."""
+        state = self._state
+        self._log.append(
+            CheckpointSaved,
+            state.step,
+            file=file,
+            size=size,
+            digest=digest,
+            reason=reason,
+            rev=state.rev,
+            files=files,
         )
 
     def moved(self) -> None:

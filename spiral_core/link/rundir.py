@@ -2,25 +2,36 @@
 
 ::
 
-    LOGDIR/<run id>/config.json    what was asked for
-                    frames.log     every message of the run (`runlog`)
-                    applied.log    every change that was applied (`applied`)
-                    dumps/         weights and activations of chosen steps (`dump`)
+    LOGDIR/<run id>/config.json        what was asked for
+                    frames.log         every message of the run (`runlog`)
+                    frames-001.log     the same since it was resumed for the first time, and so on
+                    applied.log        every change that was applied (`applied`)
+                    hashes.log         digests of the weights (`hashes`)
+                    environment.json   what it was computed with; environment-001.json, and so on
+                    checkpoints/       states to go on from (`checkpoints`)
+                    dumps/             weights and activations of chosen steps (`dump`)
+                    lock               held by the process that trains
 
 The server keeps its own file beside these and never opens them.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from spiral_core.engine.config import RunConfig
 from spiral_core.errors import RunLogError
+
+if TYPE_CHECKING:
+    # The courier needs paths and nothing else: it starts without the engine.
+    from spiral_core.engine.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,24 @@ class RunDir:
 
     @property
     def frames(self) -> Path:
-        """The run log."""
-        return self.path / "frames.log"
+        """The run log, until the run is first resumed."""
+        return self.frames_of(0)
+
+    def frames_of(self, incarnation: int) -> Path:
+        """Give the run log of one incarnation."""
+        return self._numbered("frames", incarnation, "log")
+
+    def environment_of(self, incarnation: int) -> Path:
+        """Give the file that says what one incarnation was computed with."""
+        return self._numbered("environment", incarnation, "json")
+
+    def _numbered(self, name: str, incarnation: int, ending: str) -> Path:
+        return self.path / (f"{name}-{incarnation:03d}.{ending}" if incarnation else f"{name}.{ending}")
+
+    def segments(self, incarnation: int) -> list[tuple[int, Path]]:
+        """Give the run logs up to an incarnation that are there, oldest first, with the incarnation of each."""
+        every = ((number, self.frames_of(number)) for number in range(incarnation + 1))
+        return [(number, path) for number, path in every if path.exists()]
 
     @property
     def applied(self) -> Path:
@@ -46,9 +73,60 @@ class RunDir:
         return self.path / "config.json"
 
     @property
+    def hashes(self) -> Path:
+        """Digests of the weights."""
+        return self.path / "hashes.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States to go on from."""
+        return self.path / "checkpoints"
+
+    @property
     def dumps(self) -> Path:
         """Inspection dumps."""
         return self.path / "dumps"
+
+    def hold(self) -> int:
+        """Keep other processes from training this run, until the descriptor given back is closed or we end.
+
+        Raises
+        ------
+        RunLogError
+            Another process trains it, or the lock cannot be made.
+        """
+        path = self.path / "lock"
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise RunLogError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(handle, 20, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise RunLogError(
+                f"run {self.id} is still being trained, by process {holder}: stop it first, or wait for its end"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        return handle
+
+
+def find(logdir: Path, run: str) -> RunDir:
+    """Give the directory of a run, named by its id under ``logdir`` or by its path.
+
+    Raises
+    ------
+    RunLogError
+        There is none.
+    """
+    for path in (logdir / run, Path(run)):
+        if (path / "config.json").is_file():
+            return RunDir(path=path, id=path.resolve().name)
+    raise RunLogError(
+        f"there is no run {run!r}, neither in {logdir} nor as a path; give its id, such as those in runs/"
+    )
 
 
 def create(logdir: Path, config: RunConfig, *, now: float) -> RunDir:

@@ -6,25 +6,25 @@ comes the pause or the pace, then the update, then what watches it.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from spiral_core import kernels
 from spiral_core.engine import step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
-from spiral_core.engine.state import RunState, initial_state
+from spiral_core.engine.state import RunState
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link import dump, rundir, spawn
+from spiral_core.link import dump, resume, spawn
 from spiral_core.link.applied import AppliedLog
+from spiral_core.link.environment import environment
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
+from spiral_core.link.resume import Past, Start
 from spiral_core.link.runlog import RunLogWriter
+from spiral_core.link.saving import Saver
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
 from spiral_core.link.steering import Steering
 from spiral_core.nn import ZSpaceObservation
@@ -55,6 +55,14 @@ class Options:
     start_paused: bool = False
     """Whether the run waits for ``resume`` or ``step`` before its first update."""
     lifeline: int | None = None
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; 0 means none but the last one."""
+    keep: int = 3
+    """Checkpoints that stay."""
+    keep_on_steer: bool = False
+    """Whether one is also taken at each steer, and stays for good."""
+    hash_every: int = 100
+    """Steps between digests of the weights."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ class Result:
     """Of the last evaluation."""
     delivered: bool
     """Whether the server has everything; True without a server."""
+    trouble: str = ""
+    """Why the last checkpoint could not be taken."""
 
 
 Listener = Callable[[RunState, UpdateReport, Evaluation | None], None]
@@ -93,27 +103,42 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
     if options.server is not None:
         # Refused before anything is made.
         spawn.engine_socket(options.server)
-    directory = rundir.create(options.logdir, config, now=time.time())
+    return train_from(resume.begin(options.logdir, config, options.name), options, listen)
+
+
+def reopen(reference: str, options: Options) -> Start:
+    """Go on with a run, named as ``RUN`` or ``RUN@STEP``; see `resume.reopen`."""
+    if options.server is not None:
+        # Refused before anything is changed.
+        spawn.engine_socket(options.server)
+    return resume.reopen(options.logdir, reference)
+
+
+def train_from(start: Start, options: Options, listen: Listener | None = None) -> Result:
+    """Train a run from where it begins, see `train`, and let go of it at the end."""
+    directory, incarnation = start.directory, start.incarnation
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
-    log = RunLogWriter(directory.frames, run=directory.id, incarnation=0, clock=time.time)
-    line = Line(directory, incarnation=0, server=options.server, token=options.token, inbox=inbox)
+    log = RunLogWriter(directory.frames_of(incarnation), run=directory.id, incarnation=incarnation, clock=time.time)
+    line = Line(directory, incarnation=incarnation, server=options.server, token=options.token, inbox=inbox)
     log.on_append = line.ring
     applied = AppliedLog(directory.applied)
     delivered = False
     try:
         if options.threads is not None:
             kernels.set_num_threads(options.threads)
-        state = initial_state(config)
+        resume.note_environment(start)
+        state = start.state()
         if options.start_paused:
             state.phase = "paused"
-        loop = _Loop(state, options, inbox, line, Recorder(log, state), applied, directory.dumps, listen)
-        status = loop.run(options.name or directory.id)
+        loop = _Loop(start, state, options, inbox, line, Recorder(log, state, start.answered.acks), applied, listen)
+        status = loop.run(options.name or start.name)
     finally:
         applied.close()
         log.close()
         patience = INTERRUPT_SECONDS if inbox.interrupted else FINISH_SECONDS
         delivered = line.finish(patience)
+        start.release()
     return Result(
         run=directory.id,
         path=directory.path,
@@ -121,6 +146,7 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         step=state.step,
         accuracy=loop.accuracy,
         delivered=delivered,
+        trouble=loop.notices.unsaved,
     )
 
 
@@ -129,13 +155,13 @@ class _Loop:
 
     def __init__(
         self,
+        start: Start,
         state: RunState,
         options: Options,
         inbox: Inbox,
         line: Line,
         recorder: Recorder,
         applied: AppliedLog,
-        dumps: Path,
         listen: Listener | None,
     ) -> None:
         self._state = state
@@ -143,11 +169,22 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._steering = Steering(state, inbox, applied, recorder)
-        self._dumps = dumps
+        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers)
+        self._past = Past(start.history.entries, state)
+        self._dumps = start.directory.dumps
         self._listen = listen
         self._next_start = time.monotonic()
-        self._notices = Notices()
+        self.notices = Notices()
+        self._saver = Saver(
+            start,
+            state,
+            recorder,
+            self.notices,
+            checkpoint_every=options.checkpoint_every,
+            keep=options.keep,
+            keep_on_steer=options.keep_on_steer,
+            hash_every=options.hash_every,
+        )
         self._budget = ObservationBudget(state.telemetry_budget)
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
@@ -160,14 +197,21 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                self._steering.say()
+                self._steering.say(self._repeating())
                 self._steps()
+            self._saver.finish()
         except BaseException as error:
             recorder.status("failed", f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self._saver.close()
         status: RunStatus = "finished" if self._state.phase == "finished" else "stopped"
-        recorder.status(status)
+        recorder.status(status, self.notices.unsaved)
         return status
+
+    def _repeating(self) -> str:
+        last = self._past.last_step
+        return "" if last is None else f"commands wait until step {last}, up to which the run had come"
 
     def _warm(self) -> bool:
         """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
@@ -198,6 +242,8 @@ class _Loop:
             elif (ahead := self._next_start - time.monotonic()) > 0:
                 self._inbox.wait(ahead)
             else:
+                if self._steering.steered:
+                    self._saver.steered()
                 self._step()
 
     def _step(self) -> None:
@@ -221,7 +267,8 @@ class _Loop:
         if probe is not None:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
-        if (detail := self._notices.after(report)) is not None:
+        self._saver.updated()
+        if (detail := self.notices.after(report)) is not None:
             self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
@@ -264,6 +311,8 @@ class _Loop:
         last = state.phase == "finished" and state.config.evaluate_every > 0 and self._evaluated != state.step
         if self._inbox.interrupted:
             return
+        if "checkpoint" in wanted:
+            self._saver.save("asked")
         if "evaluate" in wanted or last:
             self._recorder.evaluation(self._evaluate())
 
@@ -275,27 +324,8 @@ class _Loop:
 
     def _drain(self) -> None:
         rate = self._state.rate
-        self._steering.drain()
+        self._steering.steered |= self._past.catch_up(self._state, self._recorder)
+        if self._past.last_step is None:
+            self._steering.drain()
         if self._state.rate != rate:
             self._next_start = time.monotonic()
-
-
-def environment() -> dict[str, str]:
-    """Describe what a run's numbers may depend on besides its inputs."""
-    return {
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "numba": version("numba"),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "threads": str(kernels.get_num_threads()),
-        "pid": str(os.getpid()),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

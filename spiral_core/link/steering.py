@@ -79,6 +79,7 @@ def entry_of(command: Command, outcome: Outcome) -> Entry:
         step=outcome.step,
         verb=command.verb,
         steps=command.steps,
+        sets=command.sets,
         changes=outcome.changes,
         rev=outcome.rev,
         actor=command.actor,

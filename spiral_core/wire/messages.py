@@ -162,6 +162,26 @@ class Ack(Logged, tag="ack", frozen=True, kw_only=True):
     source: str
 
 
+CheckpointReason: TypeAlias = Literal["every", "steer", "asked", "end"]
+"""``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run."""
+
+
+class CheckpointSaved(Logged, tag="checkpoint-saved", frozen=True, kw_only=True):
+    """A checkpoint of the state after ``step`` is on the engine's disk; the run can be resumed from it."""
+
+    file: str
+    """Its name in the folder ``checkpoints`` of the run."""
+    size: int
+    """In bytes."""
+    digest: str
+    """SHA-256 of its contents, in hexadecimal."""
+    reason: CheckpointReason
+    rev: int
+    """Number of changes applied to the state that it holds."""
+    files: list[str]
+    """All checkpoints that are there now; one that is missing has been deleted to make room."""
+
+
 RunMessage: TypeAlias = (
     RunStarted
     | SeriesDeclared
@@ -173,6 +193,7 @@ RunMessage: TypeAlias = (
     | ProbeBatch
     | HeatMaps
     | Ack
+    | CheckpointSaved
 )
 
 # --- between courier and server -----------------------------------------------------------------------------------

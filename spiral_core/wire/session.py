@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from spiral_core.errors import DecodeError, LocalError, RemoteError
 from spiral_core.wire import codec
@@ -24,29 +24,20 @@ from spiral_core.wire.limits import (
     SILENCE_SECONDS,
 )
 from spiral_core.wire.messages import (
-    Ack,
     AnyMessage,
     Command,
     CommandRecord,
     EngineHello,
     EngineWelcome,
-    Frame,
-    HeatMaps,
-    KnobsDeclared,
-    KnobsMoved,
     Merged,
     Message,
     Ping,
     Pong,
-    ProbeBatch,
     RunChanged,
+    RunMessage,
     RunsListed,
-    RunStarted,
-    SeriesDeclared,
     Snapshot,
-    StatusChanged,
     Stored,
-    Strip,
     Tick,
     ViewHello,
     ViewWelcome,
@@ -77,9 +68,7 @@ class State(Enum):
 
 Sayable: TypeAlias = dict[State, frozenset[type[Message]]]
 
-_RUN: frozenset[type[Message]] = frozenset(
-    {RunStarted, SeriesDeclared, KnobsDeclared, KnobsMoved, StatusChanged, Frame, Strip, ProbeBatch, HeatMaps, Ack}
-)
+_RUN: frozenset[type[Message]] = frozenset(get_args(RunMessage))
 _BEAT: frozenset[type[Message]] = frozenset({Ping, Pong})
 _DOWN: frozenset[type[Message]] = frozenset({Stored, Command})
 _ASK: frozenset[type[Message]] = frozenset({Watch})

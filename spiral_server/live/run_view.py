@@ -9,6 +9,7 @@ import msgspec
 
 from spiral_core.wire.messages import (
     Ack,
+    CheckpointSaved,
     CommandRecord,
     Frame,
     HeatMaps,
@@ -52,6 +53,8 @@ class RunView:
         self.rev = 0
         self.ledger = Ledger()
         self.heat_maps: dict[tuple[str, str], HeatMaps] = {}
+        self.checkpoints: dict[str, CheckpointSaved] = {}
+        """Those that are on the engine's disk, by file."""
         self.probe: ProbeBatch | None = None
         self.strips: dict[str, Strip] = {}
         self._last_word: tuple[int, int] | None = None
@@ -109,6 +112,9 @@ class RunView:
                 self._bring_into_force(message.changes, message.step)
             case ProbeBatch():
                 self.probe = message
+            case CheckpointSaved():
+                known = {**self.checkpoints, message.file: message}
+                self.checkpoints = {file: known[file] for file in message.files if file in known}
             case _:
                 pass
         return None

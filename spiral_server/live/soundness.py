@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from spiral_core.wire.messages import Ack, Frame, Logged
+from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, Logged
 
 LARGEST = 2**53
 """Numbers beyond are no longer exact in a browser."""
@@ -29,6 +29,8 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         for number in (message.number, message.rev, message.by or 0):
             if not 0 <= number < LARGEST:
                 return f"command number or revision {number} is out of range"
+    if isinstance(message, CheckpointSaved) and not (0 <= message.size < LARGEST and 0 <= message.rev < LARGEST):
+        return f"a checkpoint of {message.size} bytes at revision {message.rev} is out of range"
     if isinstance(message, Frame):
         index, values = message.index, message.values
         if index.dtype != "<u2" or values.dtype != "<f8" or len(index.shape) != 1 or index.shape != values.shape:

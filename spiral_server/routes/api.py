@@ -111,6 +111,13 @@ async def commands(request: Request, run: str) -> Response:
     return answer({"commands": view.ledger.records()})
 
 
+@router.get("/runs/{run}/checkpoints")
+async def checkpoints(request: Request, run: str) -> Response:
+    """List the checkpoints that a run can be resumed from, oldest first."""
+    view = await _hub(request).view(run)
+    return answer({"checkpoints": list(view.checkpoints.values())})
+
+
 @router.get("/runs/{run}/heatmaps")
 async def heat_maps(request: Request, run: str, step: int | None = None) -> Response:
     """Give the newest heat maps at or before a step."""

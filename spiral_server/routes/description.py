@@ -11,13 +11,32 @@ import msgspec
 from fastapi import FastAPI
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import CommandRecord, CommandRequest, HeatMaps, RunStarted, StatusChanged, Strip
+from spiral_core.wire.messages import (
+    CheckpointSaved,
+    CommandRecord,
+    CommandRequest,
+    HeatMaps,
+    RunStarted,
+    StatusChanged,
+    Strip,
+)
 from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
 
 Json: TypeAlias = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
-_STRUCTS = (CommandRequest, CommandRecord, HeatMaps, RunStarted, StatusChanged, Strip, KnobSpec, RunSummary, SeriesSpec)
+_STRUCTS = (
+    CommandRequest,
+    CommandRecord,
+    CheckpointSaved,
+    HeatMaps,
+    RunStarted,
+    StatusChanged,
+    Strip,
+    KnobSpec,
+    RunSummary,
+    SeriesSpec,
+)
 _NOTE = (
     "Runs over HTTP. Every request shows the token: `Authorization: Bearer TOKEN`, or the cookie of the page. JSON has "
     'no NaN and no infinity; they are written as the texts "NaN", "Infinity" and "-Infinity". Accepted is not applied: '
@@ -114,6 +133,19 @@ _KNOB = KnobSpec(
     value=3e-4,
     since=500,
 )
+_CHECKPOINT = CheckpointSaved(
+    run="20260301-101500-kq3f",
+    incarnation=0,
+    seq=2210,
+    step=2000,
+    time=1772360500.0,
+    file="step-00002000.safetensors",
+    size=324808,
+    digest="5c6ffbdd40d9556b73a21e63c3e0e904b1b0e5a9a8f5a8d5f0f0e2d9b2d1c3a4",
+    reason="every",
+    rev=12,
+    files=["step-00001000.safetensors", "step-00002000.safetensors"],
+)
 _COLUMN = {"name": "train/loss", "index": 0, "steps": [1, 2], "values": [2.1, "NaN"], "reduced": False}
 
 _NO_TOKEN = _error("No token, or a wrong one.", "this needs the token")
@@ -177,6 +209,16 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
         "/api/runs/{run}/commands": {
             "get": {"200": _answer("The journal.", records, {"commands": [_APPLIED]}), **of_run},
             "post": {**_command_answers(), **of_run},
+        },
+        "/api/runs/{run}/checkpoints": {
+            "get": {
+                "200": _answer(
+                    "Checkpoints that are on the engine's disk.",
+                    _object(checkpoints=_list(_of(CheckpointSaved))),
+                    {"checkpoints": [_CHECKPOINT]},
+                ),
+                **of_run,
+            }
         },
         "/api/runs/{run}/heatmaps": {
             "get": {

@@ -151,6 +151,8 @@ class SqliteStore:
             self._jobs.put(summary)
 
     def _submit(self, job: _Job) -> Future[Any]:
+        # What was handed in is done, also when whoever waits for it goes away: nobody can cancel it any more.
+        job.done.set_running_or_notify_cancel()
         if self._closed:
             job.done.set_exception(StoreError("the store is closed"))
         else:

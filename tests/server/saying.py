@@ -9,6 +9,7 @@ import numpy as np
 
 from spiral_core.wire.messages import (
     Ack,
+    CheckpointSaved,
     CommandRequest,
     Frame,
     HeatMaps,
@@ -145,3 +146,11 @@ def opening(run: str = "r1", incarnation: int = 0) -> list[Any]:
     """What every run says first: four messages, sequence numbers 0 to 3."""
     which: dict[str, Any] = {"run": run, "incarnation": incarnation}
     return [started(**which), declared(**which), knobs(**which), status(3, "training", **which)]
+
+
+def checkpoint(
+    seq: int, step: int, *files: str, run: str = "r1", incarnation: int = 0, size: int = 1000
+) -> CheckpointSaved:
+    """Say that a checkpoint was taken; ``files`` are those that are there now, the new one last."""
+    head = _head(seq, step, run, incarnation)
+    return CheckpointSaved(**head, file=files[-1], size=size, digest="00", reason="every", rev=2, files=list(files))

@@ -122,7 +122,7 @@ def test_no_value_outside_the_table_gets_through(http: httpx.Client, value: str)
 
 @pytest.mark.parametrize("run", ["none", "..", "../../etc", "%2e%2e", ".hidden", "a b", "catalog.db", "r1\n", "\0"])
 def test_an_unknown_run_is_not_found_and_says_where_to_look(http: httpx.Client, run: str) -> None:
-    for path in ("", "/series", "/knobs", "/commands", "/heatmaps"):
+    for path in ("", "/series", "/knobs", "/commands", "/heatmaps", "/checkpoints"):
         answer = http.get(f"/api/runs/{quote(run, safe='')}{path}")
         assert answer.status_code == 404
         assert answer.json()["error"]

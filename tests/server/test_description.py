@@ -15,7 +15,7 @@ from spiral_core.wire.messages import CommandRecord, CommandRequest
 
 from .asking import stored
 from .house import House, courier
-from .saying import ack, asking, frame, heat_maps, opening, strip
+from .saying import ack, asking, checkpoint, frame, heat_maps, opening, strip
 
 TYPES: dict[str, Any] = {
     "string": str,
@@ -72,9 +72,15 @@ class Document:
 
 async def tell(house: House) -> None:
     async with courier(house) as engine:
-        said = [frame(4, 1, [0.5, float("nan")]), strip(5, 1, 0.5), heat_maps(6, 1), ack(7, 1, "guard")]
+        said = [
+            frame(4, 1, [0.5, float("nan")]),
+            strip(5, 1, 0.5),
+            heat_maps(6, 1),
+            ack(7, 1, "guard"),
+            checkpoint(8, 1, "a"),
+        ]
         await engine.say(*opening(), *said)
-        await stored(engine, 7)
+        await stored(engine, 8)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +136,7 @@ def test_the_example_of_a_command_is_one(document: Document) -> None:
         "/api/runs/{run}/series",
         "/api/runs/{run}/knobs",
         "/api/runs/{run}/commands",
+        "/api/runs/{run}/checkpoints",
         "/api/runs/{run}/heatmaps",
     ],
 )
@@ -163,5 +170,5 @@ def test_every_answer_to_a_command_is_what_the_document_says(
 
 def test_the_document_lists_every_route_of_the_interface_and_no_other(http: httpx.Client, document: Document) -> None:
     paths = set(document.content["paths"])
-    assert len(paths) == 6
+    assert len(paths) == 7
     assert all(path.startswith("/api/") for path in paths)

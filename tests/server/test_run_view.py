@@ -11,7 +11,7 @@ from spiral_core.wire.parts import Change
 from spiral_server.live.commands import judge
 from spiral_server.live.run_view import RunView
 
-from .saying import NOW, ack, asking, frame, heat_maps, knob, moved, opening, status, strip
+from .saying import NOW, ack, asking, checkpoint, frame, heat_maps, knob, moved, opening, status, strip
 
 
 def folded(messages: list[Any]) -> RunView:
@@ -95,6 +95,13 @@ def test_a_new_incarnation_starts_its_own_count_and_replaces_the_old_one() -> No
     view = folded([*STORY, *opening(incarnation=1)])
     assert (view.incarnation, view.seq, view.frame_step) == (1, 3, None)
     assert not view.admits(frame(99, 99, incarnation=0))
+
+
+def test_the_checkpoints_are_those_that_the_newest_word_names() -> None:
+    view = folded([*opening(), checkpoint(4, 10, "a"), checkpoint(5, 20, "a", "b"), checkpoint(6, 30, "b", "c")])
+    assert [(one.file, one.step) for one in view.checkpoints.values()] == [("b", 20), ("c", 30)]
+    view.fold(checkpoint(0, 20, "b", incarnation=1))
+    assert [(one.file, one.incarnation) for one in view.checkpoints.values()] == [("b", 1)]
 
 
 def test_an_answer_that_is_said_once_more_brings_no_old_value_back() -> None:

@@ -11,7 +11,7 @@ import pytest
 from spiral_core.wire.parts import Array
 from spiral_server.live.soundness import unsound
 
-from .saying import ack, frame
+from .saying import ack, checkpoint, frame
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,9 @@ def test_a_message_that_would_harm_others_is_refused_with_a_reason(changes: dict
 
 def test_a_command_number_that_does_not_fit_is_refused() -> None:
     assert unsound(ack(1, 2**63, "c"), run="r1", incarnation=0)
+
+
+def test_a_checkpoint_of_a_size_that_does_not_fit_is_refused() -> None:
+    assert unsound(checkpoint(1, 2, "a"), run="r1", incarnation=0) is None
+    assert unsound(checkpoint(1, 2, "a", size=2**60), run="r1", incarnation=0)
+    assert unsound(msgspec.structs.replace(checkpoint(1, 2, "a"), rev=-1), run="r1", incarnation=0)

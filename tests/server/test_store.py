@@ -251,6 +251,15 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
     SqliteStore(tmp_path).close()
 
 
+def test_what_somebody_no_longer_waits_for_is_kept_and_the_store_goes_on(store: SqliteStore) -> None:
+    """A connection that breaks takes its waiting tasks with it, in the middle of a commit too."""
+    waiting = [store.append("r1", [Entry(message, codec.encode(message))]) for message in opening()]
+    waiting += [store.stored("r1", 0) for _ in range(20)]
+    for future in waiting:
+        future.cancel()
+    assert store.stored("r1", 0).result(5) == len(opening()) - 1
+
+
 def test_after_a_failed_write_no_gap_gets_on_disk(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(store, *opening())
     writer = store._writers["r1"]

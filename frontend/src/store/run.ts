@@ -121,6 +121,7 @@ export class RunModel {
       case "probe-batch":
       case "heat-maps":
       case "ack":
+      case "checkpoint-saved":
         return message.run === this.id ? this.follow(message) : null;
       default:
         return null;
@@ -167,6 +168,9 @@ export class RunModel {
         if (message.state !== "applied") return null;
         this.inForce(message.changes, message.step, message.rev);
         return "knobs";
+      case "checkpoint-saved":
+        // Listed by the API; nothing on the page shows them.
+        return null;
     }
   }
 

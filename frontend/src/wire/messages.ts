@@ -77,7 +77,10 @@ export type Verb = "set" | "pause" | "resume" | "step" | "stop" | "checkpoint" |
 /** ``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came. */
 export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | "expired";
 
-export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack;
+/** ``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run. */
+export type CheckpointReason = "every" | "steer" | "asked" | "end";
+
+export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved;
 
 export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
@@ -320,6 +323,22 @@ export interface Ack extends Logged {
   rev: number;
   actor: string;
   source: string;
+}
+
+/** A checkpoint of the state after ``step`` is on the engine's disk; the run can be resumed from it. */
+export interface CheckpointSaved extends Logged {
+  type: "checkpoint-saved";
+  /** Its name in the folder ``checkpoints`` of the run. */
+  file: string;
+  /** In bytes. */
+  size: number;
+  /** SHA-256 of its contents, in hexadecimal. */
+  digest: string;
+  reason: CheckpointReason;
+  /** Number of changes applied to the state that it holds. */
+  rev: number;
+  /** All checkpoints that are there now; one that is missing has been deleted to make room. */
+  files: string[];
 }
 
 /** Courier to server, first: who speaks. */

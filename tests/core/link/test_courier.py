@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from spiral_core.errors import ArgumentError
-from spiral_core.link.applied import AppliedLog, Entry
+from spiral_core.link.applied import AppliedLog, Entry, Origin
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.lastword import DETAIL
 from spiral_core.link.rundir import RunDir
@@ -51,6 +51,9 @@ class Peer:
     """A server that stores in memory, and can be told to break off after some messages."""
 
     stored: list[int] = field(default_factory=list)
+    """Sequence numbers of the first incarnation."""
+    later: list[tuple[int, int]] = field(default_factory=list)
+    """Incarnations and sequence numbers of later ones."""
     tokens: list[str | None] = field(default_factory=list)
     break_after: int | None = None
     silent: bool = False
@@ -60,22 +63,31 @@ class Peer:
         assert socket.request is not None
         self.tokens.append(socket.request.headers.get("Authorization"))
         session = Session(Role.INGEST, now=0.0)
+        hello: EngineHello | None = None
         async for packet in socket:
             assert isinstance(packet, bytes)
             for message in session.receive(packet, now=0.0):
                 if isinstance(message, EngineHello):
-                    welcome = EngineWelcome(protocol=PROTOCOL, stored=self.stored[-1] if self.stored else -1)
+                    hello = message
+                    welcome = EngineWelcome(protocol=PROTOCOL, stored=self.last(hello.incarnation))
                     await socket.send(session.send([welcome]))
                     if self.commands:
                         await socket.send(session.send(self.commands))
+                elif isinstance(message, Logged) and message.incarnation:
+                    self.later.append((message.incarnation, message.seq))
                 elif isinstance(message, Logged):
                     self.stored.append(message.seq)
                     if self.break_after is not None and len(self.stored) >= self.break_after:
                         self.break_after = None
                         socket.transport.abort()
                         return
-            if not self.silent and self.stored:
-                await socket.send(session.send([Stored(seq=self.stored[-1])]))
+            if not self.silent and hello is not None and self.last(hello.incarnation) >= 0:
+                await socket.send(session.send([Stored(seq=self.last(hello.incarnation))]))
+
+    def last(self, incarnation: int) -> int:
+        if incarnation == 0:
+            return self.stored[-1] if self.stored else -1
+        return max((seq for number, seq in self.later if number == incarnation), default=-1)
 
 
 async def until(what: Callable[[], object], seconds: float = 10.0) -> None:
@@ -157,6 +169,41 @@ def test_a_connection_that_breaks_is_resumed_behind_what_was_stored(scene: Play)
     assert len(peer.tokens) == 2
 
 
+def test_a_resumed_run_brings_what_its_older_logs_still_hold_before_its_own(tmp_path: Path) -> None:
+    """The server has 30 records of the first one; the second is damaged in the middle, the third was never begun."""
+    rundir = RunDir(path=tmp_path, id="r")
+    numbers = (0, 1, 3)
+    logs = [RunLogWriter(rundir.frames_of(number), run="r", incarnation=number, clock=time.time) for number in numbers]
+    rundir.frames_of(2).touch()
+    for log in logs[:2]:
+        for _ in range(50):
+            log.append(StatusChanged, 0, status="training", done=0, total=0, detail="")
+    data = bytearray(rundir.frames_of(1).read_bytes())
+    data[len(data) // 2] ^= 1
+    rundir.frames_of(1).write_bytes(data)
+    peer = Peer(stored=list(range(30)))
+
+    async def story() -> None:
+        server = await serve(peer.talk, "127.0.0.1", 0, max_size=None)
+        port = server.sockets[0].getsockname()[1]
+        inbox = Inbox()
+        courier = start(rundir, incarnation=3, server=f"http://127.0.0.1:{port}", token="", inbox=inbox)
+        engine = Engine(logs[2], inbox, courier)
+        logs[2].on_append = courier.ring
+        engine.say(20)
+        await until(lambda: (3, 19) in peer.later)
+        engine.say(5)
+        assert await asyncio.to_thread(engine.end, 5.0)
+        server.close()
+
+    asyncio.run(asyncio.wait_for(story(), 40))
+    assert peer.stored == list(range(50))
+    whole = [seq for number, seq in peer.later if number == 1]
+    assert whole == list(range(len(whole)))
+    assert 20 < len(whole) < 30
+    assert [one for one in peer.later if one[0] != 1] == [(3, seq) for seq in range(26)]
+
+
 def test_a_server_that_has_lost_what_it_had_is_given_everything_again(scene: Play) -> None:
     peer = Peer()
 
@@ -228,13 +275,14 @@ def test_a_server_that_never_confirms_is_not_taken_to_have_everything(scene: Pla
 def test_an_engine_that_dies_is_spoken_for_by_its_courier(scene: Play, tmp_path: Path) -> None:
     """What it applied and did not live to say is said, the record that it left half written is not."""
     peer = Peer()
-    told = {"id": "c1", "verb": "set", "actor": "", "source": "ui", "steps": 1, "instead_of": []}
+    told = {"id": "c1", "verb": "set", "actor": "", "source": "ui", "steps": 1, "sets": [], "instead_of": []}
     changes = [Change(knob="optim.lr", old=0.1, in_force=0.2)]
 
     async def story(engine: Engine, port: int) -> None:
         server = await served(peer, port)
         engine.say(10)
         log = AppliedLog(tmp_path / "applied.log")
+        log.begin(Origin(run="r", name="a run", config=""))
         log.append(Entry(number=4, step=7, changes=changes, rev=1, **told))
         log.close()
         frames = tmp_path / "frames.log"
@@ -282,8 +330,7 @@ def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
         (tmp_path / "frames.log").write_bytes(b"SPIRLOG1")
         bell_read, bell_write = os.pipe()
         command_read, command_write = os.pipe()
-        words = ["--log", str(tmp_path / "frames.log"), "--applied", str(tmp_path / "applied.log"), "--run", "r"]
-        words += ["--incarnation", "0"]
+        words = ["--folder", str(tmp_path), "--run", "r", "--incarnation", "0"]
         words += ["--url", engine_socket(f"http://127.0.0.1:{port}"), "--doorbell", str(bell_read)]
         courier = subprocess.Popen(
             [sys.executable, "-m", "spiral_core.link.courier", *words, "--commands", str(command_write)],

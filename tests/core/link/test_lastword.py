@@ -15,7 +15,15 @@ from spiral_core.wire.parts import Array, RunStatus
 
 
 def entry(number: int, rev: int) -> Entry:
-    told: dict[str, Any] = {"verb": "pause", "steps": 1, "changes": [], "actor": "", "source": "ui", "instead_of": []}
+    told: dict[str, Any] = {
+        "verb": "pause",
+        "steps": 1,
+        "sets": [],
+        "changes": [],
+        "actor": "",
+        "source": "ui",
+        "instead_of": [],
+    }
     return Entry(number=number, id=f"c{number}", step=5, rev=rev, **told)
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,9 +24,10 @@ from spiral_core.engine.state import RunState, initial_state
 from spiral_core.errors import RunLogError
 from spiral_core.link import recorder
 from spiral_core.link.answered import Answered, answered
-from spiral_core.link.applied import AppliedLog, entries
+from spiral_core.link.applied import AppliedLog, Origin, read
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
+from spiral_core.link.resume import begin_in
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
@@ -50,13 +52,16 @@ def steer(inbox: Inbox, gain: float) -> None:
 def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -> list[object]:
     """Run the real loop without a server; give the messages of its log."""
     rundir.path.mkdir(exist_ok=True)
+    rundir.config.write_bytes(msgspec.json.encode(state.config))
+    start = begin_in(rundir, state.config, "a run")
     log = RunLogWriter(rundir.frames, run="r", incarnation=0, clock=time.time)
     applied = AppliedLog(rundir.applied)
     line = Line(rundir, incarnation=0, server=None, token="", inbox=inbox)
     options = Options(logdir=rundir.path, dump_every=dump_every)
-    _Loop(state, options, inbox, line, Recorder(log, state), applied, rundir.dumps, None).run("a run")
+    _Loop(start, state, options, inbox, line, Recorder(log, state), applied, None).run("a run")
     log.close()
     applied.close()
+    start.release()
     return [codec.decode(record.data) for record in RunLogReader(rundir.frames).records()]
 
 
@@ -252,7 +257,7 @@ def test_a_run_that_starts_paused_takes_commands_and_steps_before_it_trains_on(t
         (7, "applied", 3),
         (3, "applied", 5),
     ]
-    assert [entry.number for entry in entries(tmp_path / "applied.log")] == [number for number, _, _ in acks]
+    assert [entry.number for entry in read(tmp_path / "applied.log").written] == [number for number, _, _ in acks]
     assert [one.step for one in said if isinstance(one, Frame)] == [1, 2, 2, 3, 4, 5, 6]
     ended = [one for one in said if isinstance(one, StatusChanged)][-1]
     assert (ended.done, ended.total) == (6, 6)
@@ -278,6 +283,7 @@ def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_
     """A command that gave way is not taken again either, though only the applied log knows of it."""
     state = initial_state(for_data("needle", batch_size=8))
     applied = AppliedLog(tmp_path / "applied.log")
+    applied.begin(Origin(run="r", name="a run", config=""))
     inbox = Inbox()
 
     def drained(incarnation: int, earlier: Answered) -> list[object]:
@@ -302,10 +308,10 @@ def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_
         give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
     give(inbox, 4, "pause")
     # The run log has lost its end: what was applied is known all the same.
-    again = drained(1, answered("r", entries(tmp_path / "applied.log"), []))
+    again = drained(1, answered("r", read(tmp_path / "applied.log").written, []))
     assert answers(again) == [(2, "applied", 1, 1), (4, "applied", 11, 2)]
     kinds = [type(one).__name__ for one in again]
     assert kinds.index("Ack") < kinds.index("KnobsDeclared")
     said = [one for one in first if isinstance(one, Ack)]
-    assert [ack.number for ack in answered("r", entries(tmp_path / "applied.log"), said).acks] == [2, 1, 3, 4]
+    assert [ack.number for ack in answered("r", read(tmp_path / "applied.log").written, said).acks] == [2, 1, 3, 4]
     applied.close()

@@ -1,0 +1,144 @@
+"""Files of JSON lines that cannot be changed unnoticed: each line is sealed together with all before it.
+
+The last field of a line, ``seal``, is a 64-bit BLAKE2b digest of the seal before it and of the line without its own.
+So a flipped bit, a line that was taken out or one from another file is found when the file is read. A process that is
+killed while it writes leaves at most a torn last line, which is cut when the file is opened again: nothing that
+`ChainWriter.append` has returned from is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from spiral_core.errors import RunLogError
+
+_SEAL_BYTES = 8
+_KEY = b',"seal":"'
+_END = b'"}'
+_SUFFIX_BYTES = len(_KEY) + 2 * _SEAL_BYTES + len(_END)
+
+
+def _seal(before: bytes, body: bytes) -> bytes:
+    return hashlib.blake2b(before + body, digest_size=_SEAL_BYTES).hexdigest().encode()
+
+
+@dataclass
+class Chain:
+    """What a file holds, and where the sound part of it ends."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    seal: bytes = b""
+    """Of the last line."""
+    end: int = 0
+    """Bytes of whole lines."""
+    torn: int = 0
+    """Bytes of a line behind them that a killed process has left half written."""
+
+
+def read(path: Path) -> Chain:
+    """Read a file and check every seal.
+
+    Raises
+    ------
+    RunLogError
+        The file is missing, or a line of it is damaged; names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunLogError(f"cannot read {path}: {error.strerror}") from error
+    chain = Chain()
+    *lines, rest = data.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        body = _body(line, chain.seal)
+        if body is None:
+            raise _damage(path, number)
+        chain.entries.append(json.loads(body))
+        chain.seal = line[-len(_END) - 2 * _SEAL_BYTES : -len(_END)]
+        chain.end += len(line) + 1
+    # A whole line without its end was not torn by a killed writer: its last byte has changed.
+    if rest and _body(rest[:-1], chain.seal) is not None:
+        raise _damage(path, len(lines) + 1)
+    chain.torn = len(rest)
+    return chain
+
+
+def _body(line: bytes, before: bytes) -> bytes | None:
+    """Give a line without its seal; None when the seal does not fit."""
+    body, suffix = line[:-_SUFFIX_BYTES] + b"}", line[-_SUFFIX_BYTES:]
+    return body if suffix == _KEY + _seal(before, body) + _END else None
+
+
+def _damage(path: Path, line: int) -> RunLogError:
+    return RunLogError(
+        f"{path} is damaged: line {line} does not fit its seal; it cannot be replayed or resumed from: put back a copy"
+    )
+
+
+class ChainWriter:
+    """Appends entries to such a file; continues one that is there, without its torn last line.
+
+    Parameters
+    ----------
+    path : Path
+    sync : bool
+        Wait for the disk at each entry.
+
+    Attributes
+    ----------
+    torn : int
+        Bytes of a half-written line that were cut when the file was opened.
+
+    Raises
+    ------
+    RunLogError
+        The file is damaged, or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, sync: bool) -> None:
+        self._path = path
+        self._sync = sync
+        chain = read(path) if path.exists() else Chain()
+        self._seal = chain.seal
+        self.torn = chain.torn
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            if chain.torn:
+                os.ftruncate(self._file, chain.end)
+        except OSError as error:
+            raise RunLogError(f"cannot open {path}: {error.strerror}") from error
+
+    def append(self, entry: Mapping[str, object]) -> None:
+        """Seal and write one entry, which has at least one field.
+
+        Raises
+        ------
+        RunLogError
+            The disk is full or gone. A half-written line is taken back.
+        """
+        body = msgspec.json.encode(entry)
+        seal = _seal(self._seal, body)
+        line = body[:-1] + _KEY + seal + _END + b"\n"
+        start = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._file, view) :]
+            if self._sync:
+                os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, start)
+            raise RunLogError(f"cannot write to {self._path}: {error.strerror}; free some space") from error
+        self._seal = seal
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
