@@ -47,6 +47,8 @@ Examples:
   spiral train --data needle --steps 600 --auto-gain 0.7
 
   spiral train --data fashion --epochs 10 --precision float16
+
+  spiral train --data needle --guard "when zspace.*.saturation > 0.3 for 50 set zspace.*.gain = 0.5"
 """
 
 DataOption = Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")]
@@ -107,6 +109,8 @@ def train(
     precision: Annotated[str | None, typer.Option(help="Of products: float32, float16 or bfloat16.")] = None,
     rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
     telemetry_budget: Annotated[float | None, typer.Option(help="Percent of the time for observing; 0: off.")] = None,
+    guards: Annotated[list[str] | None, typer.Option("--guard", help="A further guard rule; repeatable.")] = None,
+    no_guards: Annotated[bool, typer.Option("--no-guards", help="Without the guard rules of the start.")] = False,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
     token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
     logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
@@ -133,7 +137,20 @@ def train(
     )
     # Every field of the configuration is an option of the same name.
     asked = {field: context.params[field] for field in RunConfig.__struct_fields__ if field != "data"}
+    asked["guards"] = _rules(context, data, model, guards or [], none=no_guards)
     _train_all([_plan(data, epochs, {**asked, "seed": seed + offset}) for offset in range(seeds)], options, say)
+
+
+def _rules(context: typer.Context, data: str, model: str | None, more: list[str], *, none: bool) -> tuple[str, ...]:
+    """Give the guard rules: those of the data set and the model, unless they are not wanted, and further ones."""
+    from spiral_core.engine import config as configs
+    from spiral_core.engine import guard_rules
+
+    source = context.get_parameter_source("guards")
+    if source is not None and source.name == "ENVIRONMENT":
+        # What a variable holds is split at each blank; there a semicolon stands between two rules.
+        more = [line.strip() for line in " ".join(more).split(";") if line.strip()]
+    return guard_rules.merged(() if none else configs.for_data(data, model=model).guards, more)
 
 
 def _plan(data: str, epochs: int | None, asked: dict[str, object]) -> RunConfig:
@@ -159,6 +176,8 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
         results.append(result)
         accuracy = "" if result.accuracy is None else f": test accuracy {result.accuracy:.4f}"
         say(f"{result.status} at step {result.step}{accuracy}  ({result.path})")
+        if result.detail:
+            typer.echo(f"spiral train: {result.detail}", err=True)
         if not result.delivered:
             typer.echo(
                 f"spiral train: the server has not taken in everything; the log is kept: {result.path}", err=True

@@ -22,6 +22,8 @@ class Outcome:
     step: int
     changes: list[Change]
     reason: str = ""
+    to_step: int | None = None
+    """The step whose weights a rollback brought back."""
 
 
 def apply(state: RunState, command: Command) -> Outcome:

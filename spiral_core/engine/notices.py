@@ -10,6 +10,9 @@ PATIENCE = 20
 """Updates in a row that a target must be out of reach, or within it again, to be spoken of: at the edge of its reach a
 layer goes in and out with every batch."""
 
+GUARD_STEPS = 100
+"""Updates for which the last word of a guard is shown; it stays in the journal."""
+
 
 class Notices:
     """Follows the reports of a run and says what has changed."""
@@ -20,10 +23,22 @@ class Notices:
         """For each layer: updates in a row that contradict what was last said about it."""
         self._unreached: dict[str, str] = {}
         self._target = math.nan
+        self._guarded = ""
+        self._guarded_at = 0
 
-    def after(self, report: UpdateReport) -> str | None:
-        """Take in a report; give the sentences that now hold, empty when all is well again, or None for no change."""
+    def after(self, report: UpdateReport, guarded: str = "") -> str | None:
+        """Take in a report and what guards had to say of it.
+
+        Returns
+        -------
+        str or None
+            The sentences that now hold, empty when all is well again; None for no change.
+        """
         before = self._words()
+        if guarded:
+            self._guarded, self._guarded_at = guarded, report.step
+        elif report.step - self._guarded_at >= GUARD_STEPS:
+            self._guarded = ""
         if report.divergence is None:
             self._diverged = ""
         elif not self._diverged:
@@ -53,4 +68,5 @@ class Notices:
                 )
 
     def _words(self) -> str:
-        return "; ".join([self._diverged, *self._unreached.values()] if self._diverged else self._unreached.values())
+        said = (self._guarded, self._diverged, *self._unreached.values())
+        return "; ".join(words for words in said if words)

@@ -8,7 +8,10 @@ from typing import Literal
 from spiral_core import amp, data, nn, optim
 from spiral_core.data import Batch, Dataset
 from spiral_core.engine.config import RunConfig
+from spiral_core.engine.guard_rules import parse_all
+from spiral_core.engine.guard_state import GuardState
 from spiral_core.engine.optimization import Rates, build_optimizer, build_rates
+from spiral_core.engine.rollback import Snapshots
 
 Phase = Literal["training", "paused", "finished", "stopped"]
 
@@ -45,6 +48,12 @@ class RunState:
     phase: Phase = "training"
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
+    guards: GuardState = field(default_factory=GuardState)
+    """The guard rules in force, and what they remember."""
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    """What a guard may go back to."""
+    own_entries: int = 0
+    """Entries of the applied log that the engine has numbered by itself: -1, -2 and so on."""
     batch: Batch | None = None
     """The last training batch, whose memory the next one takes over."""
     training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True, fuse=True))
@@ -90,4 +99,5 @@ def initial_state(config: RunConfig) -> RunState:
         telemetry_budget=config.telemetry_budget,
         autocast=amp.autocast(dtype=config.precision) if narrow else amp.autocast(enabled=False),
         scaler=amp.GradScaler() if narrow else None,
+        guards=GuardState(parse_all(config.guards)),
     )

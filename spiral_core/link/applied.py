@@ -1,7 +1,7 @@
 """The applied log: every command that was applied, on disk before its values are used.
 
-One JSON object per line: number, id, step, verb, changes, rev, actor, source. A run is its configuration, its seed and
-this file.
+One JSON object per line: number, id, step, verb, changes, rev, actor, source, reason, and to_step where a rollback has
+brought back the weights of that step. A run is its configuration, its seed and this file.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class AppliedLog:
             "rev": rev,
             "actor": command.actor,
             "source": command.source,
+            "reason": outcome.reason,
+            **({} if outcome.to_step is None else {"to_step": outcome.to_step}),
         }
         try:
             os.write(self._file, msgspec.json.encode(entry) + b"\n")

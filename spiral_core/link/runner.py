@@ -15,10 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import controls, step
+from spiral_core.engine import controls, guards, step
 from spiral_core.engine.config import RunConfig
+from spiral_core.engine.controls import Outcome
 from spiral_core.engine.notices import Notices
-from spiral_core.engine.state import RunState, initial_state
+from spiral_core.engine.state import Phase, RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
 from spiral_core.link import dump, rundir, spawn
 from spiral_core.link.applied import AppliedLog
@@ -28,6 +29,7 @@ from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry.budget import ObservationBudget
+from spiral_core.wire.messages import Command
 from spiral_core.wire.parts import RunStatus
 
 FINISH_SECONDS = 11.0
@@ -66,6 +68,8 @@ class Result:
     """Of the last evaluation."""
     delivered: bool
     """Whether the server has everything; True without a server."""
+    detail: str = ""
+    """Why a guard ended it; empty where none did."""
 
 
 Listener = Callable[[RunState, UpdateReport, Evaluation | None], None]
@@ -87,9 +91,13 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         The run cannot start, or its disk fails. The run log then ends with the status ``failed`` where that can still
         be written.
     """
+    # Refused before anything is made: a server without an address, and guards that speak of what the run has not.
     if options.server is not None:
-        # Refused before anything is made.
         spawn.engine_socket(options.server)
+    if options.threads is not None:
+        kernels.set_num_threads(options.threads)
+    state = initial_state(config)
+    guards.check(state)
     directory = rundir.create(options.logdir, config, now=time.time())
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
@@ -99,9 +107,6 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
     applied = AppliedLog(directory.applied)
     delivered = False
     try:
-        if options.threads is not None:
-            kernels.set_num_threads(options.threads)
-        state = initial_state(config)
         loop = _Loop(state, options, inbox, line, Recorder(log, state), applied, directory.dumps, listen)
         status = loop.run(options.name or directory.id)
     finally:
@@ -116,6 +121,7 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         step=state.step,
         accuracy=loop.accuracy,
         delivered=delivered,
+        detail=loop.detail,
     )
 
 
@@ -150,6 +156,7 @@ class _Loop:
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
         self.accuracy: float | None = None
+        self.detail = ""
 
     def run(self, name: str) -> str:
         recorder = self._recorder
@@ -157,12 +164,13 @@ class _Loop:
         try:
             if self._warm():
                 recorder.status("training")
+                guards.begin(self._state)
                 self._steps()
         except BaseException as error:
             recorder.status("failed", f"{type(error).__name__}: {error}")
             raise
         status: RunStatus = "finished" if self._state.phase == "finished" else "stopped"
-        recorder.status(status)
+        recorder.status(status, self.detail)
         return status
 
     def _warm(self) -> bool:
@@ -207,8 +215,9 @@ class _Loop:
         observations = self._observe(seconds, probing)
         observed = time.perf_counter() - observing
         probe = step.probe(state) if probing else None
-        # Before the evaluation, which takes commands: they belong to the next update.
+        # Before guards and the evaluation, which takes commands: what these set belongs to the next update.
         self._dump(probe)
+        guarded = self._guard(report)
         evaluation = self._evaluate() if step.evaluation_due(state) else None
         writing = time.perf_counter()
         self._recorder.frame(report, seconds, observations, evaluation, probe)
@@ -217,8 +226,8 @@ class _Loop:
         if probe is not None:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
-        if (detail := self._notices.after(report)) is not None:
-            self._recorder.status("training", detail)
+        if (detail := self._notices.after(report, guarded)) is not None:
+            self._recorder.status("paused" if state.phase == "paused" else "training", detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
 
@@ -267,14 +276,30 @@ class _Loop:
             before = self._state.phase
             rate = self._state.rate
             outcome = controls.apply(self._state, command)
-            if outcome.state == "applied":
-                self._applied.append(command, outcome, self._state.rev)
-                self._steered |= bool(outcome.changes)
             if self._state.rate != rate:
                 self._next_start = time.monotonic()
-            self._recorder.ack(command, outcome)
-            if self._state.phase != before and self._state.phase in ("training", "paused"):
-                self._recorder.status(self._state.phase)
+            self._enter(command, outcome, before)
+
+    def _enter(self, command: Command, outcome: Outcome, before: Phase) -> None:
+        """Put down what was done: on disk first, then for everyone to see."""
+        if outcome.state == "applied":
+            self._applied.append(command, outcome, self._state.rev)
+            self._steered |= bool(outcome.changes)
+        self._recorder.ack(command, outcome)
+        if self._state.phase != before and self._state.phase in ("training", "paused"):
+            self._recorder.status(self._state.phase)
+
+    def _guard(self, report: UpdateReport) -> str:
+        """Let the guards act on the step just done; give what they have to say."""
+        decisions = guards.decide(self._state, report)
+        for decision in decisions:
+            before = self._state.phase
+            self._enter(*guards.carry_out(self._state, decision), before)
+            if self._state.phase == "paused" and self._options.server is None:
+                # Nobody is there to look at it and to let it go on, and a batch job would wait for ever.
+                self._state.phase = "stopped"
+                self.detail = f"guard {decision.reason}; without a server nobody can resume it"
+        return guards.notable(decisions)
 
 
 def environment() -> dict[str, str]:

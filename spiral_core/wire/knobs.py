@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from spiral_core.wire.parts import KnobSpec, Setting, Value, Verb
+from spiral_core.wire.parts import GUARD_VERBS, KnobSpec, Setting, Value, Verb
 
 
 def number(value: float) -> str:
@@ -37,6 +37,8 @@ def refusal(spec: KnobSpec, value: Value) -> str | None:
 
 def command_refusal(knobs: Mapping[str, KnobSpec], verb: Verb, sets: Sequence[Setting]) -> str | None:
     """Tell why a command cannot be applied; None when it can. One bad setting refuses the whole command."""
+    if verb in GUARD_VERBS:
+        return f"{verb} is for the guards of a run; set guard.* to steer those"
     if verb != "set":
         return f"{verb} takes no settings" if sets else None
     if not sets:

@@ -145,9 +145,13 @@ class HeatMaps(Logged, tag="heat-maps", frozen=True, kw_only=True):
 
 
 class Ack(Logged, tag="ack", frozen=True, kw_only=True):
-    """What became of a command. ``step`` is the first update computed under the new values."""
+    """What became of a command.
+
+    ``step`` is the first update computed under the new values; of a mark it is the one that is marked.
+    """
 
     number: int
+    """Below 0 for what the engine did by itself, such as its guards."""
     id: str
     verb: Verb
     state: Literal["applied", "rejected"]
@@ -207,7 +211,7 @@ class Command(Message, tag="command", frozen=True, kw_only=True):
     sets: list[Setting]
     actor: str
     source: str
-    """``ui``, ``cli`` or ``api``."""
+    """``ui``, ``cli``, ``api`` or ``guard``."""
     time: float
 
 

@@ -23,7 +23,10 @@ RunStatus: TypeAlias = Literal["starting", "compiling", "training", "paused", "f
 
 FINAL_STATUSES: frozenset[str] = frozenset({"finished", "stopped", "failed"})
 
-Verb: TypeAlias = Literal["set", "pause", "resume", "stop"]
+Verb: TypeAlias = Literal["set", "pause", "resume", "stop", "mark", "rollback"]
+"""``mark`` (an alarm, nothing changes) and ``rollback`` (the weights of an earlier step) are said by guards alone."""
+
+GUARD_VERBS: frozenset[str] = frozenset({"mark", "rollback"})
 
 CommandState: TypeAlias = Literal["accepted", "applied", "rejected"]
 

@@ -25,7 +25,7 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         return f"sequence number {message.seq} or step {message.step} is out of range"
     if not math.isfinite(message.time) or abs(message.time) > NEVER:
         return f"wall time {message.time} is no time"
-    if isinstance(message, Ack) and not 0 <= message.number < LARGEST:
+    if isinstance(message, Ack) and not -LARGEST < message.number < LARGEST:
         return f"command number {message.number} is out of range"
     if isinstance(message, Frame):
         index, values = message.index, message.values

@@ -87,6 +87,8 @@ export const STRINGS = {
   "verb.pause": ["Pause", "一時停止"],
   "verb.resume": ["Resume", "再開"],
   "verb.stop": ["Stop", "停止"],
+  "verb.mark": ["Alarm", "警報"],
+  "verb.rollback": ["Roll back", "巻き戻し"],
   "verb.stop.sure": ["Stop this run for good?", "この実行を終了しますか？"],
   "verb.stop.yes": ["Yes, stop", "停止する"],
   "verb.stop.no": ["Keep going", "続ける"],

@@ -133,7 +133,7 @@ function Confirm({ act, cancel }: { act: () => void; cancel: () => void }) {
 const ICONS = { pause: "M4 3h3v10H4zM9 3h3v10H9z", resume: "M4 2.500l9 5.500-9 5.500z", stop: "M3.500 3.500h9v9h-9z" } as const;
 
 interface VerbProps {
-  verb: Exclude<Verb, "set">;
+  verb: (typeof VERBS)[number];
   disabled: boolean;
   act: () => void;
   button?: RefObject<HTMLButtonElement | null>;

@@ -71,7 +71,8 @@ export type DType = "<f4" | "<f8" | "<u2" | "<i4" | "|u1";
 /** ``finished``: all steps done; ``stopped``: by a command or Ctrl-C; ``lost``: said by the server of a mute engine. */
 export type RunStatus = "starting" | "compiling" | "training" | "paused" | "finished" | "stopped" | "failed" | "lost";
 
-export type Verb = "set" | "pause" | "resume" | "stop";
+/** ``mark`` (an alarm, nothing changes) and ``rollback`` (the weights of an earlier step) are said by guards alone. */
+export type Verb = "set" | "pause" | "resume" | "stop" | "mark" | "rollback";
 
 export type CommandState = "accepted" | "applied" | "rejected";
 
@@ -264,9 +265,14 @@ export interface HeatMaps extends Logged {
   energy_over_area: number[] | null;
 }
 
-/** What became of a command. ``step`` is the first update computed under the new values. */
+/**
+ * What became of a command.
+ *
+ * ``step`` is the first update computed under the new values; of a mark it is the one that is marked.
+ */
 export interface Ack extends Logged {
   type: "ack";
+  /** Below 0 for what the engine did by itself, such as its guards. */
   number: number;
   id: string;
   verb: Verb;
@@ -310,7 +316,7 @@ export interface Command {
   verb: Verb;
   sets: Setting[];
   actor: string;
-  /** ``ui``, ``cli`` or ``api``. */
+  /** ``ui``, ``cli``, ``api`` or ``guard``. */
   source: string;
   time: number;
 }

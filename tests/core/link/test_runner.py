@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import struct
 import time
@@ -31,13 +32,13 @@ from spiral_core.wire.messages import Ack, Command, Frame, KnobsMoved, SeriesDec
 from spiral_core.wire.parts import Setting
 
 
-def steer(inbox: Inbox, gain: float) -> None:
+def steer(inbox: Inbox, value: float, knob: str = "zspace.gain") -> None:
     told = Command(
         run="r",
         number=1,
         id="a",
         verb="set",
-        sets=[Setting(knob="zspace.gain", value=gain)],
+        sets=[Setting(knob=knob, value=value)],
         actor="",
         source="ui",
         time=0.0,
@@ -137,7 +138,7 @@ def test_the_weights_are_the_same_bits_whatever_the_budget_with_auto_gain_on(tmp
 
 
 def test_a_divergence_is_one_status_with_step_and_layer_and_the_run_goes_on(tmp_path: Path) -> None:
-    state = initial_state(for_data("needle", batch_size=8, evaluate_every=0, steps=12, mode="riemannian"))
+    state = initial_state(for_data("needle", batch_size=8, evaluate_every=0, steps=12, mode="riemannian", guards=[]))
     drawn = state.dataset.train_batch
 
     def bad_for_a_while(index: int, into: Batch | None = None) -> Batch:
@@ -200,3 +201,64 @@ def test_a_run_on_narrow_numbers_warms_their_kernel_and_shows_its_scale_and_only
         indices, packed = (np.frombuffer(array.data, array.dtype) for array in (frame.index, frame.values))
         values = dict(zip(indices.tolist(), packed.tolist(), strict=True))
         assert [values[index[name]] for name in sorted(index)] == ([65536.0, 0.0] if narrow else [])
+
+
+def test_a_rate_of_a_thousand_leads_to_alarm_rollback_and_cut_in_log_and_journal(tmp_path: Path) -> None:
+    state = initial_state(for_data("fashion", batch_size=32, steps=120, evaluate_every=60, xai_every=0))
+    inbox = Inbox()
+    held_out = state.dataset.test_batches
+
+    def steered_once() -> Iterator[Batch]:
+        if state.step == 60:
+            steer(inbox, 1000.0, "optim.lr")
+        return held_out()
+
+    state.dataset.test_batches = steered_once  # type: ignore[method-assign]
+    rundir = RunDir(path=tmp_path, id="r")
+    said = trained(state, inbox, rundir, dump_every=0)
+
+    entries = [json.loads(line) for line in rundir.applied.read_text(encoding="utf-8").splitlines()]
+    assert [(one["number"], one["verb"], one["step"], one["rev"], one["actor"]) for one in entries] == [
+        (1, "set", 61, 1, ""),
+        (-1, "rollback", 63, 2, "guard"),
+        (-2, "mark", 62, 2, "guard"),
+    ]
+    back = entries[1]
+    assert (back["id"], back["to_step"], back["source"]) == ("guard-62-explosion", 50, "guard")
+    assert "back to the weights of step 50, try 1 of 3" in back["reason"]
+    (change,) = back["changes"]
+    assert change["knob"] == "optim.lr"
+    assert change["old"] > 900
+    assert change["in_force"] < 0.02
+    acks = [one for one in said if isinstance(one, Ack)]
+    assert [(ack.number, ack.verb, ack.reason) for ack in acks] == [
+        (one["number"], one["verb"], one["reason"]) for one in entries
+    ]
+
+    frames = [one for one in said if isinstance(one, Frame)]
+    assert [one.step for one in frames] == list(range(1, 121)), "the count of steps goes on"
+    losses = {one.step: float(one.values.numpy()[0]) for one in frames}
+    rates = {one.step: float(one.values.numpy()[list(one.index.numpy()).index(4)]) for one in frames}
+    assert losses[62] > 1000
+    assert rates[61] == 1000.0
+    assert rates[63] == change["in_force"]
+    assert np.mean([losses[step] for step in range(111, 121)]) < np.mean([losses[step] for step in range(51, 61)])
+    told = [one.detail for one in said if isinstance(one, StatusChanged) and one.status == "training"]
+    assert any(detail.startswith("guard explosion: train.loss_over_chance = ") for detail in told)
+
+
+def test_guards_do_the_same_whatever_is_observed(tmp_path: Path) -> None:
+    ends, entries = set(), set()
+    for percent in (0.0, 100.0):
+        lines = ["when zspace.*.saturation > 0.001 for 3 set zspace.*.gain = 0.5", "when train.loss > 1 mark"]
+        config = for_data(
+            "needle", batch_size=8, evaluate_every=0, xai_every=0, steps=20, telemetry_budget=percent, guards=lines
+        )
+        state = initial_state(config)
+        rundir = RunDir(path=tmp_path / f"{percent}", id="r")
+        trained(state, Inbox(), rundir, dump_every=0)
+        ends.add(digest(state))
+        entries.add(rundir.applied.read_text(encoding="utf-8"))
+    assert len(ends) == 1
+    (told,) = entries
+    assert told.count("\n") >= 2
