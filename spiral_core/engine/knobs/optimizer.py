@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import get_args
 
-from spiral_core.engine.config import MOST_STEPS, ScheduleName
+from spiral_core.engine.config import ScheduleName
 from spiral_core.engine.knobs.row import Knob, choice, switch
 from spiral_core.engine.optimization import Meaning, enter_mode
 from spiral_core.engine.state import RunState
@@ -18,6 +19,9 @@ HELD = "optim.lr.held"
 SCHEDULE = "optim.schedule"
 WARMUP = "optim.schedule.warmup"
 TOTAL = "optim.schedule.total"
+
+LONG_SCHEDULE = 10**6
+"""Updates of the longest schedule that can be asked for, where the run's own is not longer still."""
 
 
 def _write_lr(state: RunState, value: float) -> None:
@@ -48,21 +52,21 @@ def _write_clip_norm(state: RunState, value: float) -> None:
     state.clip_norm = value
 
 
-_SCHEDULE = (
-    choice(
-        SCHEDULE,
-        "schedule",
-        "Formula of the rates; constant is off. From the next update on it counts as if it had been in force from the "
-        "first one; what steering has scaled stays scaled.",
-        get_args(ScheduleName),
-        lambda state: state.rates.schedule,
-        lambda state, value: state.rates.follow(schedule=value),
-    ),
+_FORMULA = choice(
+    SCHEDULE,
+    "schedule",
+    "Formula of the rates; constant is off. From the next update on it counts as if it had been in force from the "
+    "first one; what steering has scaled stays scaled.",
+    get_args(ScheduleName),
+    lambda state: state.rates.schedule,
+    lambda state, value: state.rates.follow(schedule=value),
+)
+
+_SHAPE = (
     Knob(
         name=WARMUP,
         unit="steps",
         scale="log",
-        high=MOST_STEPS,
         step=2,
         group="schedule",
         help="Updates, counted from the first of the run, in which the rate rises in a line.",
@@ -74,7 +78,6 @@ _SCHEDULE = (
         name=TOTAL,
         unit="steps",
         scale="log",
-        high=MOST_STEPS,
         step=2,
         group="schedule",
         help=(
@@ -85,27 +88,35 @@ _SCHEDULE = (
         write=lambda state, value: state.rates.follow(total=int(value)),
         type="int",
     ),
-    Knob(
-        name="optim.schedule.min_lr",
-        scale="log",
-        high=10.0,
-        step=1.1,
-        group="schedule",
-        help="Rate that a cosine falls to, before steering scales it; above the highest rate it is a constant one.",
-        read=lambda state: state.rates.minimum,
-        write=lambda state, value: state.rates.follow(minimum=value),
-        needs=(Need(knob=SCHEDULE, holds=["warmup-cosine", "restart"]),),
-    ),
-    choice(
-        MEANING,
-        "schedule",
-        "What setting optim.lr means: base, the schedule goes on from there in proportion; hold, the rate stays until "
-        "optim.lr.held is switched off.",
-        get_args(Meaning),
-        lambda state: state.rates.meaning,
-        _write_meaning,
-    ),
 )
+
+_MINIMUM = Knob(
+    name="optim.schedule.min_lr",
+    scale="log",
+    high=10.0,
+    step=1.1,
+    group="schedule",
+    help="Rate that a cosine falls to, before steering scales it; above the highest rate it is a constant one.",
+    read=lambda state: state.rates.minimum,
+    write=lambda state, value: state.rates.follow(minimum=value),
+    needs=(Need(knob=SCHEDULE, holds=["warmup-cosine", "restart"]),),
+)
+
+_MEANING = choice(
+    MEANING,
+    "schedule",
+    "What setting optim.lr means: base, the schedule goes on from there in proportion; hold, the rate stays until "
+    "optim.lr.held is switched off.",
+    get_args(Meaning),
+    lambda state: state.rates.meaning,
+    _write_meaning,
+)
+
+
+def _schedule(longest: int) -> list[Knob]:
+    """Return the rows of the schedule; a slider that ends near what runs last can be aimed."""
+    return [_FORMULA, *(replace(knob, high=longest) for knob in _SHAPE), _MINIMUM, _MEANING]
+
 
 _RATE = (
     Knob(
@@ -187,7 +198,8 @@ def _frozen_switch(layer: str) -> Knob:
 def knobs(state: RunState) -> list[Knob]:
     """Return the rows of this run. The rate comes behind the schedule that it is set under."""
     momentum = [_MOMENTUM] if state.config.optimizer == "sgd" else []
-    return [*_SCHEDULE, *_RATE, *_STEPS, *momentum]
+    longest = max(LONG_SCHEDULE, 10 * state.config.schedule_length, state.config.warmup_steps)
+    return [*_schedule(longest), *_RATE, *_STEPS, *momentum]
 
 
 def freezing(state: RunState) -> list[Knob]:

@@ -64,7 +64,7 @@ _FIXED = (
         unit="%",
         high=100.0,
         step=0.5,
-        group="telemetry",
+        group="run",
         help=(
             "Share of a step's time that observing the Z-space layers may take; 0 turns it off, 100 observes every "
             "step. Does not change the numbers of the run."

@@ -200,10 +200,11 @@ def test_the_order_of_the_settings_in_a_command_means_nothing(state: RunState, d
     for order in (sets, shuffled):
         twin = copy.deepcopy(state)
         outcome = controls.apply(twin, asking(order))
-        seen.append((outcome, in_force(twin)))
+        # Where several settings are in each other's way, the first one read is the one that is named.
+        seen.append((outcome.state, outcome.changes, in_force(twin)))
     assert seen[0] == seen[1]
-    outcome, after = seen[0]
-    if outcome.state == "rejected":
+    told, _, after = seen[0]
+    if told == "rejected":
         assert after == before
         return
     for name, value in sets.items():
