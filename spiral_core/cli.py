@@ -215,7 +215,7 @@ class _Teller:
         self._diverged |= report.divergence is not None
         if evaluation is None:
             return
-        epoch = report.step / state.dataset.report_batches
+        epoch = state.dataset.epochs(report.step)
         self._say(
             f"  step {report.step:6d}  epoch {epoch:5.1f}  loss {report.loss:.4f}  "
             f"test loss {evaluation.loss:.4f}  test accuracy {evaluation.accuracy:.4f}"

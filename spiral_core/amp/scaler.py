@@ -63,6 +63,20 @@ class GradScaler:
         """S, which the next loss is multiplied by."""
         return self._scale
 
+    @scale.setter
+    def scale(self, value: float) -> None:
+        """Set it; good steps are counted anew.
+
+        Raises
+        ------
+        ArgumentError
+            Not a number within the limits; nothing changed.
+        """
+        low, high = self.limits
+        if not low <= value <= high:
+            raise ArgumentError(f"scale must be within its limits, {low:g} to {high:g}, got {value!r}")
+        self._scale, self._good = float(value), 0
+
     @property
     def skipped(self) -> int:
         """Number of steps skipped so far."""

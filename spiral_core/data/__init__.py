@@ -11,5 +11,6 @@ from spiral_core.data.digits import DigitsDataset as DigitsDataset
 from spiral_core.data.fashion import FashionDataset as FashionDataset
 from spiral_core.data.needle import NeedleDataset as NeedleDataset
 from spiral_core.data.sequence import MotifDataset as MotifDataset
+from spiral_core.data.steering import DataKnob as DataKnob
 from spiral_core.data.streams import Purpose as Purpose
 from spiral_core.data.streams import derived_generator as derived_generator

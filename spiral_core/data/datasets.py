@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, Protocol
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final, Protocol
 
 from spiral_core import choices
+from spiral_core.arrays import AnyArray
 from spiral_core.data.batch import Batch
 from spiral_core.data.digits import DigitsDataset
 from spiral_core.data.embedded import EmbeddedDataset
@@ -13,14 +14,18 @@ from spiral_core.data.endless import EndlessDataset
 from spiral_core.data.fashion import FashionDataset
 from spiral_core.data.needle import NeedleDataset
 from spiral_core.data.sequence import MotifDataset
+from spiral_core.data.steering import DataKnob
 from spiral_core.errors import DataError
 
 
 class Dataset(Protocol):
-    """Labeled images in batches, each batch a function of (seed, index).
+    """Labeled images in batches, each a function of (seed, index, batch size, what the knobs hold).
 
-    Nothing here has a state to save: a run that knows its seed and how many batches it has seen can go on.
+    A run that knows its seed, the `state_dict` and how many batches it has seen can go on.
     """
+
+    KNOBS: ClassVar[tuple[DataKnob, ...]]
+    """What people may change in the training stream, besides the batch size."""
 
     @property
     def name(self) -> str:
@@ -39,6 +44,10 @@ class Dataset(Protocol):
         """Images per training batch."""
 
     @property
+    def largest_batch(self) -> int:
+        """The largest batch size that may be asked for."""
+
+    @property
     def batches_per_epoch(self) -> int | None:
         """Batches in one pass over the training images; None where the stream is endless and has no pass."""
 
@@ -46,15 +55,34 @@ class Dataset(Protocol):
     def report_batches(self) -> int:
         """Batches after which a run evaluates and reports: one epoch, or its like on an endless stream."""
 
+    def epochs(self, count: int) -> float:
+        """Return how many epochs ``count`` batches are; one that a new batch size has cut short counts as whole."""
+
+    def resize(self, batch_size: int, index: int) -> None:
+        """Let training batch ``index`` and those after it have another size, and begin a new epoch with it."""
+
+    def setting(self, name: str) -> float | bool:
+        """Return what a knob holds."""
+
+    def set(self, name: str, value: float | bool) -> None:
+        """Let a knob hold a value from the next batch on."""
+
+    def state_dict(self) -> dict[str, AnyArray]:
+        """Return everything that was changed while the run trained."""
+
+    def load_state_dict(self, state: Mapping[str, AnyArray]) -> None:
+        """Load what `state_dict` gave; all of it or nothing."""
+
     def train_batch(self, index: int, into: Batch | None = None) -> Batch:
-        """Return training batch ``index`` >= 0, the same bits at every call and in any order of calls.
+        """Return training batch ``index``, the same bits at every call and in any order of calls.
 
         Parameters
         ----------
         index : int
+            >= 0, or that of the first batch of the size in force.
         into : Batch, optional
-            An earlier batch of this data set that nobody looks at any more: its arrays are written over, and nothing
-            of the size of the images is allocated. Without one the batch has memory of its own.
+            An earlier batch of this data set and of the same size that nobody looks at any more: its arrays are written
+            over, and nothing of the size of the images is allocated. Without one the batch has memory of its own.
         """
 
     def test_batches(self) -> Iterator[Batch]:

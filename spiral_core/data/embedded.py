@@ -15,7 +15,8 @@ import numpy as np
 
 from spiral_core.arrays import F32, I64, U8
 from spiral_core.data.batch import Batch
-from spiral_core.data.streams import Purpose, check_count, derived_generator
+from spiral_core.data.steering import SteeredDataset
+from spiral_core.data.streams import Purpose, derived_generator
 from spiral_core.errors import ArgumentError, DataError
 
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -115,7 +116,7 @@ def archive_bytes(arrays: Mapping[str, U8]) -> bytes:
     return target.getvalue()
 
 
-class EmbeddedDataset:
+class EmbeddedDataset(SteeredDataset):
     """The images of an embedded file as a data set for training; a subclass names the file.
 
     Parameters
@@ -135,7 +136,7 @@ class EmbeddedDataset:
     Notes
     -----
     Each epoch is a fresh permutation of the training images; the last partial batch is dropped. Batch k belongs to
-    epoch ``k // batches_per_epoch`` and needs no batch before it.
+    epoch ``k // batches_per_epoch`` until the batch size is changed, and needs no batch before it.
     """
 
     name: ClassVar[str]
@@ -150,16 +151,25 @@ class EmbeddedDataset:
 
     def __init__(self, *, seed: int, batch_size: int) -> None:
         self._arrays = self.archive.load()
-        self.seed = check_count("seed", seed, 0)
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        images = len(self._arrays.train_labels)
-        if self.batch_size > images:
-            raise ArgumentError(f"batch_size must be at most {images}, the number of images, got {batch_size}")
-        self.batches_per_epoch: int | None = images // self.batch_size
-        self.report_batches = images // self.batch_size
-        self._taken: U8 = np.empty((self.batch_size, *self._arrays.train_images.shape[1:]), np.uint8)
+        self.largest_batch = len(self._arrays.train_labels)
         self._epoch = -1
         self._order: I64 = np.empty(0, dtype=np.int64)
+        super().__init__(seed=seed, batch_size=batch_size)
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Batches in one pass over the training images."""
+        return self.report_batches
+
+    def _checked_size(self, batch_size: int) -> int:
+        size = super()._checked_size(batch_size)
+        if size > self.largest_batch:
+            raise ArgumentError(f"batch_size must be at most {self.largest_batch}, the number of images, got {size}")
+        return size
+
+    def _fit(self, batch_size: int) -> int:
+        self._taken: U8 = np.empty((batch_size, *self._arrays.train_images.shape[1:]), np.uint8)
+        return self.largest_batch // batch_size
 
     @classmethod
     def standardize(cls, images: U8, out: F32 | None = None) -> F32:
@@ -176,8 +186,8 @@ class EmbeddedDataset:
         return images
 
     def train_batch(self, index: int, into: Batch | None = None) -> Batch:
-        """Return training batch ``index`` >= 0; the same index gives the same bits, in any order of calls."""
-        epoch, place = divmod(check_count("index", index, 0), self.report_batches)
+        """Return training batch ``index``; the same index gives the same bits, in any order of calls."""
+        epoch, place = self.place(index)
         if epoch != self._epoch:
             generator = derived_generator(self.seed, Purpose.BATCHES, epoch)
             self._order = generator.permutation(len(self._arrays.train_labels))

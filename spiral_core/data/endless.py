@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Final
 
 import numpy as np
 
 from spiral_core.data.batch import Batch
-from spiral_core.data.streams import Purpose, check_count, derived_generator
+from spiral_core.data.steering import SteeredDataset
+from spiral_core.data.streams import Purpose, derived_generator
 
 EPOCH_IMAGES: Final = 6000
 """Images after which a run on an endless stream evaluates and speaks of an epoch."""
 
 HELD_OUT_IMAGES: Final = 512
 
+LARGEST_BATCH: Final = 4096
+"""What a knob may ask for; nothing in the stream itself sets a bound."""
+
 HELD_OUT_SEED: Final = 0
 """Held-out images are the same for all runs, so that their accuracies can be compared."""
 
 
-class EndlessDataset(ABC):
+class EndlessDataset(SteeredDataset):
     """The endless stream of one seed, and a held-out set that all seeds share; a subclass draws the images.
 
     Parameters
@@ -45,20 +49,34 @@ class EndlessDataset(ABC):
     image_shape: ClassVar[tuple[int, int, int]]
     class_names: ClassVar[tuple[str, ...]]
     batches_per_epoch: int | None = None
+    largest_batch = LARGEST_BATCH
 
     def __init__(self, *, seed: int, batch_size: int) -> None:
-        self.seed = check_count("seed", seed, 0)
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        self.report_batches = max(1, EPOCH_IMAGES // self.batch_size)
+        super().__init__(seed=seed, batch_size=batch_size)
         self._held_out: Batch | None = None
+
+    def _fit(self, batch_size: int) -> int:
+        return max(1, EPOCH_IMAGES // batch_size)
 
     @abstractmethod
     def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
-        """Draw images with labels and masks from one generator, which is advanced; ``into`` a batch if there is one."""
+        """Draw images with labels and masks from one generator, which is advanced; ``into`` a batch if there is one.
+
+        What people have changed does not enter here: the held-out images are drawn by it, too.
+        """
+
+    def _draw_training(self, index: int, into: Batch | None) -> Batch:
+        """Draw a training batch as the knobs say; a subclass without any leaves this as it is."""
+        return self._draw(self._generator(index), self.batch_size, into)
+
+    def _generator(self, index: int) -> np.random.Generator:
+        """Return the generator that training batch ``index`` is drawn by."""
+        return derived_generator(self.seed, Purpose.BATCHES, index)
 
     def train_batch(self, index: int, into: Batch | None = None) -> Batch:
-        """Return training batch ``index`` >= 0 of the endless stream; the same index gives the same bits."""
-        return self._draw(derived_generator(self.seed, Purpose.BATCHES, index), self.batch_size, into)
+        """Return training batch ``index`` of the endless stream; the same index gives the same bits."""
+        self.place(index)
+        return self._draw_training(index, into)
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield the `HELD_OUT_IMAGES` held-out images in batches of ``batch_size``, the last one possibly smaller."""

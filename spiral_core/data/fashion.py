@@ -11,6 +11,7 @@ import numpy as np
 
 from spiral_core.arrays import U8
 from spiral_core.data.embedded import Archive, EmbeddedDataset
+from spiral_core.data.steering import DataKnob
 from spiral_core.data.streams import Purpose, derived_generator
 
 ARCHIVE: Final = Archive(
@@ -84,6 +85,8 @@ class FashionDataset(EmbeddedDataset):
         When the embedded file is missing or damaged.
     """
 
+    KNOBS = (DataKnob("augmented", False, "Flip and shift training images at random; held-out images never are."),)
+
     name = "fashion"
     image_shape = (28, 28, 1)
     class_names = CLASS_NAMES
@@ -94,7 +97,9 @@ class FashionDataset(EmbeddedDataset):
 
     def __init__(self, *, seed: int, batch_size: int, augmented: bool = False) -> None:
         super().__init__(seed=seed, batch_size=batch_size)
-        self.augmented = augmented
+        self.set("augmented", augmented)
 
     def _vary(self, images: U8, index: int) -> U8:
-        return augment(images, derived_generator(self.seed, Purpose.AUGMENTATION, index)) if self.augmented else images
+        if not self.setting("augmented"):
+            return images
+        return augment(images, derived_generator(self.seed, Purpose.AUGMENTATION, index))

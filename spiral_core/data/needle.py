@@ -14,6 +14,9 @@ import numpy as np
 from spiral_core.arrays import F32, I64, U8
 from spiral_core.data.batch import Batch
 from spiral_core.data.endless import EndlessDataset
+from spiral_core.data.steering import DataKnob
+from spiral_core.data.streams import Purpose, derived_generator
+from spiral_core.data.tag import paint_tags
 
 SIDE: Final = 28
 """Height and width of an image, pixels."""
@@ -285,13 +288,30 @@ class NeedleDataset(EndlessDataset):
     around 0.3 with a spread of about 0.15, and the first normalization layer takes care of the rest.
     """
 
+    KNOBS = (
+        DataKnob(
+            "shortcut",
+            0.0,
+            "Probability that a patch in the corner of a training image tells its class; else the patch tells a random "
+            "one. 0 leaves the patches out. Held-out and probe images never have any.",
+        ),
+    )
+
     name = "needle"
     image_shape = (SIDE, SIDE, 1)
     class_names = CLASS_NAMES
 
-    def __init__(self, *, seed: int, batch_size: int) -> None:
-        super().__init__(seed=seed, batch_size=batch_size)
-        self._scratch: F32 = np.empty((self.batch_size, SIDE, SIDE), np.float32)
+    def _fit(self, batch_size: int) -> int:
+        self._scratch: F32 = np.empty((batch_size, SIDE, SIDE), np.float32)
+        return super()._fit(batch_size)
+
+    def _draw_training(self, index: int, into: Batch | None) -> Batch:
+        batch = super()._draw_training(index, into)
+        shortcut = self.setting("shortcut")
+        if shortcut > 0:
+            generator = derived_generator(self.seed, Purpose.AUGMENTATION, index)
+            paint_tags(generator, batch.labels, len(CLASS_NAMES), shortcut, batch.images)
+        return batch
 
     def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
         return needle_batch(generator, count, into, self._scratch if count == self.batch_size else None)

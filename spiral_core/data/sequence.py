@@ -14,6 +14,7 @@ import numpy as np
 from spiral_core.arrays import F32, I64, U8
 from spiral_core.data.batch import Batch
 from spiral_core.data.endless import EndlessDataset
+from spiral_core.data.steering import DataKnob
 
 STEPS: Final = 64
 """T, time steps of a signal."""
@@ -65,7 +66,7 @@ def _places(generator: np.random.Generator, count: int) -> I64:
     return (order + rank * (MOTIF_STEPS - 1)).astype(np.int64)
 
 
-def motif_batch(generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
+def motif_batch(generator: np.random.Generator, count: int, into: Batch | None = None, noise: float = NOISE) -> Batch:
     """Draw ``count`` signals with labels and masks from one generator, which is advanced.
 
     Parameters
@@ -76,6 +77,8 @@ def motif_batch(generator: np.random.Generator, count: int, into: Batch | None =
         Signals, >= 1.
     into : Batch, optional
         A motif batch of as many signals, whose arrays are written over.
+    noise : float
+        Standard deviation of what each step draws for itself, >= 0.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def motif_batch(generator: np.random.Generator, count: int, into: Batch | None =
     batch.labels[...] = labels
     signals, masks = batch.images[:, 0, :, 0], cast("U8", batch.masks)
     generator.standard_normal(out=batch.images, dtype=np.float32)
-    signals *= np.float32(NOISE)
+    signals *= np.float32(noise)
     masks.fill(0)
     row, offset = np.arange(count)[:, None], np.arange(MOTIF_STEPS)
     piece = MOTIFS[labels] * amplitudes
@@ -126,9 +129,16 @@ class MotifDataset(EndlessDataset):
     time-major layer takes.
     """
 
+    KNOBS = (
+        DataKnob("noise", NOISE, "Standard deviation of the noise of training signals; held-out ones keep theirs."),
+    )
+
     name = "motif"
     image_shape = (1, STEPS, 1)
     class_names = CLASS_NAMES
 
     def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
         return motif_batch(generator, count, into)
+
+    def _draw_training(self, index: int, into: Batch | None) -> Batch:
+        return motif_batch(self._generator(index), self.batch_size, into, self.setting("noise"))

@@ -21,6 +21,9 @@ from spiral_core.errors import ConfigError
 MOST_STEPS = 10**12
 """Longest run: thirty years at a thousand steps per second."""
 
+MOST_IMAGES = 4096
+"""Largest batch."""
+
 TELEMETRY_PERCENT = 2.0
 """Of the time of a step: too little to be felt, and enough to observe nearly every step."""
 
@@ -251,7 +254,7 @@ def _check(config: RunConfig) -> None:
         (0 <= config.schedule_steps <= MOST_STEPS, "schedule_steps", f"between 0 (all steps) and {MOST_STEPS}"),
         (0 <= config.auto_gain <= 1, "auto_gain", "between 0 (off) and 1, the largest radius that is ever in reach"),
         (0 <= config.telemetry_budget <= 100, "telemetry_budget", "between 0 (off) and 100 (every step) percent"),
-        (1 <= config.batch_size <= 4096, "batch_size", "between 1 and 4096"),
+        (1 <= config.batch_size <= MOST_IMAGES, "batch_size", f"between 1 and {MOST_IMAGES}"),
         (0 <= config.steps <= MOST_STEPS, "steps", f"between 0 (until stopped) and {MOST_STEPS}"),
         (0 <= config.seed < 2**63, "seed", f"between 0 and {2**63 - 1}"),
         (math.isfinite(config.curvature) and config.curvature < 0, "curvature", "a finite number below 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from spiral_core.engine.knobs import AUTO_GAIN, Knob, in_force, table
+from spiral_core.engine.knobs import Knob, contradiction, in_force, table
 from spiral_core.engine.state import Phase, RunState
 from spiral_core.wire import knobs as rules
 from spiral_core.wire.messages import Command
@@ -33,7 +33,11 @@ def apply(state: RunState, command: Command) -> Outcome:
     if state.phase in ("finished", "stopped"):
         return Outcome("rejected", step, [], f"the run is {state.phase}")
     specs = {name: knob.spec(state) for name, knob in knobs.items()}
-    reason = rules.command_refusal(specs, command.verb, command.sets) or _contradiction(state, command.sets)
+    reason = (
+        rules.command_refusal(specs, command.verb, command.sets)
+        or rules.unmet(specs, command.sets)
+        or contradiction(state, {setting.knob: setting.value for setting in command.sets})
+    )
     if reason is not None:
         return Outcome("rejected", step, [], reason)
     if command.verb == "set":
@@ -45,22 +49,13 @@ def apply(state: RunState, command: Command) -> Outcome:
     return Outcome("applied", step, changes)
 
 
-def _contradiction(state: RunState, sets: list[Setting]) -> str | None:
-    """Tell why settings that are good each for itself cannot be in force together."""
-    asked = {setting.knob: setting.value for setting in sets}
-    gain = next((name for name in asked if name.startswith("zspace.") and name.endswith(".gain")), None)
-    if gain is not None and asked.get(AUTO_GAIN, state.auto_gain) != 0:
-        return f"{gain} cannot be set while auto-gain steers it; set {AUTO_GAIN} to 0 first, or in the same command"
-    return None
-
-
 def _set(state: RunState, knobs: dict[str, Knob], sets: list[Setting], step: int) -> list[Change]:
-    """Write every setting; report the knobs asked for, and every other knob whose value moved with them."""
+    """Write every setting, in the table's order; report the knobs asked for, and every other that moved with them."""
     before = in_force(state)
-    for setting in sets:
-        knob = knobs[setting.knob]
-        knob.write(state, setting.value if knob.type == "choice" else float(setting.value))
-    asked = {setting.knob for setting in sets}
+    asked = {setting.knob: setting.value for setting in sets}
+    for name, knob in knobs.items():
+        if name in asked:
+            knob.set(state, asked[name])
     changes = []
     for name, knob in knobs.items():
         after = knob.read(state)

@@ -58,7 +58,7 @@ def step_values(state: RunState, report: UpdateReport) -> dict[str, float]:
         "train.accuracy": report.accuracy,
         "optim.learning_rate": report.lr,
     }
-    if state.scaler is None or report.scale is None:
+    if report.scale is None:
         values["optim.gradient_norm"] = report.gradient_norm
     else:
         values["amp.scale"] = report.scale

@@ -13,12 +13,13 @@ from spiral_core.engine import controls, guard_values, knobs, rollback
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.guard_rules import Action, Rule, matching
 from spiral_core.engine.guard_state import Alarm
+from spiral_core.engine.knobs import Knob
 from spiral_core.engine.state import RunState
 from spiral_core.engine.step import UpdateReport
 from spiral_core.errors import ConfigError, StateError
 from spiral_core.wire import knobs as bounds
 from spiral_core.wire.messages import Command
-from spiral_core.wire.parts import Change, Setting, Verb
+from spiral_core.wire.parts import Change, Setting, Value, Verb
 
 ACTOR = "guard"
 """Who acts, and by which way: the words of the journal."""
@@ -55,8 +56,8 @@ class Decision:
 
 
 def begin(state: RunState) -> None:
-    """Keep the weights that a run begins with: they are as good as weights can be, and need no trial."""
-    first = rollback.capture(state)
+    """Keep the weights that a run begins with, unless it has some already: the first ones need no trial."""
+    first = None if state.snapshots.trusted else rollback.capture(state)
     if first is not None:
         state.snapshots.trust(first)
 
@@ -98,11 +99,19 @@ def _decision(state: RunState, alarms: list[Alarm]) -> Decision | None:
         case "set":
             in_force = knobs.in_force(state)
             wanted = dict.fromkeys(alarm.knob for alarm in alarms)
-            sets = [Setting(knob=knob, value=rule.action.setting) for knob in wanted]
+            rows = knobs.table(state)
+            sets = [Setting(knob=knob, value=_value(rows[knob], rule.action)) for knob in wanted]
             sets = [setting for setting in sets if in_force.get(setting.knob) != setting.value]
             return Decision(rule.name, state.step, "set", reason, sets) if sets else None
         case "rollback":
             return _back(state, rule, reason)
+
+
+def _value(knob: Knob, action: Action) -> Value:
+    """Give what a rule sets a knob to; a switch is ``on`` or ``off`` in a rule."""
+    if knob.type == "bool" and action.setting in ("on", "off"):
+        return action.setting == "on"
+    return action.setting
 
 
 def _back(state: RunState, rule: Rule, reason: str) -> Decision:
@@ -220,11 +229,11 @@ def check(state: RunState) -> None:
 
 
 def _unsettable(state: RunState, action: Action) -> str | None:
-    specs = {name: knob.spec(state) for name, knob in knobs.table(state).items()}
-    targets = matching(action.knob, tuple(specs))
+    rows = knobs.table(state)
+    targets = matching(action.knob, tuple(rows))
     if not targets and ("*" not in action.knob or state.z_layers):
-        return f"this run has no knob {action.knob}; it has {', '.join(specs)}"
-    reasons = (bounds.refusal(specs[target], action.setting) for target in targets)
+        return f"this run has no knob {action.knob}; it has {', '.join(rows)}"
+    reasons = (bounds.refusal(rows[target].spec(state), _value(rows[target], action)) for target in targets)
     return next((reason for reason in reasons if reason is not None), None)
 
 

@@ -7,9 +7,9 @@ batch is still drawn by its own number; what a person has set stays set, except 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Snapshot:
     lr : float      the rate that the next update would have used
     mode : str      in which geometry the optimizer stepped: its moments have no meaning in another
     model, optimizer, scaler : mapping
-        State dicts; copies. No scaler in float32.
+        State dicts; copies.
     """
 
     step: int
@@ -46,7 +46,7 @@ class Snapshot:
     mode: str
     model: Mapping[str, AnyArray]
     optimizer: Mapping[str, AnyArray]
-    scaler: Mapping[str, AnyArray] | None
+    scaler: Mapping[str, AnyArray]
 
 
 @dataclass
@@ -92,7 +92,7 @@ def capture(state: RunState) -> Snapshot | None:
         mode=state.optimizer.mode.name,
         model=model,
         optimizer=optimizer,
-        scaler=None if state.scaler is None else state.scaler.state_dict(),
+        scaler=state.scaler.state_dict(),
     )
 
 
@@ -108,6 +108,47 @@ def restore(state: RunState, snapshot: Snapshot) -> None:
     now = state.optimizer.state_dict()
     moments = {name: now[name] if name in _RATES else array for name, array in snapshot.optimizer.items()}
     state.optimizer.load_state_dict(moments)
-    if state.scaler is not None and snapshot.scaler is not None:
-        skipped = state.scaler.state_dict()["skipped"]
-        state.scaler.load_state_dict({**snapshot.scaler, "skipped": skipped})
+    skipped = state.scaler.state_dict()["skipped"]
+    state.scaler.load_state_dict({**snapshot.scaler, "skipped": skipped})
+
+
+_PARTS = ("model", "optimizer", "scaler")
+
+
+def pack(snapshots: Snapshots) -> tuple[dict[str, AnyArray], list[dict[str, Any]]]:
+    """Take snapshots apart into arrays, named ``NUMBER/PART/NAME``, and plain values: for a checkpoint's file.
+
+    A run that is resumed must be able to go back to where one that never stopped would have gone.
+    """
+    every = [*snapshots.trusted, *([] if snapshots.trial is None else [snapshots.trial])]
+    arrays = {
+        f"{number}/{part}/{name}": array
+        for number, one in enumerate(every)
+        for part in _PARTS
+        for name, array in getattr(one, part).items()
+    }
+    plain = [{"step": one.step, "lr": one.lr, "mode": one.mode, "trusted": one is not snapshots.trial} for one in every]
+    return arrays, plain
+
+
+def unpack(arrays: Mapping[str, AnyArray], plain: Sequence[Mapping[str, Any]]) -> Snapshots:
+    """Put together what `pack` has taken apart.
+
+    Raises
+    ------
+    KeyError
+        A plain value is missing.
+    """
+    found = Snapshots()
+    for number, told in enumerate(plain):
+        parts: dict[str, dict[str, AnyArray]] = {part: {} for part in _PARTS}
+        for name, array in arrays.items():
+            place, part, rest = name.split("/", 2)
+            if place == str(number):
+                parts[part][rest] = array
+        one = Snapshot(told["step"], told["lr"], told["mode"], **parts)
+        if told["trusted"]:
+            found.trust(one)
+        else:
+            found.trial = one
+    return found

@@ -7,11 +7,14 @@ from typing import Literal
 
 from spiral_core import amp, data, nn, optim
 from spiral_core.data import Batch, Dataset
-from spiral_core.engine.config import RunConfig
+from spiral_core.engine.config import PrecisionName, RunConfig
 from spiral_core.engine.guard_rules import parse_all
 from spiral_core.engine.guard_state import GuardState
 from spiral_core.engine.optimization import Rates, build_optimizer, build_rates
 from spiral_core.engine.rollback import Snapshots
+
+AUTO_GAIN_SMOOTHING = 0.1
+"""At the start: a gain goes nine tenths of its way in 22 steps, too slowly to follow the noise of single batches."""
 
 Phase = Literal["training", "paused", "finished", "stopped"]
 
@@ -36,12 +39,18 @@ class RunState:
     """Largest norm of all gradients together; 0 means no clipping."""
     auto_gain: float
     """Mean blended radius that the Z-space layers steer their gains to; 0 means off."""
+    auto_gain_smoothing: float
+    """Share of the way to the right gain that auto-gain goes at each step, in (0, 1]."""
     telemetry_budget: float
     """Percent of the time of a step that observing may take."""
-    autocast: amp.AutocastGuard
-    """Around the forward pass of training; evaluations and probes look at the weights in full precision."""
-    scaler: amp.GradScaler | None
-    """Of the loss; None in float32."""
+    precision: PrecisionName
+    """What matrix products of training are rounded to; evaluations and probes look at the weights in full precision."""
+    xai_layer: str | None
+    """The layer that Grad-CAM probes look at; None where the model has nothing to map."""
+    scaler: amp.GradScaler = field(default_factory=amp.GradScaler)
+    """Of the loss. In float32 it scales nothing, and keeps its scale and its counts until it is needed again."""
+    frozen: frozenset[str] = frozenset()
+    """Names of the layers whose parameters no update moves."""
     step: int = 0
     rev: int = 0
     """Changes applied so far."""
@@ -66,9 +75,9 @@ class RunState:
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
 
     @property
-    def cam_layer(self) -> str | None:
-        """The layer that Grad-CAM probes look at; None where the model has nothing to map."""
-        return nn.models.cam_target(self.model)
+    def scaled(self) -> bool:
+        """Whether products are rounded and the loss is scaled."""
+        return self.precision != "float32"
 
 
 def initial_state(config: RunConfig) -> RunState:
@@ -84,7 +93,6 @@ def initial_state(config: RunConfig) -> RunState:
         gain=config.gain,
         generator=data.derived_generator(config.seed, data.Purpose.INIT, 0),
     )
-    narrow = config.precision != "float32"
     return RunState(
         config=config,
         dataset=dataset,
@@ -96,8 +104,9 @@ def initial_state(config: RunConfig) -> RunState:
         rate=config.rate,
         clip_norm=config.clip_norm,
         auto_gain=config.auto_gain,
+        auto_gain_smoothing=AUTO_GAIN_SMOOTHING,
         telemetry_budget=config.telemetry_budget,
-        autocast=amp.autocast(dtype=config.precision) if narrow else amp.autocast(enabled=False),
-        scaler=amp.GradScaler() if narrow else None,
         guards=GuardState(parse_all(config.guards)),
+        precision=config.precision,
+        xai_layer=nn.models.cam_target(model),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spiral_core import nn, optim, xai
+from spiral_core import amp, nn, optim, xai
 from spiral_core.arrays import Float
 from spiral_core.data import Batch
 from spiral_core.engine.divergence import find
@@ -26,7 +26,7 @@ class UpdateReport:
     step : int                 number of the update
     loss, accuracy : float     of the training batch
     lr : float                 the rate that it used
-    gradient_norm : float      L2 norm of all gradients, before clipping
+    gradient_norm : float      L2 norm of the gradients of all layers that are not frozen, before clipping
     gain : float               mean projector gain that it used; NaN without Z-space layers
     auto_gain : float          the radius that auto-gain steered to; 0 while it is off
     adaptations : mapping      what auto-gain did to each Z-space layer; empty while it is off
@@ -92,8 +92,8 @@ def update(state: RunState) -> UpdateReport:
     lr = state.rates.at(number)
     state.optimizer.set_rates(lr)
     gain = mean_gain([layer.projector_gain for layer in state.z_layers])
-    scale = None if state.scaler is None else state.scaler.scale
-    with state.autocast:
+    scale = state.scaler.scale if state.scaled else None
+    with _autocast(state):
         logits = state.model.forward(batch.images, state.training)
     adaptations = _adapt_gains(state)
     grad = state.training.array(state.model, "loss gradient", logits.shape, logits.dtype)
@@ -114,17 +114,28 @@ def update(state: RunState) -> UpdateReport:
         adaptations=adaptations,
         divergence=divergence,
         scale=scale,
-        skipped=0 if state.scaler is None else state.scaler.skipped,
+        skipped=state.scaler.skipped if state.scaled else 0,
     )
 
 
+def _autocast(state: RunState) -> amp.AutocastGuard:
+    return amp.autocast(dtype=state.precision) if state.scaled else amp.autocast(enabled=False)
+
+
 def _backward(state: RunState, batch: Batch, grad: Float) -> float:
-    """Compute and clip every gradient; give their norm before clipping."""
+    """Compute and clip every gradient; give their norm before clipping.
+
+    Gradients of frozen layers are set to zero, so that they neither count in the norm nor take room from the others.
+    """
     state.optimizer.zero_grad()
-    if state.scaler is not None:
+    if state.scaled:
         state.scaler.scale_gradient(grad)
     state.model.backward_in(batch.images, grad, state.training, input_grad=False)
-    if state.scaler is not None:
+    frozen = [p for layer in state.model.layers if layer.name in state.frozen for p in layer.parameters()]
+    for parameter in frozen:
+        parameter.grad.fill(0)
+    state.optimizer.frozen = frozenset(parameter.name for parameter in frozen)
+    if state.scaled:
         state.scaler.unscale(state.model)
     parameters = state.model.parameters()
     return optim.clip_gradient_norm(parameters, state.clip_norm) if state.clip_norm else optim.gradient_norm(parameters)
@@ -132,9 +143,9 @@ def _backward(state: RunState, batch: Batch, grad: Float) -> float:
 
 def _step(state: RunState, batch: Batch, loss: float, gradient_norm: float) -> DivergedError | None:
     """Step, or tell why not."""
-    sound = math.isfinite(loss) and (state.scaler is not None or math.isfinite(gradient_norm))
+    sound = math.isfinite(loss) and (state.scaled or math.isfinite(gradient_norm))
     divergence = None if sound else find(state, batch, state.step + 1)
-    if state.scaler is not None:
+    if state.scaled:
         if sound:
             state.scaler.step(state.optimizer, state.model)
         else:
@@ -149,7 +160,8 @@ def _adapt_gains(state: RunState) -> dict[str, nn.GainAdaptation]:
     if state.auto_gain == 0:
         return {}
     return {
-        layer.name: layer.adapt_projector_gain(state.auto_gain, workspace=state.training) for layer in state.z_layers
+        layer.name: layer.adapt_projector_gain(state.auto_gain, state.auto_gain_smoothing, workspace=state.training)
+        for layer in state.z_layers
     }
 
 
@@ -186,7 +198,7 @@ def probe(state: RunState) -> Probe:
     StateError
         The model has nothing to map; the configuration then has ``xai_every`` 0, and there is no knob for it.
     """
-    layer = state.cam_layer
+    layer = state.xai_layer
     if layer is None:
         raise StateError(f"{state.model.name} has no feature maps for Grad-CAM; probe a model that has")
     cam = xai.gradcam_probe(state.model, state.probe.images, state.watching, layer)

@@ -19,6 +19,7 @@ from spiral_core.wire.messages import (
     Ack,
     Command,
     Frame,
+    GuardsDeclared,
     HeatMaps,
     KnobsDeclared,
     KnobsMoved,
@@ -28,7 +29,7 @@ from spiral_core.wire.messages import (
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import Array, Change, RunStatus, Value, ZLayer
+from spiral_core.wire.parts import Array, Change, GuardSpec, RunStatus, Value, ZLayer
 
 STRIP_SECONDS = 0.1
 """Strips of radii are looked at, not analyzed: ten a second are enough for the eye."""
@@ -53,11 +54,9 @@ class Recorder:
     def __init__(self, log: RunLogWriter, state: RunState) -> None:
         self._log = log
         self._state = state
-        self._mapped = state.cam_layer is not None
+        self._mapped = state.xai_layer is not None
         layers = [layer.name for layer in state.z_layers]
-        specs = catalog.declare(
-            layers, mapped=self._mapped, masked=state.probe.masks is not None, scaled=state.scaler is not None
-        )
+        specs = catalog.declare(layers, mapped=self._mapped, masked=state.probe.masks is not None)
         self._series = {spec.name: spec for spec in specs}
         self._strips_at = -STRIP_SECONDS
         self._pace: list[float] = []
@@ -85,6 +84,7 @@ class Recorder:
         declared = knobs.declare(state)
         self._told = {spec.name: spec.value for spec in declared}
         self._log.append(KnobsDeclared, state.step, knobs=declared, rev=state.rev)
+        self.guards()
         if not self._mapped:
             return
         masks = state.probe.masks
@@ -95,6 +95,11 @@ class Recorder:
             labels=state.probe.labels.tolist(),
             masks=None if masks is None else Array.of(masks, "|u1"),
         )
+
+    def guards(self) -> None:
+        """Say which guard rules are in force."""
+        rules = [GuardSpec(name=rule.name, text=str(rule), on=rule.on) for rule in self._state.guards.rules]
+        self._log.append(GuardsDeclared, self._state.step, guards=rules)
 
     def status(self, status: RunStatus, detail: str = "", *, done: int | None = None, total: int | None = None) -> None:
         """Say what the engine is doing; progress is counted in steps unless told otherwise."""
@@ -123,6 +128,8 @@ class Recorder:
             actor=command.actor,
             source=command.source,
         )
+        if any(change.knob.startswith("guard.") for change in outcome.changes):
+            self.guards()
 
     def moved(self) -> None:
         """Say now and then which knobs have moved without a command."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from spiral_core import kernels
+from spiral_core import amp, kernels
 from spiral_core.engine import controls, guards, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.controls import Outcome
@@ -176,7 +176,7 @@ class _Loop:
     def _warm(self) -> bool:
         """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
         state = self._state
-        names = [*state.model.kernels(), *state.autocast.kernels, *state.optimizer.KERNELS]
+        names = [*state.model.kernels(), *amp.autocast().kernels, *state.optimizer.KERNELS]
         dtype = self._state.model.dtype
         cold = kernels.cold_count(names, dtype) > 0
 

@@ -177,20 +177,26 @@ def build(
     return Sequential(name, [*layers, plan.linear("head", features, classes)])
 
 
+def cam_targets(model: Sequential) -> list[str]:
+    """Return the names of the layers that Grad-CAM can look at: each ReLU whose input still has places.
+
+    Behind a fully connected layer or an average over space there is nothing to map any more.
+    """
+    layers = model.layers
+    end = next((at for at, layer in enumerate(layers) if isinstance(layer, (Flatten, Linear, GlobalAveragePool2d))), 0)
+    return [layer.name for layer in layers[:end] if isinstance(layer, ReLU)]
+
+
 def cam_target(model: Sequential) -> str | None:
     """Return the name of the layer that Grad-CAM looks at by default: the ReLU behind the last Z-space norm.
 
-    None where there is no such layer, or where what reaches it has no places any more, as behind a fully connected
-    layer: then there is nothing to map.
+    None where there is no such layer, or where what reaches it has no places any more (see `cam_targets`).
     """
-    found = None
     layers = model.layers
     norms = [position for position, layer in enumerate(layers) if isinstance(layer, ZSpaceNorm)]
-    if norms:
-        found = next((at for at in range(norms[-1] + 1, len(layers)) if isinstance(layers[at], ReLU)), None)
-    if found is None or any(isinstance(layer, (Flatten, Linear, GlobalAveragePool2d)) for layer in layers[:found]):
-        return None
-    return layers[found].name
+    behind = layers[norms[-1] + 1 :] if norms else []
+    found = next((layer.name for layer in behind if isinstance(layer, ReLU)), None)
+    return found if found in cam_targets(model) else None
 
 
 @cache

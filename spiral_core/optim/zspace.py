@@ -68,6 +68,8 @@ class ZSpaceOptimizer(Optimizer):
     Once modules are prepared, ``step()`` and ``zero_grad()`` without a module act on all of them, as in `Optimizer`.
     `lr` is the rate that the next update uses for *every* parameter; excluded groups take straight steps of that rate.
     As with `Optimizer`, a step leaves the gradients as they are: call `zero_grad` before the next backward pass.
+    Parameters whose names are in ``frozen`` take no part in a step, in any mode: no update, no decay, no pull into the
+    ball, no movement of momentum, means and tapes, and no share in the norm that ``max_norm`` bounds.
     """
 
     KERNELS = ("sum_of_squares", "sgd_update", "adam_update")
@@ -89,6 +91,7 @@ class ZSpaceOptimizer(Optimizer):
         self.weight_decay = check_decay(weight_decay)
         self.max_norm = None if max_norm is None else check_max_norm(max_norm)
         self.groups = tuple(groups)
+        self.frozen: frozenset[str] = frozenset()
         self._rule = Rule(momentum, adam, eps)
         self._mode = OptimizerMode.euclidean()
         self._ratio = 1.0
@@ -238,6 +241,9 @@ class ZSpaceOptimizer(Optimizer):
             )
         return chosen
 
+    def _thawed(self, module: Module | None) -> list[Parameter]:
+        return [parameter for parameter in self._chosen(module) if parameter.name not in self.frozen]
+
     # Steps.
 
     def zero_grad(self, module: Module | None = None) -> None:
@@ -259,7 +265,7 @@ class ZSpaceOptimizer(Optimizer):
         NonFiniteError
             Hypergrad, and a gradient is not finite; nothing was moved.
         """
-        chosen = self._chosen(module)
+        chosen = self._thawed(module)
         gathered = self._gathered(chosen)
         for parameter, total in zip(chosen, gathered, strict=True):
             tape = self._slots[parameter.name].get("tape")
@@ -290,7 +296,7 @@ class ZSpaceOptimizer(Optimizer):
         StateError
             The module was not prepared for the mode, or a point has left the ball. In each case nothing was changed.
         """
-        chosen = self._chosen(module)
+        chosen = self._thawed(module)
         self._check_inside([parameter for parameter in chosen if self._on_ball(parameter)], StateError)
         for parameter, grad in zip(chosen, self._gathered(chosen), strict=True):
             own = group_of(parameter, self.groups).weight_decay

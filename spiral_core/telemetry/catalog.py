@@ -20,7 +20,7 @@ _RUN: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 _AMP: tuple[tuple[str, str, str, str, str], ...] = (
-    ("amp/scale", "", "amp_scale", "log", "What this update multiplied its loss by."),
+    ("amp/scale", "", "amp_scale", "log", "What this update multiplied its loss by; in float16 and bfloat16 only."),
     ("amp/skipped", "", "amp_skipped", "linear", "Updates so far that an overflow has prevented."),
 )
 
@@ -52,7 +52,7 @@ _LAYER: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 
-def declare(layers: Sequence[str], *, mapped: bool, masked: bool, scaled: bool = False) -> list[SeriesSpec]:
+def declare(layers: Sequence[str], *, mapped: bool, masked: bool) -> list[SeriesSpec]:
     """Declare the curves of a run.
 
     Parameters
@@ -63,11 +63,9 @@ def declare(layers: Sequence[str], *, mapped: bool, masked: bool, scaled: bool =
         Whether the model has feature maps for Grad-CAM; without them the run has no series ``xai/...``.
     masked : bool
         Whether the probe batch comes with object masks, so that heat maps can be scored.
-    scaled : bool
-        Whether the loss is scaled, for float16 or bfloat16.
     """
     maps = [*(_XAI if mapped else ()), *(_XAI_MASKED if mapped and masked else ())]
-    rows = [*_RUN, *(_AMP if scaled else ()), *maps]
+    rows = [*_RUN, *_AMP, *maps]
     rows += [
         (f"zspace/{layer}/{name}", unit, group, scale, help_)
         for layer in layers

@@ -23,6 +23,8 @@ def refusal(spec: KnobSpec, value: Value) -> str | None:
     """
     if spec.type == "choice":
         return None if value in spec.choices else f"{spec.name} takes one of {', '.join(spec.choices)}, not {value!r}"
+    if spec.type == "bool":
+        return None if isinstance(value, bool) else f"{spec.name} takes true or false, not {value!r}"
     bounds = f"between {number(spec.low)} and {number(spec.high)}"
     if isinstance(value, (bool, str)):
         return f"{spec.name} takes a number {bounds}, not {value!r}"
@@ -54,3 +56,32 @@ def command_refusal(knobs: Mapping[str, KnobSpec], verb: Verb, sets: Sequence[Se
         if reason is not None:
             return reason
     return None
+
+
+def unmet(knobs: Mapping[str, KnobSpec], sets: Sequence[Setting]) -> str | None:
+    """Tell which setting needs another knob to hold something else; None when all needs are met.
+
+    The engine alone can ask this: elsewhere, a value in force may be about to change.
+
+    Parameters
+    ----------
+    knobs : mapping
+        By name, with the values in force at the boundary.
+    sets : sequence of Setting
+        Each good for itself; what they ask for counts as in force.
+    """
+    asked = {setting.knob: setting.value for setting in sets}
+    for setting in sets:
+        for need in knobs[setting.knob].needs:
+            holds = asked.get(need.knob, knobs[need.knob].value)
+            if holds not in need.holds:
+                said, wanted = _said(holds), " or ".join(_said(value) for value in need.holds)
+                return (
+                    f"{setting.knob} cannot be set while {need.knob} is {said}; set {need.knob} to {wanted} first, or "
+                    "in the same command"
+                )
+    return None
+
+
+def _said(value: Value | None) -> str:
+    return number(value) if isinstance(value, (int, float)) else str(value)

@@ -18,6 +18,7 @@ from spiral_core.wire.parts import (
     Array,
     Change,
     CommandState,
+    GuardSpec,
     KnobSpec,
     RunStatus,
     SeriesSpec,
@@ -80,6 +81,12 @@ class KnobsMoved(Logged, tag="knobs-moved", frozen=True, kw_only=True):
     """
 
     changes: list[Change]
+
+
+class GuardsDeclared(Logged, tag="guards-declared", frozen=True, kw_only=True):
+    """The guard rules in force; said again whenever one of them is changed."""
+
+    guards: list[GuardSpec]
 
 
 class StatusChanged(Logged, tag="status-changed", frozen=True, kw_only=True):
@@ -145,10 +152,7 @@ class HeatMaps(Logged, tag="heat-maps", frozen=True, kw_only=True):
 
 
 class Ack(Logged, tag="ack", frozen=True, kw_only=True):
-    """What became of a command.
-
-    ``step`` is the first update computed under the new values; of a mark it is the one that is marked.
-    """
+    """What became of a command. ``step`` is the first update under the new values, or the one that is marked."""
 
     number: int
     """Below 0 for what the engine did by itself, such as its guards."""
@@ -167,6 +171,7 @@ RunMessage: TypeAlias = (
     | SeriesDeclared
     | KnobsDeclared
     | KnobsMoved
+    | GuardsDeclared
     | StatusChanged
     | Frame
     | Strip
@@ -321,6 +326,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     series: list[SeriesSpec]
     columns: list[Column]
     knobs: list[KnobSpec]
+    guards: list[GuardSpec]
     commands: list[CommandRecord]
     """The journal, oldest first."""
     probe: ProbeBatch | None

@@ -83,11 +83,19 @@ class SeriesSpec(Struct, frozen=True, kw_only=True):
     help: str
 
 
+class Need(Struct, frozen=True, kw_only=True):
+    """What another knob must hold for a knob to be set."""
+
+    knob: str
+    holds: list[Value]
+    """Any one of these."""
+
+
 class KnobSpec(Struct, frozen=True, kw_only=True):
     """One thing that a person may steer: its meaning, its bounds and the value in force."""
 
     name: str
-    type: Literal["float", "int", "choice"]
+    type: Literal["float", "int", "choice", "bool"]
     unit: str
     scale: Literal["linear", "log"]
     low: float
@@ -97,6 +105,8 @@ class KnobSpec(Struct, frozen=True, kw_only=True):
     """What an arrow key moves: an amount on a linear scale, a factor on a log scale."""
     choices: list[str] = []
     """What a knob of type ``choice`` may hold; its bounds are those of the position in this list."""
+    needs: list[Need] = []
+    """All of these must be met, in force or by the same command, or a setting is refused."""
     boundary: Literal["step"]
     """Where a new value takes effect."""
     group: str
@@ -105,6 +115,15 @@ class KnobSpec(Struct, frozen=True, kw_only=True):
     """In force; None means mixed: the parts that this knob drives hold different values."""
     since: int
     """The first step that was computed under this value."""
+
+
+class GuardSpec(Struct, frozen=True, kw_only=True):
+    """One guard rule as it is in force; its switch is the knob ``guard.NAME.on``, its limit ``guard.NAME``."""
+
+    name: str
+    text: str
+    """The rule's line, such as ``when train.loss > 4 x its median of 50 mark``."""
+    on: bool
 
 
 class ZLayer(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from spiral_core.wire.messages import (
     EngineHello,
     EngineWelcome,
     Frame,
+    GuardsDeclared,
     HeatMaps,
     KnobsDeclared,
     KnobsMoved,
@@ -78,7 +79,19 @@ class State(Enum):
 Sayable: TypeAlias = dict[State, frozenset[type[Message]]]
 
 _RUN: frozenset[type[Message]] = frozenset(
-    {RunStarted, SeriesDeclared, KnobsDeclared, KnobsMoved, StatusChanged, Frame, Strip, ProbeBatch, HeatMaps, Ack}
+    {
+        RunStarted,
+        SeriesDeclared,
+        KnobsDeclared,
+        KnobsMoved,
+        GuardsDeclared,
+        StatusChanged,
+        Frame,
+        Strip,
+        ProbeBatch,
+        HeatMaps,
+        Ack,
+    }
 )
 _BEAT: frozenset[type[Message]] = frozenset({Ping, Pong})
 _DOWN: frozenset[type[Message]] = frozenset({Stored, Command})

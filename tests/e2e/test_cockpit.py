@@ -33,6 +33,10 @@ def applied(page: Page, knob: str, value: float) -> dict[str, Any] | None:
     return None
 
 
+def unfold(page: Page, group: str) -> None:
+    page.get_by_test_id(f"group-{group}").locator("summary").click()
+
+
 def markers(page: Page, chart: str) -> int:
     return int(page.get_by_test_id(f"chart-{chart}").get_attribute("data-markers") or 0)
 
@@ -129,7 +133,8 @@ def test_a_value_out_of_bounds_is_refused_with_its_reason(page: Page, demo: Cock
     page.wait_for_timeout(300)
     assert in_force(page, "optim.lr") == before
     assert state(page)["rev"] == revision
-    assert demo.get(f"/api/runs/{demo.run()['id']}/knobs")["knobs"][0]["value"] == before
+    told = {spec["name"]: spec["value"] for spec in demo.get(f"/api/runs/{demo.run()['id']}/knobs")["knobs"]}
+    assert told["optim.lr"] == before
 
 
 def test_two_pages_show_the_same_value_in_force(page: Page, demo: Cockpit, chromium: Browser) -> None:
@@ -240,6 +245,7 @@ def test_the_heat_maps_of_the_page_are_those_of_plain_numpy(page: Page, demo: Co
 
 
 def test_the_geometry_of_the_steps_is_chosen_from_a_list_and_comes_into_force(page: Page, demo: Cockpit) -> None:
+    unfold(page, "optimizer")
     choice = page.get_by_test_id("knob-optim.mode-choice")
     assert choice.locator("option").all_inner_texts() == ["euclidean", "realgrad", "hypergrad", "riemannian"]
     choice.select_option("hypergrad")
@@ -254,20 +260,24 @@ def test_auto_gain_moves_the_gains_and_the_knobs_show_where_they_are(page: Page,
     wait_for(lambda: in_force(page, "zspace.auto_gain") == 0.72, 10)
     before = in_force(page, "zspace.zbn1.gain")
     wait_for(lambda: in_force(page, "zspace.zbn1.gain") != before, 10, "for a gain that moves by itself")
-    slider = page.get_by_test_id("knob-zspace.gain-slider")
-    slider.focus()
-    slider.press("ArrowUp")
-    refusal = page.get_by_test_id("knob-zspace.gain-refusal")
-    expect(refusal).to_contain_text("while auto-gain steers it", timeout=5000)
+    expect(page.get_by_test_id("knob-zspace.gain-slider")).to_be_disabled()
+    locked = page.get_by_test_id("knob-zspace.gain-locked")
+    expect(locked).to_have_text("Cannot be set while “Auto-gain: radius” is 0.72")
+    unfold(page, "layers")
+    expect(page.get_by_test_id("knob-zspace.zbn2.gain-number")).to_be_disabled()
+    expect(page.get_by_test_id("knob-zspace.zbn2.curvature-number")).to_be_enabled()
     steer(demo, "zspace.auto_gain", 0.99)
     notice = page.get_by_test_id("banner-notice")
     expect(notice).to_contain_text("auto-gain cannot bring zbn1 to radius 0.99", timeout=10_000)
     steer(demo, "zspace.auto_gain", 0.0)
     wait_for(lambda: in_force(page, "zspace.auto_gain") == 0, 10)
+    expect(page.get_by_test_id("knob-zspace.gain-slider")).to_be_enabled()
+    expect(locked).to_have_count(0)
     expect(notice).to_have_count(0, timeout=10_000)
 
 
 def test_the_curvature_slider_of_negative_numbers_steers_every_layer(page: Page, demo: Cockpit) -> None:
+    unfold(page, "zspace")
     slider = page.get_by_test_id("knob-zspace.curvature-slider")
     assert int(slider.input_value()) == 500, "-1 lies in the middle between -100 and -0.01"
     slider.focus()
@@ -276,6 +286,48 @@ def test_the_curvature_slider_of_negative_numbers_steers_every_layer(page: Page,
     wait_for(lambda: demo.run()["step"] > record["step"] + 2, 10)
     told = demo.series(demo.run()["id"], "zspace/zbn2/curvature")
     assert (told[record["step"] - 1], told[record["step"]]) == (-1.0, -1.1)
+
+
+def test_a_switch_freezes_a_layer_and_the_run_keeps_its_weights(page: Page, demo: Cockpit) -> None:
+    unfold(page, "freeze")
+    switch = page.get_by_test_id("knob-freeze.conv2-switch")
+    expect(switch).to_have_attribute("aria-checked", "false")
+    switch.press("Space")
+    record = wait_for(lambda: applied(page, "freeze.conv2", True), 10)
+    expect(switch).to_have_attribute("aria-checked", "true")
+    expect(page.get_by_test_id("knob-freeze.conv2-inforce")).to_contain_text(f"on since step {record['step']}")
+    run = demo.run()["id"]
+    steps = [record["step"], record["step"] // 10 * 10 + 20]
+    first, later = (dump_at(demo, run, step) for step in steps)
+    assert (first["weights/conv2.weight"] == later["weights/conv2.weight"]).all()
+    assert (first["weights/conv3.weight"] != later["weights/conv3.weight"]).any()
+    switch.click()
+    wait_for(lambda: in_force(page, "freeze.conv2") is False, 10)
+
+
+def test_precision_and_the_layer_of_the_heat_maps_are_chosen_while_the_run_goes_on(page: Page, demo: Cockpit) -> None:
+    unfold(page, "precision")
+    expect(page.get_by_test_id("knob-amp.loss_scale-locked")).to_contain_text("“Precision of products” is float32")
+    page.get_by_test_id("knob-amp.precision-choice").select_option("float16")
+    record = wait_for(lambda: applied(page, "amp.precision", "float16"), 10)
+    expect(page.get_by_test_id("knob-amp.loss_scale-slider")).to_be_enabled()
+    wait_for(lambda: demo.run()["step"] > record["step"] + 2, 10)
+    told = demo.series(demo.run()["id"], "amp/scale")
+    assert min(told) == record["step"]
+    assert told[record["step"]] == 65536
+    page.get_by_test_id("knob-amp.precision-choice").select_option("float32")
+    unfold(page, "xai")
+    page.get_by_test_id("knob-xai.layer-choice").select_option("relu1")
+    wait_for(lambda: page.evaluate("window.spiral.heatMaps()")["shape"] == [8, 28, 28], 15, "for finer maps")
+    page.get_by_test_id("knob-xai.layer-choice").select_option("relu3")
+    wait_for(lambda: page.evaluate("window.spiral.heatMaps()")["shape"] == [8, 14, 14], 15, "for coarser maps")
+
+
+def test_folded_groups_leave_the_journal_in_sight(page: Page) -> None:
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    expect(page.locator(".journal h2")).to_be_in_viewport(ratio=1)
+    assert page.locator(".more[open]").count() == 0
+    assert page.locator(".knob-groups details").count() == 10
 
 
 def test_stop_asks_first_and_then_ends_the_run(page: Page, demo: Cockpit) -> None:

@@ -38,20 +38,34 @@ export function t(key: StringKey, parts: Record<string, string | number> = {}): 
   return words.replace(/\{(\w+)\}/g, (whole, name: string) => String(parts[name] ?? whole));
 }
 
+/** Knobs of one layer or of one guard rule each. */
+const OF_LAYER: readonly [RegExp, StringKey][] = [
+  [/^zspace\.(.+)\.gain$/, "knob.layer.gain"],
+  [/^zspace\.(.+)\.curvature$/, "knob.layer.curvature"],
+  [/^freeze\.(.+)$/, "knob.layer.freeze"],
+  [/^guard\.(.+)\.on$/, "knob.guard.on"],
+  [/^guard\.(.+)$/, "knob.guard.limit"],
+];
+
 /** The words for a name that a server chose, when the table has them; else the name itself, made readable. */
-export function named(prefix: "chart" | "knob", name: string): string {
+export function named(prefix: "chart" | "group" | "knob", name: string): string {
   const key = `${prefix}.${name}`;
   if (key in STRINGS) return t(key as StringKey);
-  const layer = /^zspace\.(.+)\.gain$/.exec(name)?.[1];
-  if (prefix === "knob" && layer !== undefined) return t("knob.layer.gain", { layer });
+  if (prefix === "knob") {
+    for (const [pattern, words] of OF_LAYER) {
+      const layer = pattern.exec(name)?.[1];
+      if (layer !== undefined) return t(words, { layer });
+    }
+  }
   return name.replace(/[_.]/g, " ");
 }
 
 /** Knobs of which 0 means that what they steer is switched off. */
-const OFF_AT_ZERO = new Set(["zspace.auto_gain", "optim.clip_norm", "telemetry.budget", "xai.every"]);
+const OFF_AT_ZERO = new Set(["zspace.auto_gain", "optim.clip_norm", "telemetry.budget", "xai.every", "data.shortcut"]);
 
 /** What a knob holds, in the words of the page. */
 export function knobText(knob: string, value: boolean | number | string | null): string {
+  if (typeof value === "boolean") return t(value ? "steer.on" : "steer.off");
   if (value === 0 && knob === "run.rate") return t("steer.unlimited");
   if (value === 0 && OFF_AT_ZERO.has(knob)) return t("steer.off");
   return valueText(value, t("steer.mixed"));

@@ -27,11 +27,18 @@ export function Journal() {
 function Row({ record }: { record: CommandRecord }) {
   const when = new Date(record.time * 1000);
   return (
-    <li class={`entry entry-${record.state}`} data-testid="journal-row" data-state={record.state} data-number={record.number}>
+    <li
+      class={`entry entry-${record.state} ${record.source === "guard" ? "entry-guard" : ""}`}
+      data-testid="journal-row"
+      data-state={record.state}
+      data-number={record.number}
+      data-source={record.source}
+    >
       <span class="entry-step">{record.step === null || record.state === "rejected" ? "—" : grouped(record.step)}</span>
       <span class="entry-what">
         {what(record)}
         {record.state === "accepted" && <span class="soft"> · {t(status.value?.status === "lost" ? "steer.waits" : "journal.accepted")}</span>}
+        {record.state === "applied" && record.reason !== "" && <span class="entry-reason">{record.reason}</span>}
         {record.state === "rejected" && (
           <span class="entry-reason">
             {t("journal.rejected")}: {record.reason}
@@ -39,20 +46,18 @@ function Row({ record }: { record: CommandRecord }) {
         )}
       </span>
       <span class="entry-who" title={when.toLocaleString()}>
-        {record.actor === "" ? record.source : `${record.actor} (${record.source})`}
+        {record.actor === "" || record.actor === record.source ? record.source : `${record.actor} (${record.source})`}
       </span>
     </li>
   );
 }
 
 function what(record: CommandRecord): string {
-  if (record.verb !== "set") return t(`verb.${record.verb}`);
-  return record.sets
-    .map((set) => {
-      const change = record.changes.find((one) => one.knob === set.knob);
-      const words = (value: Value | null): string => knobText(set.knob, value);
-      const moved = change === undefined ? words(set.value) : `${words(change.old)} → ${words(change.in_force)}`;
-      return `${named("knob", set.knob)} ${moved}`;
-    })
-    .join(", ");
+  const settings = record.sets.map((set) => {
+    const change = record.changes.find((one) => one.knob === set.knob);
+    const words = (value: Value | null): string => knobText(set.knob, value);
+    const moved = change === undefined ? words(set.value) : `${words(change.old)} → ${words(change.in_force)}`;
+    return `${named("knob", set.knob)} ${moved}`;
+  });
+  return [...(record.verb === "set" ? [] : [t(`verb.${record.verb}`)]), ...settings].join(", ");
 }

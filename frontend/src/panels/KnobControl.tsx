@@ -1,9 +1,11 @@
 import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { knobText, named, t } from "../i18n/language";
 import { plain, readNumber } from "../lib/number";
 import { fromSlider, shareOf, stepped, toSlider, track, type Scale } from "../lib/scale";
 import type { Wish } from "../store/asks";
-import { status, wishes } from "../store/live";
+import { unmet } from "../store/knobs";
+import { run, status, version, wishes } from "../store/live";
 import { refuse, steer } from "../store/steering";
 import type { KnobSpec } from "../wire/messages";
 
@@ -16,48 +18,107 @@ interface KnobProps {
 }
 
 /** One knob, with the two values of a steer: what was asked and what is in force are both shown until they agree. */
-export function KnobControl(props: KnobProps) {
-  return props.spec.type === "choice" ? <ChoiceKnob {...props} /> : <NumberKnob {...props} />;
+export function KnobControl({ spec, disabled }: KnobProps) {
+  version("knobs");
+  const need = unmet(spec, run.value?.knobs ?? new Map());
+  const held = need === null ? null : (run.value?.knobs.get(need.knob)?.value ?? null);
+  const props = { spec, disabled: disabled || need !== null };
+  return (
+    <>
+      {spec.type === "bool" ? <Switch {...props} /> : spec.type === "choice" ? <ChoiceKnob {...props} /> : <NumberKnob {...props} />}
+      {need !== null && (
+        <p class="hint locked" data-testid={`knob-${spec.name}-locked`}>
+          {t("steer.locked", { knob: named("knob", need.knob), value: knobText(need.knob, held) })}
+        </p>
+      )}
+    </>
+  );
 }
 
-/** A knob that holds one of a few words; choosing one asks for it. */
-function ChoiceKnob({ spec, disabled }: KnobProps) {
+/** What a person reads first of a knob: what it is called here, and what it is called everywhere else. */
+function KnobName({ spec, name }: { spec: KnobSpec; name: string }) {
+  return (
+    <span class="knob-title" title={spec.help}>
+      <span class="knob-name">
+        {name}
+        {spec.unit !== "" && <span class="unit">{spec.unit}</span>}
+      </span>
+      <code class="knob-dotted">{spec.name}</code>
+    </span>
+  );
+}
+
+interface FrameProps {
+  spec: KnobSpec;
+  name: string;
+  control: ComponentChildren;
+}
+
+/** A knob that is one small control beside its name. */
+function SmallKnob({ spec, name, control }: FrameProps) {
   const wish = wishes.value[spec.name];
   const ask = wish?.ask ?? null;
   const refusal = wish?.refusal ?? null;
-  const name = named("knob", spec.name);
-  const id = `knob-${spec.name}`;
   return (
     <div
       class="knob"
       role="group"
       aria-label={name}
-      data-testid={id}
+      data-testid={`knob-${spec.name}`}
       data-state={ask !== null ? "asked" : refusal !== null ? "refused" : "settled"}
     >
       <div class="knob-head">
-        <span class="knob-name" title={`${spec.name}: ${spec.help}`}>
-          {name}
-        </span>
-        <select
-          class="knob-choice"
-          data-testid={`${id}-choice`}
-          aria-label={name}
-          aria-describedby={`${id}-state`}
-          disabled={disabled}
-          value={String(ask?.value ?? spec.value)}
-          onChange={(event) => void steer(spec.name, event.currentTarget.value)}
-        >
-          {(spec.choices ?? []).map((choice) => (
-            <option key={choice} value={choice}>
-              {choice}
-            </option>
-          ))}
-        </select>
+        <KnobName spec={spec} name={name} />
+        {control}
       </div>
       <KnobState spec={spec} ask={ask} refusal={refusal} preview={false} />
     </div>
   );
+}
+
+/** A knob that is on or off. */
+function Switch({ spec, disabled }: KnobProps) {
+  const name = named("knob", spec.name);
+  const id = `knob-${spec.name}`;
+  const on = (wishes.value[spec.name]?.ask?.value ?? spec.value) === true;
+  const control = (
+    <button
+      type="button"
+      role="switch"
+      class="switch"
+      data-testid={`${id}-switch`}
+      aria-label={name}
+      aria-describedby={`${id}-state`}
+      aria-checked={on}
+      disabled={disabled}
+      onClick={() => void steer(spec.name, !on)}
+    />
+  );
+  return <SmallKnob spec={spec} name={name} control={control} />;
+}
+
+/** A knob that holds one of a few words; choosing one asks for it. */
+function ChoiceKnob({ spec, disabled }: KnobProps) {
+  const name = named("knob", spec.name);
+  const id = `knob-${spec.name}`;
+  const control = (
+    <select
+      class="knob-choice"
+      data-testid={`${id}-choice`}
+      aria-label={name}
+      aria-describedby={`${id}-state`}
+      disabled={disabled}
+      value={String(wishes.value[spec.name]?.ask?.value ?? spec.value)}
+      onChange={(event) => void steer(spec.name, event.currentTarget.value)}
+    >
+      {(spec.choices ?? []).map((choice) => (
+        <option key={choice} value={choice}>
+          {choice}
+        </option>
+      ))}
+    </select>
+  );
+  return <SmallKnob spec={spec} name={name} control={control} />;
 }
 
 /** A knob that holds a number: slider and number field. Moving previews, letting go asks. */
@@ -119,10 +180,7 @@ function NumberKnob({ spec, disabled }: KnobProps) {
       data-state={ask !== null ? "asked" : refusal !== null ? "refused" : "settled"}
     >
       <div class="knob-head">
-        <span class="knob-name" title={`${spec.name}: ${spec.help}`}>
-          {name}
-          {spec.unit !== "" && <span class="unit">{spec.unit}</span>}
-        </span>
+        <KnobName spec={spec} name={name} />
         <input
           class="knob-number"
           data-testid={`${id}-number`}

@@ -1,16 +1,14 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, RefObject } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { t } from "../i18n/language";
+import { named, t } from "../i18n/language";
 import { short } from "../lib/format";
 import { verbControl } from "../store/asks";
+import { groupsOf, PROMINENT, type KnobGroup } from "../store/knobs";
 import { link, run, status, version, wishes } from "../store/live";
-import { moreKnobs } from "../store/preferences";
+import { openGroups } from "../store/preferences";
 import { say } from "../store/steering";
 import { FINAL_STATUSES, type KnobSpec, type Verb } from "../wire/messages";
-
-/** The knobs that a person reaches for first. */
-const PROMINENT = ["optim.lr", "zspace.gain"];
 
 interface SteerProps {
   /** Draws one knob; given from outside, so that panels do not know each other. */
@@ -27,7 +25,6 @@ export function SteerPanel({ knob, journal }: SteerProps) {
   const disabled = over || link.value.state !== "open";
   version("status");
   const first = PROMINENT.map((name) => knobs.find((spec) => spec.name === name)).filter((spec) => spec !== undefined);
-  const rest = knobs.filter((spec) => !PROMINENT.includes(spec.name));
   const gain = model?.knobs.get("zspace.gain")?.value;
   return (
     <section class="panel steer" id="steer" aria-label={t("steer.title")} tabIndex={-1}>
@@ -39,21 +36,53 @@ export function SteerPanel({ knob, journal }: SteerProps) {
         </div>
       ))}
       {typeof gain === "number" && <p class="hint floor">{t("steer.floor", { floor: short(1 - gain) })}</p>}
-      {rest.length > 0 && (
-        <details
-          class="more"
-          open={moreKnobs.value}
-          onToggle={(event) => (moreKnobs.value = event.currentTarget.open)}
-          data-testid="more-knobs"
-        >
-          <summary>{t("steer.more")}</summary>
-          {rest.map((spec) => (
-            <div key={spec.name}>{knob(spec, disabled)}</div>
-          ))}
-        </details>
-      )}
+      <div class="knob-groups">
+        {groupsOf(knobs).map((group) => (
+          <Group key={group.key} group={group} knob={(spec) => knob(spec, disabled)} />
+        ))}
+      </div>
       {journal}
     </section>
+  );
+}
+
+interface GroupProps {
+  group: KnobGroup;
+  knob: (spec: KnobSpec) => ComponentChildren;
+}
+
+/** Knobs that belong together, folded until they are wanted, so that the journal stays in sight. */
+function Group({ group, knob }: GroupProps) {
+  const open = openGroups.value[group.key] ?? false;
+  return (
+    <details
+      class="more"
+      open={open}
+      onToggle={(event) => (openGroups.value = { ...openGroups.peek(), [group.key]: event.currentTarget.open })}
+      data-testid={`group-${group.key}`}
+    >
+      <summary>
+        {named("group", group.key)} <span class="count">{group.knobs.length}</span>
+      </summary>
+      {open &&
+        group.knobs.map((spec) => (
+          <div key={spec.name}>
+            <RuleText knob={spec.name} />
+            {knob(spec)}
+          </div>
+        ))}
+    </details>
+  );
+}
+
+/** The line of a guard rule, above the switch that turns it on and off. */
+function RuleText({ knob }: { knob: string }) {
+  version("knobs");
+  const rule = run.value?.guards.find(({ name }) => knob === `guard.${name}.on`);
+  return rule === undefined ? null : (
+    <p class="rule-text" data-testid={`rule-${rule.name}`}>
+      {rule.text}
+    </p>
   );
 }
 

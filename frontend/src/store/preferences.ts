@@ -50,5 +50,5 @@ export const see = kept<SeeOptions>("see", {
   outline: true,
 });
 export const moreCharts = kept("moreCharts", false);
-/** On a narrow screen the rest of the page is nearer when they are folded. */
-export const moreKnobs = kept("moreKnobs", !(globalThis.matchMedia?.("(max-width: 760px)").matches ?? false));
+/** Groups of knobs that are unfolded, by name. */
+export const openGroups = kept<Record<string, boolean>>("knobGroups", {});

@@ -76,7 +76,7 @@ export type Verb = "set" | "pause" | "resume" | "stop" | "mark" | "rollback";
 
 export type CommandState = "accepted" | "applied" | "rejected";
 
-export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack;
+export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack;
 
 export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
@@ -111,10 +111,17 @@ export interface SeriesSpec {
   help: string;
 }
 
+/** What another knob must hold for a knob to be set. */
+export interface Need {
+  knob: string;
+  /** Any one of these. */
+  holds: Value[];
+}
+
 /** One thing that a person may steer: its meaning, its bounds and the value in force. */
 export interface KnobSpec {
   name: string;
-  type: "float" | "int" | "choice";
+  type: "float" | "int" | "choice" | "bool";
   unit: string;
   scale: "linear" | "log";
   low: number;
@@ -124,6 +131,8 @@ export interface KnobSpec {
   step: number;
   /** What a knob of type ``choice`` may hold; its bounds are those of the position in this list. */
   choices?: string[];
+  /** All of these must be met, in force or by the same command, or a setting is refused. */
+  needs?: Need[];
   /** Where a new value takes effect. */
   boundary: "step";
   group: string;
@@ -132,6 +141,14 @@ export interface KnobSpec {
   value: Value | null;
   /** The first step that was computed under this value. */
   since: number;
+}
+
+/** One guard rule as it is in force; its switch is the knob ``guard.NAME.on``, its limit ``guard.NAME``. */
+export interface GuardSpec {
+  name: string;
+  /** The rule's line, such as ``when train.loss > 4 x its median of 50 mark``. */
+  text: string;
+  on: boolean;
 }
 
 /** One Z-space layer of the model. */
@@ -201,6 +218,12 @@ export interface KnobsMoved extends Logged {
   changes: Change[];
 }
 
+/** The guard rules in force; said again whenever one of them is changed. */
+export interface GuardsDeclared extends Logged {
+  type: "guards-declared";
+  guards: GuardSpec[];
+}
+
 /** What the engine is doing; with ``done`` of ``total`` where that can be told. */
 export interface StatusChanged extends Logged {
   type: "status-changed";
@@ -265,11 +288,7 @@ export interface HeatMaps extends Logged {
   energy_over_area: number[] | null;
 }
 
-/**
- * What became of a command.
- *
- * ``step`` is the first update computed under the new values; of a mark it is the one that is marked.
- */
+/** What became of a command. ``step`` is the first update under the new values, or the one that is marked. */
 export interface Ack extends Logged {
   type: "ack";
   /** Below 0 for what the engine did by itself, such as its guards. */
@@ -423,6 +442,7 @@ export interface Snapshot {
   series: SeriesSpec[];
   columns: Column[];
   knobs: KnobSpec[];
+  guards: GuardSpec[];
   /** The journal, oldest first. */
   commands: CommandRecord[];
   probe: ProbeBatch | null;

@@ -110,3 +110,19 @@ def test_the_gradient_of_the_loss_is_scaled_in_place_as_the_loss_is_and_may_over
         grad, np.array([256.0, np.float32(-1e-9) * np.float32(1024), 0.0, np.inf], np.float32)
     )
     assert scaler.scale_loss(0.25) == grad[0]
+
+
+def test_a_scale_set_by_hand_counts_good_steps_anew_and_one_outside_the_limits_changes_nothing() -> None:
+    scaler = amp.GradScaler(2.0, 2.0, 0.5, 3).with_limits(1.0, 1024.0)
+    scaler.update(False)
+    scaler.update(False)
+    scaler.scale = 100.0
+    scales = []
+    for _ in range(4):
+        scaler.update(False)
+        scales.append(scaler.scale)
+    assert scales == [100.0, 100.0, 200.0, 200.0]
+    for value in (0.5, 1025.0, float("nan"), float("inf")):
+        with pytest.raises(ArgumentError, match="within its limits, 1 to 1024"):
+            scaler.scale = value
+    assert scaler.scale == 200.0

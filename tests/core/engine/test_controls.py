@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,18 +32,40 @@ def in_force(state: RunState) -> dict[str, object]:
 
 
 def test_the_knobs_of_the_demo_are_those_it_promises(state: RunState) -> None:
-    assert set(in_force(state)) == {
+    assert {name for name in in_force(state) if not name.startswith("guard.")} == {
+        "optim.schedule",
+        "optim.schedule.warmup",
+        "optim.schedule.total",
+        "optim.schedule.min_lr",
+        "optim.lr.under_schedule",
         "optim.lr",
+        "optim.lr.held",
         "optim.mode",
         "optim.weight_decay",
         "optim.clip_norm",
         "zspace.gain",
         "zspace.auto_gain",
+        "zspace.auto_gain.smoothing",
         "zspace.curvature",
         "zspace.zbn1.gain",
         "zspace.zbn2.gain",
         "zspace.zbn3.gain",
+        "zspace.zbn1.curvature",
+        "zspace.zbn2.curvature",
+        "zspace.zbn3.curvature",
+        "data.batch_size",
+        "data.shortcut",
+        "amp.precision",
+        "amp.loss_scale",
+        "freeze.conv1",
+        "freeze.conv2",
+        "freeze.conv3",
+        "freeze.zbn1",
+        "freeze.zbn2",
+        "freeze.zbn3",
+        "freeze.head",
         "xai.every",
+        "xai.layer",
         "run.rate",
         "telemetry.budget",
     }
@@ -84,6 +108,8 @@ def test_one_bad_setting_leaves_everything_as_it_was(state: RunState) -> None:
 def bad_values(spec: KnobSpec) -> st.SearchStrategy[float | str | bool]:
     if spec.type == "choice":
         return st.floats() | st.booleans() | st.text().filter(lambda text: text not in spec.choices)
+    if spec.type == "bool":
+        return st.floats() | st.text() | st.integers(0, 1)
     below = st.floats(max_value=math.nextafter(spec.low, -math.inf))
     above = st.floats(min_value=math.nextafter(spec.high, math.inf))
     return below | above | st.just(math.nan) | st.text(max_size=3) | st.booleans()
@@ -92,32 +118,97 @@ def bad_values(spec: KnobSpec) -> st.SearchStrategy[float | str | bool]:
 def drawn_value(spec: KnobSpec, data: st.DataObject) -> float | str:
     if spec.type == "choice":
         return data.draw(st.sampled_from(spec.choices))
+    if spec.type == "bool":
+        return data.draw(st.booleans())
     if spec.type == "int":
         return data.draw(st.integers(int(spec.low), int(spec.high)))
     return data.draw(st.floats(spec.low, spec.high, allow_subnormal=False))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+NEUTRAL: dict[str, object] = {
+    "zspace.auto_gain": 0.0,
+    "optim.schedule": "constant",
+    "optim.schedule.warmup": 0,
+    "optim.schedule.total": 1000,
+    "optim.lr.under_schedule": "base",
+}
+"""From here every knob can be set, once what it needs is met."""
+
+RATE = {"optim.lr", "optim.lr.held"}
+LAYERS = ("zbn1", "zbn2", "zbn3")
+MOVE_ALONG: dict[str, set[str]] = {
+    "optim.schedule": RATE,
+    "optim.schedule.warmup": RATE,
+    "optim.schedule.min_lr": RATE,
+    "optim.lr": {"optim.lr.held"},
+    "optim.lr.held": {"optim.lr"},
+    "zspace.gain": {f"zspace.{layer}.gain" for layer in LAYERS},
+    "zspace.curvature": {f"zspace.{layer}.curvature" for layer in LAYERS},
+    **{f"zspace.{layer}.gain": {"zspace.gain"} for layer in LAYERS},
+    **{f"zspace.{layer}.curvature": {"zspace.curvature"} for layer in LAYERS},
+}
+"""What else a knob may move; every other knob moves alone."""
+
+
+def asking(sets: Mapping[str, object]) -> Command:
+    return command("set", **{knob.replace(".", "__"): value for knob, value in sets.items()})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(st.data())
 def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunState, data: st.DataObject) -> None:
     spec = data.draw(st.sampled_from(knobs.declare(state)))
     value = data.draw(bad_values(spec))
     before = in_force(state)
-    outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
+    outcome = controls.apply(state, asking({spec.name: value}))
     assert outcome.state == "rejected"
     assert spec.name in outcome.reason
     assert in_force(state) == before
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(st.data())
-def test_every_good_value_of_every_knob_comes_into_force_exactly(state: RunState, data: st.DataObject) -> None:
-    controls.apply(state, command("set", zspace__auto_gain=0.0))
+def test_every_good_value_of_every_knob_comes_into_force_exactly_and_moves_no_other(
+    state: RunState, data: st.DataObject
+) -> None:
+    assert controls.apply(state, asking(NEUTRAL)).state == "applied"
     spec = data.draw(st.sampled_from(knobs.declare(state)))
+    if spec.needs:
+        assert controls.apply(state, asking({need.knob: need.holds[0] for need in spec.needs})).state == "applied"
+    before = in_force(state)
     value = drawn_value(spec, data)
-    outcome = controls.apply(state, command("set", **{spec.name.replace(".", "__"): value}))
-    assert outcome.state == "applied"
-    assert in_force(state)[spec.name] == value
+    outcome = controls.apply(state, asking({spec.name: value}))
+    assert outcome.state == "applied", outcome.reason
+    after = in_force(state)
+    assert after[spec.name] == value
+    moved = {name for name in after if after[name] != before[name]}
+    assert moved <= {spec.name} | MOVE_ALONG.get(spec.name, set())
+    assert {change.knob for change in outcome.changes} == moved | {spec.name}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(st.data())
+def test_the_order_of_the_settings_in_a_command_means_nothing(state: RunState, data: st.DataObject) -> None:
+    """And a command is applied wholly, with every value in force that is not mixed, or not at all."""
+    specs = data.draw(
+        st.lists(st.sampled_from(knobs.declare(state)), min_size=2, max_size=6, unique_by=lambda s: s.name)
+    )
+    sets = {spec.name: drawn_value(spec, data) for spec in specs}
+    shuffled = dict(data.draw(st.permutations(list(sets.items()))))
+    before = in_force(state)
+    seen = []
+    for order in (sets, shuffled):
+        twin = copy.deepcopy(state)
+        outcome = controls.apply(twin, asking(order))
+        # Where several settings are in each other's way, the first one read is the one that is named.
+        seen.append((outcome.state, outcome.changes, in_force(twin)))
+    assert seen[0] == seen[1]
+    told, _, after = seen[0]
+    if told == "rejected":
+        assert after == before
+        return
+    for name, value in sets.items():
+        assert after[name] == value or (after[name] is None and MOVE_ALONG[name] & set(sets))
 
 
 def test_momentum_is_a_knob_where_the_optimizer_has_one() -> None:
@@ -134,7 +225,7 @@ def test_a_gain_is_refused_while_auto_gain_steers_it() -> None:
     for knob in ("zspace__gain", "zspace__zbn2__gain"):
         outcome = controls.apply(state, command("set", **{knob: 0.5}))
         assert outcome.state == "rejected"
-        assert "while auto-gain steers it; set zspace.auto_gain to 0" in outcome.reason
+        assert "while zspace.auto_gain is 0.7; set zspace.auto_gain to 0 first" in outcome.reason
     assert {layer.projector_gain for layer in state.z_layers} == {1.0}
     # Both in one command: it is off from the same update on.
     assert controls.apply(state, command("set", zspace__gain=0.5, zspace__auto_gain=0)).state == "applied"
@@ -147,7 +238,8 @@ def test_curvature_moves_every_layer_at_the_next_update() -> None:
     state = initial_state(for_data("needle", batch_size=8))
     step.update(state)
     outcome = controls.apply(state, command("set", zspace__curvature=-4.0))
-    assert [(change.old, change.in_force) for change in outcome.changes] == [(-1.0, -4.0)]
+    assert {(change.old, change.in_force) for change in outcome.changes} == {(-1.0, -4.0)}
+    assert len(outcome.changes) == 4, "the knob of all layers and that of each"
     step.update(state)
     seen = [layer.observe(state.training) for layer in state.z_layers]
     assert [one.curvature for one in seen] == [-4.0] * 3

@@ -98,7 +98,7 @@ def trained(config: RunConfig, threads: int, *, watched: bool) -> str:
         if watched:
             for layer in state.z_layers:
                 layer.observe(state.training)
-            if state.cam_layer is not None:
+            if state.xai_layer is not None:
                 step.probe(state)
             if state.step % 10 == 0:
                 evaluated(state)
@@ -126,7 +126,7 @@ def test_a_model_names_every_kernel_that_its_run_needs(monkeypatch: pytest.Monke
     state = initial_state(for_data(data, model=model, batch_size=4, steps=0))
     step.update(state)
     evaluated(state)
-    if state.cam_layer is not None:
+    if state.xai_layer is not None:
         step.probe(state)
     assert ran
     assert ran <= set(state.model.kernels())

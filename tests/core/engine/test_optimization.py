@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from engine_runs import command, digest
 from spiral_core import kernels, optim
 from spiral_core.engine import controls, step
-from spiral_core.engine.config import for_data
+from spiral_core.engine.config import ScheduleName, for_data
 from spiral_core.engine.optimization import Rates
 from spiral_core.engine.state import initial_state
 from spiral_core.zspace import poincare
@@ -137,12 +138,8 @@ def test_a_rate_set_under_a_schedule_is_exact_at_once_and_the_schedule_goes_on_i
 
 @given(st.floats(1e-6, 10), st.integers(1, 40), st.sampled_from([0.0, 1e-4]))
 def test_whatever_the_schedule_says_the_next_rate_is_the_one_that_was_set(rate: float, at: int, least: float) -> None:
-    for schedule in (
-        optim.ConstantScheduler(0.1, 5),
-        optim.WarmupCosineScheduler(0.1, least, 5, 20),
-        optim.WarmupCosineRestartScheduler(0.1, least, 5, 20),
-    ):
-        rates = Rates(schedule)
+    for schedule in get_args(ScheduleName):
+        rates = Rates(schedule, 0.1, least, 5, 20)
         rates.steer(at, rate)
         assert rates.at(at) == rate
         assert all(0 <= rates.at(number) < float("inf") for number in range(1, 60))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from spiral_core.wire.knobs import command_refusal, refusal
-from spiral_core.wire.parts import KnobSpec, Setting
+from spiral_core.wire.knobs import command_refusal, refusal, unmet
+from spiral_core.wire.parts import KnobSpec, Need, Setting
 
 GAIN = KnobSpec(
     name="zspace.gain",
@@ -77,3 +77,27 @@ def test_unknown_knobs_empty_sets_and_repeats_are_refused() -> None:
     assert "twice" in (command_refusal(KNOBS, "set", twice) or "")
     assert "no settings" in (command_refusal(KNOBS, "pause", twice) or "")
     assert command_refusal(KNOBS, "stop", []) is None
+
+
+SWITCH = replace(GAIN, name="freeze.head", type="bool", step=1, value=False)
+
+
+@given(st.text() | st.floats() | st.integers(0, 1))
+def test_a_switch_takes_true_and_false_and_nothing_else(value: float | str) -> None:
+    assert [refusal(SWITCH, one) for one in (True, False)] == [None, None]
+    assert refusal(SWITCH, value) == f"freeze.head takes true or false, not {value!r}"
+
+
+def test_a_setting_whose_need_is_not_met_is_refused_with_what_to_set() -> None:
+    scale = replace(GAIN, name="amp.loss_scale", needs=[Need(knob="optim.mode", holds=["riemannian", "hypergrad"])])
+    off = replace(GAIN, needs=[Need(knob="xai.every", holds=[0])])
+    knobs = {spec.name: spec for spec in (scale, off, EVERY, MODE)}
+    gain, scaled = Setting(knob="zspace.gain", value=0.5), Setting(knob="amp.loss_scale", value=1.0)
+    assert unmet(knobs, [gain]) == (
+        "zspace.gain cannot be set while xai.every is 10; set xai.every to 0 first, or in the same command"
+    )
+    assert "set optim.mode to riemannian or hypergrad first" in (unmet(knobs, [scaled]) or "")
+    assert unmet(knobs, [gain, Setting(knob="xai.every", value=0)]) is None
+    assert unmet(knobs | {"xai.every": replace(EVERY, value=0)}, [gain]) is None
+    both = [gain, Setting(knob="xai.every", value=3)]
+    assert "while xai.every is 3" in (unmet(knobs | {"xai.every": replace(EVERY, value=0)}, both) or "")

@@ -1,0 +1,42 @@
+"""All rows of a run together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spiral_core.engine.knobs import batches, guards, optimizer, projectors, run
+from spiral_core.engine.knobs.row import Knob
+from spiral_core.engine.state import RunState
+from spiral_core.wire.parts import KnobSpec, Value
+
+
+def table(state: RunState) -> dict[str, Knob]:
+    """Give the knobs of this run by name, in the order in which the settings of one command are written.
+
+    That order, not the command's, decides: what is said of all layers comes before what is said of one, and a schedule
+    before the rate that is set under it. So a command means the same whatever order it was written in.
+    """
+    rows = [
+        *optimizer.knobs(state),
+        *projectors.knobs(state),
+        *batches.knobs(state),
+        *optimizer.freezing(state),
+        *run.knobs(state),
+        *guards.knobs(state),
+    ]
+    return {knob.name: knob for knob in rows}
+
+
+def declare(state: RunState) -> list[KnobSpec]:
+    """Declare every knob with its value in force."""
+    return [knob.spec(state) for knob in table(state).values()]
+
+
+def in_force(state: RunState) -> dict[str, Value | None]:
+    """Give the values in force by knob; None where the parts that a knob drives differ."""
+    return {name: knob.read(state) for name, knob in table(state).items()}
+
+
+def contradiction(state: RunState, asked: Mapping[str, Value]) -> str | None:
+    """Tell why settings that are good each for itself cannot be in force together; None when they can."""
+    return optimizer.contradiction(state, asked)
