@@ -82,6 +82,12 @@ def test_a_spike_needs_ten_values_and_a_value_that_is_not_finite_neither_counts_
     assert following(rule, "train.loss", [0.0] * 20 + [9.0]) == [], "a median of zero has no multiples"
 
 
+def test_a_median_forgets_what_is_older_than_its_window() -> None:
+    rule = parse("when train.loss > 4 x its median of 10 mark")
+    # Of the last ten values five are 1 and five are 3; with an eleventh the median would be 3.
+    assert following(rule, "train.loss", [3.0] * 9 + [3.0] * 5 + [1.0] * 5 + [8.5]) == [20]
+
+
 def test_a_gradient_that_is_not_finite_fires_too() -> None:
     state = GuardState((RULES["not_finite"],))
     values = {"train.loss": 1.0, "optim.gradient_norm": math.inf}
