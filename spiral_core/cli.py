@@ -117,6 +117,7 @@ def train(
     name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
     dump_every: Annotated[int, typer.Option(min=0, help="Steps between dumps of weights and passes; 0: none.")] = 0,
+    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -133,6 +134,7 @@ def train(
         token=token or (_token_of(logdir, server) if server else ""),
         threads=threads,
         dump_every=dump_every,
+        start_paused=start_paused,
         lifeline=lifeline,
     )
     # Every field of the configuration is an option of the same name.

@@ -26,6 +26,7 @@ from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server.hub import Hub
 from spiral_server.routes import api, engine, page, view
+from spiral_server.routes.description import described
 from spiral_server.routes.doors import SECURITY_HEADERS, Doors, RefusedError, answer, require_token, trouble
 from spiral_server.settings import Settings
 from spiral_server.store.errors import UnknownRunError
@@ -90,7 +91,7 @@ async def _openapi(request: Request) -> Response:
     """Describe the HTTP interface."""
     require_token(request)
     app: FastAPI = request.app
-    return answer(app.openapi())
+    return answer(described(app))
 
 
 def _answer_errors(app: FastAPI) -> None:

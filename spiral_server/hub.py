@@ -21,7 +21,6 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED
 from spiral_core.wire.messages import (
     AnyMessage,
-    CommandRecord,
     CommandRequest,
     EngineHello,
     Frame,
@@ -29,9 +28,10 @@ from spiral_core.wire.messages import (
     Logged,
     Message,
     RunChanged,
-    RunSummary,
     Watch,
 )
+from spiral_core.wire.parts import RunSummary
+from spiral_server.journal import Journal
 from spiral_server.live import commands, snapshot
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
@@ -67,10 +67,9 @@ class Hub:
 
     def __init__(self, store: RunStore, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
-        self._clock = clock
+        self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._loading: dict[str, asyncio.Task[LiveRun]] = {}
-        self._journaling: dict[tuple[str, str], asyncio.Task[CommandRecord]] = {}
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
         self._viewers: set[Viewer] = set()
         self._links: set[EngineLink] = set()
@@ -105,8 +104,6 @@ class Hub:
         if run in self._summaries:
             view = view_of(run, await asyncio.to_thread(self._store.history, run))
         live = self._runs[run] = LiveRun(view)
-        if view.ended:
-            self._expire(live)
         idle = [name for name, other in self._runs.items() if other.idle and other is not live]
         for name in idle[:-IDLE_VIEWS]:
             del self._runs[name]
@@ -199,15 +196,12 @@ class Hub:
     def _show(self, live: LiveRun, message: Logged, data: bytes) -> None:
         if not live.view.admits(message):
             return
-        ended = live.view.ended
         settled = live.view.fold(message)
         if isinstance(message, Frame):
             live.tail.append(message)
         self._tell(live, message, data)
         if settled is not None:
             self._tell(live, settled)
-        if live.view.ended and not ended:
-            self._expire(live)
 
     def _calling(self, callback: Callable[[BaseException | None], None]) -> Callable[[Future[None]], None]:
         """Make a callback for the store's thread that calls back on the event loop."""
@@ -224,6 +218,8 @@ class Hub:
             link.bell.leave(CLOSE_INTERNAL, "the server cannot write; it will ask for these messages again")
             return
         link.live.kept(last.incarnation, last.seq)
+        for expired in link.live.view.kept(last.incarnation, last.seq):
+            self._tell(link.live, expired)
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
             link.bell.ring(urgent=True)
@@ -319,55 +315,14 @@ class Hub:
     # --- commands
 
     async def submit(self, run: str, request: CommandRequest) -> commands.Answer:
-        """Judge a command, put it on disk, then hand it to the engine; the same id again gives the same record.
+        """Take in a command (see `Journal.submit`).
 
         Raises
         ------
-        EndedError
-            The run has ended.
-        BusyError
-            Too many commands wait.
         StoreError
             There is no such run, or the journal cannot be written; then the command has not been given.
         """
-        live = await self._live(run)
-        known = live.view.ledger.find(request.id)
-        if known is not None:
-            return commands.Answer(known, True)
-        task = self._journaling.get((run, request.id))
-        if task is not None:
-            return commands.Answer(await asyncio.shield(task), True)
-        if live.view.ended:
-            raise commands.EndedError(f"run {run!r} is {live.view.state}: it takes no more commands")
-        if live.view.ledger.waiting + live.journaling >= commands.MAX_WAITING:
-            raise commands.BusyError(f"{commands.MAX_WAITING} commands wait for the engine of run {run!r} already")
-        number = live.view.ledger.reserve()
-        record = commands.judge(request, run=run, number=number, knobs=live.view.knobs, time=self._clock())
-        live.journaling += 1
-        task = self._start(self._journal(live, record))
-        self._journaling[run, request.id] = task
-        task.add_done_callback(lambda _: self._journaling.pop((run, request.id)))
-        # The one who asked may hang up; the command goes on.
-        return commands.Answer(await asyncio.shield(task), False)
-
-    async def _journal(self, live: LiveRun, record: CommandRecord) -> CommandRecord:
-        try:
-            await asyncio.wrap_future(self._store.journal(record))
-        finally:
-            live.journaling -= 1
-        live.view.ledger.add(record)
-        if live.engine is not None:
-            live.engine.bell.ring(urgent=True)
-        self._tell(live, record)
-        if live.view.ended:
-            self._expire(live)
-        return record
-
-    def _expire(self, live: LiveRun) -> None:
-        """Reject what an ended run has left undone."""
-        for record in live.view.ledger.expire():
-            self._store.journal(record)
-            self._tell(live, record)
+        return await self._journal.submit(await self._live(run), request)
 
     # --- the end
 

@@ -39,6 +39,13 @@ describe("a wish", () => {
     }
   });
 
+  test("that expires leaves its reason, and one that gave way to a newer one is settled", () => {
+    const expired = after(asked("a", 7), recorded("a", "accepted"), recorded("a", "expired", "the run ended"));
+    expect(expired[GAIN]).toEqual({ ask: null, refusal: { value: 7, reason: "the run ended" } });
+    const gone = after(asked("a", 7), recorded("a", "accepted"), recorded("a", "superseded"));
+    expect(gone[GAIN]).toEqual({ ask: null, refusal: null });
+  });
+
   test("clears the refusal of the one before", () => {
     const again = after(asked("a", 7), { kind: "refused", id: "a", reason: "no" }, asked("b", 0.3));
     expect(again[GAIN]).toEqual({ ask: { id: "b", value: 0.3, phase: "sending" }, refusal: null });

@@ -2,55 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from spiral_core.engine.knobs import Knob, contradiction, in_force, table
-from spiral_core.engine.state import Phase, RunState
-from spiral_core.wire import knobs as rules
+from spiral_core.engine.knobs import in_force, table
+from spiral_core.engine.queue import PHASES, Standing, superseded
+from spiral_core.engine.state import RunState
 from spiral_core.wire.messages import Command
-from spiral_core.wire.parts import Change, Setting, Verb
-
-_PHASES: dict[Verb, Phase] = {"pause": "paused", "resume": "training", "stop": "stopped"}
+from spiral_core.wire.parts import Change, Setting
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a command; ``step`` is the first update computed under the new values."""
 
-    state: Literal["applied", "rejected"]
+    state: Literal["applied", "rejected", "superseded"]
     step: int
+    rev: int
+    """In force from here on."""
     changes: list[Change]
     reason: str = ""
     to_step: int | None = None
     """The step whose weights a rollback brought back."""
+    by: int | None = None
+    """Number of the command that took the place of a superseded one."""
+    instead_of: tuple[int, ...] = ()
+    """Numbers of the commands whose place an applied one took."""
+
+
+def settle(state: RunState, due: Sequence[Command]) -> Iterator[tuple[Command, Outcome]]:
+    """Answer the commands of one boundary, in the order of their numbers.
+
+    Each is applied when it is asked for here. One that gives way is told so once the other has been applied.
+    """
+    places = superseded(standing(state), due)
+    for command in due:
+        if command.number in places:
+            continue
+        gone = [other for other in due if places.get(other.number) == command.number]
+        outcome = apply(state, command)
+        yield command, replace(outcome, instead_of=tuple(other.number for other in gone))
+        for other in gone:
+            yield other, Outcome("superseded", outcome.step, outcome.rev, [], by=command.number)
+
+
+def standing(state: RunState) -> Standing:
+    """Tell how a run stands, as far as the answer to a command depends on it."""
+    specs = {name: knob.spec(state) for name, knob in table(state).items()}
+    return Standing(phase=state.phase, step=state.step, rev=state.rev, knobs=specs)
 
 
 def apply(state: RunState, command: Command) -> Outcome:
     """Apply a command between two steps, wholly or not at all. Never raises for what a person may have asked."""
-    knobs = table(state)
     step = state.step + 1
-    if state.phase in ("finished", "stopped"):
-        return Outcome("rejected", step, [], f"the run is {state.phase}")
-    specs = {name: knob.spec(state) for name, knob in knobs.items()}
-    reason = (
-        rules.command_refusal(specs, command.verb, command.sets)
-        or rules.unmet(specs, command.sets)
-        or contradiction(state, {setting.knob: setting.value for setting in command.sets})
-    )
+    reason = standing(state).refusal(command)
     if reason is not None:
-        return Outcome("rejected", step, [], reason)
-    if command.verb == "set":
-        changes = _set(state, knobs, command.sets, step)
-    else:
-        state.phase = _PHASES[command.verb]
-        changes = []
+        return Outcome("rejected", step, state.rev, [], reason)
+    changes = _obey(state, command)
     state.rev += 1
-    return Outcome("applied", step, changes)
+    return Outcome("applied", step, state.rev, changes)
 
 
-def _set(state: RunState, knobs: dict[str, Knob], sets: list[Setting], step: int) -> list[Change]:
+def _obey(state: RunState, command: Command) -> list[Change]:
+    if command.verb == "set":
+        return _set(state, command.sets)
+    if command.verb == "checkpoint" or command.verb == "evaluate":
+        state.wanted.add(command.verb)
+    else:
+        state.phase = PHASES[command.verb]
+        state.pause_at = state.step + command.steps if command.verb == "step" else None
+    return []
+
+
+def arrive(state: RunState) -> None:
+    """Enter the phase that the step just done leads to: the run is over, or the steps asked for are done."""
+    if state.over:
+        state.phase = "finished"
+    elif state.pause_at is not None and state.step >= state.pause_at:
+        state.phase = "paused"
+        state.pause_at = None
+
+
+def _set(state: RunState, sets: Sequence[Setting]) -> list[Change]:
     """Write every setting, in the table's order; report the knobs asked for, and every other that moved with them."""
+    knobs = table(state)
     before = in_force(state)
     asked = {setting.knob: setting.value for setting in sets}
     for name, knob in knobs.items():
@@ -60,6 +96,6 @@ def _set(state: RunState, knobs: dict[str, Knob], sets: list[Setting], step: int
     for name, knob in knobs.items():
         after = knob.read(state)
         if name in asked or after != before[name]:
-            state.since[name] = step
+            state.since[name] = state.step + 1
             changes.append(Change(knob=name, old=before[name], in_force=after))
     return changes

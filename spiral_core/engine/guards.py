@@ -7,7 +7,7 @@ carries out what the applied log says and decides nothing. Both are functions of
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spiral_core.engine import controls, guard_values, knobs, rollback
 from spiral_core.engine.controls import Outcome
@@ -162,13 +162,13 @@ def carry_out(state: RunState, decision: Decision) -> tuple[Command, Outcome]:
     )
     match decision.verb:
         case "mark":
-            outcome = Outcome("applied", decision.step, [], decision.reason)
+            outcome = Outcome("applied", decision.step, state.rev, [], decision.reason)
         case "rollback":
             outcome = _go_back(state, decision)
         case _:
             done = controls.apply(state, command)
             reason = f"{decision.reason}; {done.reason}" if done.reason else decision.reason
-            outcome = Outcome(done.state, done.step, done.changes, reason)
+            outcome = replace(done, reason=reason)
     state.own_entries += 1
     return command, outcome
 
@@ -191,7 +191,7 @@ def _go_back(state: RunState, decision: Decision) -> Outcome:
         Change(knob=name, old=before[name], in_force=after[name]) for name in after if after[name] != before[name]
     ]
     state.since.update((change.knob, step) for change in changes)
-    return Outcome("applied", step, changes, decision.reason, to_step=decision.to_step)
+    return Outcome("applied", step, state.rev, changes, decision.reason, to_step=decision.to_step)
 
 
 def keep(state: RunState, wanted: Container[int]) -> None:

@@ -18,6 +18,9 @@ AUTO_GAIN_SMOOTHING = 0.1
 
 Phase = Literal["training", "paused", "finished", "stopped"]
 
+Wanted = Literal["checkpoint", "evaluate"]
+"""What is to be done once, at the boundary where it was asked for."""
+
 
 @dataclass
 class RunState:
@@ -41,6 +44,8 @@ class RunState:
     """Mean blended radius that the Z-space layers steer their gains to; 0 means off."""
     auto_gain_smoothing: float
     """Share of the way to the right gain that auto-gain goes at each step, in (0, 1]."""
+    total_steps: int
+    """Updates after which the run is over; 0 means never."""
     telemetry_budget: float
     """Percent of the time of a step that observing may take."""
     precision: PrecisionName
@@ -55,6 +60,10 @@ class RunState:
     rev: int = 0
     """Changes applied so far."""
     phase: Phase = "training"
+    pause_at: int | None = None
+    """Updates after which the run pauses; None: none has been named."""
+    wanted: set[Wanted] = field(default_factory=set)
+    """Asked for and not yet done."""
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
     guards: GuardState = field(default_factory=GuardState)
@@ -75,9 +84,19 @@ class RunState:
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
 
     @property
+    def kernels(self) -> list[str]:
+        """Names of the compiled kernels that an update runs, those for rounding included: it can be turned on."""
+        return [*self.model.kernels(), *amp.autocast().kernels, *nn.LOSS_KERNELS, *self.optimizer.KERNELS]
+
+    @property
     def scaled(self) -> bool:
         """Whether products are rounded and the loss is scaled."""
         return self.precision != "float32"
+
+    @property
+    def over(self) -> bool:
+        """Whether all updates have been done."""
+        return 0 < self.total_steps <= self.step
 
 
 def initial_state(config: RunConfig) -> RunState:
@@ -105,6 +124,7 @@ def initial_state(config: RunConfig) -> RunState:
         clip_norm=config.clip_norm,
         auto_gain=config.auto_gain,
         auto_gain_smoothing=AUTO_GAIN_SMOOTHING,
+        total_steps=config.steps,
         telemetry_budget=config.telemetry_budget,
         guards=GuardState(parse_all(config.guards)),
         precision=config.precision,

@@ -11,6 +11,7 @@ import numpy as np
 from spiral_core import amp, nn, optim, xai
 from spiral_core.arrays import Float
 from spiral_core.data import Batch
+from spiral_core.engine import controls
 from spiral_core.engine.divergence import find
 from spiral_core.engine.state import RunState
 from spiral_core.errors import DivergedError, StateError
@@ -101,8 +102,7 @@ def update(state: RunState) -> UpdateReport:
     gradient_norm = _backward(state, batch, grad)
     divergence = _step(state, batch, loss, gradient_norm)
     state.step = number
-    if state.config.steps and state.step >= state.config.steps:
-        state.phase = "finished"
+    controls.arrive(state)
     return UpdateReport(
         step=number,
         loss=loss,

@@ -6,17 +6,19 @@ P = OH*OW output pixels, M images in a chunk, T threads. ``geometry`` is
 
 Images are copied into a scratch with a border of zeros, which removes every check of bounds; from there they are read
 in place by `spiral_core.kernels.tile.product`. The taps of one kernel row are one contiguous run of B*C numbers where
-dilation_w is 1; elsewhere each tap is a run of C numbers.
+dilation_w is 1; elsewhere each tap is a run of C numbers. Gray images under 3 x 3 taps have loops of their own, see
+`spiral_core.kernels.plane`.
 """
 
 from __future__ import annotations
 
-from spiral_core.arrays import F64, Float
+from spiral_core.arrays import F64, U8, Float
 from spiral_core.kernels.accelerate import kernel
+from spiral_core.kernels.moments import span_moments
+from spiral_core.kernels.plane import GEOMETRY, correlate_plane, correlate_plane_backward, is_plane
+from spiral_core.kernels.rectified import rectified_norm_backward_input, rectified_norm_pool_backward_input
 from spiral_core.kernels.tile import product
 from spiral_core.kernels.znorm import fold_lanes
-
-GEOMETRY = "UniTuple(int64, 14)"
 
 
 @kernel("void({f}[::1], {f}[::1], " + GEOMETRY + ")")
@@ -89,6 +91,9 @@ def correlate(image: Float, weight: Float, bias: Float, geometry: tuple[int, ...
     _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
     wide = (w + 2 * pad_w) * c
     d = bias.size
+    if is_plane(geometry, d):
+        correlate_plane(image, weight, bias, geometry, out)
+        return
     # Called from one place alone: each call of a product is compiled in place.
     turns = 1 if dilation_w == 1 else a_taps
     outer, outer_step = (a_taps, dilation_h * wide) if dilation_w == 1 else (b_taps, dilation_w * c)
@@ -103,7 +108,10 @@ def correlate(image: Float, weight: Float, bias: Float, geometry: tuple[int, ...
             product(image, weight, bias if a == 0 else out, out, walk, out_w, d)
 
 
-@kernel("void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,::1])")
+@kernel(
+    "void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,::1], "
+    "{f}[:,::1], float64[:,:,::1])"
+)
 def convolve(
     start: int,
     stop: int,
@@ -114,8 +122,10 @@ def convolve(
     geometry: tuple[int, ...],
     padded: Float,
     out: Float,
+    centre: Float,
+    moments: F64,
 ) -> None:
-    """Cross-correlate images ``start`` to ``stop``.
+    """Cross-correlate images ``start`` to ``stop``; take the moments of each output while it is in cache.
 
     Parameters
     ----------
@@ -123,103 +133,125 @@ def convolve(
     weight, bias, geometry    as in `correlate`
     padded : (T, padded size) scratch; its border must be zero and stays zero
     out : (N, P*D)            written
+    centre : (T, D)           scratch
+    moments : (N, 2, D)       of each image, as of the chunks of `spiral_core.kernels.znorm.channel_moments`, written; D
+                              is then a multiple of 16. (0, 2, D): not wanted
     """
     for n in range(start, stop):
         pad_image(x[n], padded[slot], geometry)
         correlate(padded[slot], weight, bias, geometry, out[n])
+        if moments.shape[0] > 0:
+            span_moments(out[n], 0, out.shape[1], centre[slot], moments[n])
 
 
-@kernel(
-    "void(int64, int64, int64, {f}[:,::1], {f}[:,::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,:,::1], {f}[:,::1], "
-    "float64[:,:,::1])"
-)
-def convolve_backward_weight(
-    start: int,
-    stop: int,
-    slot: int,
-    x: Float,
-    grad: Float,
-    geometry: tuple[int, ...],
-    padded: Float,
-    lanes: Float,
-    grad_weight: Float,
-    grad_bias: F64,
+@kernel("void({f}[::1], {f}[::1], " + GEOMETRY + ", {f}[::1], {f}[::1], float64[::1])")
+def correlate_backward(
+    image: Float, grad: Float, geometry: tuple[int, ...], grad_weight: Float, lanes: Float, grad_bias: F64
 ) -> None:
-    r"""Differentiate `convolve` by weight and bias on chunks ``start`` to ``stop`` of M images each.
+    r"""Differentiate `correlate` by weight and bias, and add.
 
     .. math:: \partial W_{kd} = \sum_p X_{pk} G_{pd}, \quad \partial b_d = \sum_p G_{pd}
 
     Parameters
     ----------
-    x : (N, H*W*C)                    the images given to `convolve`
-    grad : (N, P*D)                   gradient of the output
-    geometry                          see the module
-    padded : (T, padded size)         scratch; its border must be zero and stays zero
-    lanes : (T, 1, L)                 scratch; L is a multiple of D
-    grad_weight : (chunks, K*D)       one partial sum per chunk, written
-    grad_bias : (chunks, 1, D)        one partial sum per chunk, written
+    image : (padded size,)    with its border
+    grad : (P*D,)             gradient of the output
+    geometry                  see the module
+    grad_weight : (K*D,)      added to
+    lanes : (L,)              added to, or ``grad_bias`` is: sums over pixels; L is a multiple of D
+    grad_bias : (D,)
     """
-    _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, m = geometry
+    _, w, c, a_taps, b_taps, stride_h, stride_w, _, pad_w, dilation_h, dilation_w, out_h, out_w, _ = geometry
     wide = (w + 2 * pad_w) * c
-    d = grad_bias.shape[2]
+    d = grad_bias.size
+    if is_plane(geometry, d):
+        correlate_plane_backward(image, grad, geometry, grad_weight, grad_bias)
+        return
     runs = 1 if dilation_w == 1 else b_taps
     length = b_taps * c if dilation_w == 1 else c
-    acc = lanes[slot, 0]
-    for chunk in range(start, stop):
-        part = grad_weight[chunk]
-        part[:] = 0
-        acc[:] = 0
-        for n in range(chunk * m, min((chunk + 1) * m, x.shape[0])):
-            image, g = padded[slot], grad[n]
-            pad_image(x[n], image, geometry)
-            for a in range(a_taps):
-                for b in range(runs):
-                    at = a * dilation_h * wide + b * dilation_w * c
-                    k = (a * runs + b) * length * d
-                    walk = (at, 1, out_h, stride_h * wide, out_w, stride_w * c, 0, d, k, d, k, d)
-                    product(image, g, part, part, walk, length, d)
-            for first in range(0, g.size, acc.size):
-                row = g[first : first + acc.size]
-                for j in range(row.size):
-                    acc[j] += row[j]
-        fold_lanes(lanes[slot], grad_bias[chunk])
+    for a in range(a_taps):
+        for b in range(runs):
+            at = a * dilation_h * wide + b * dilation_w * c
+            k = (a * runs + b) * length * d
+            walk = (at, 1, out_h, stride_h * wide, out_w, stride_w * c, 0, d, k, d, k, d)
+            product(image, grad, grad_weight, grad_weight, walk, length, d)
+    for first in range(0, grad.size, lanes.size):
+        row = grad[first : first + lanes.size]
+        for j in range(row.size):
+            lanes[j] += row[j]
 
 
 @kernel(
-    "void(int64, int64, int64, {f}[::1], {f}[::1], {f}[:,::1], "
-    + GEOMETRY
-    + ", "
-    + GEOMETRY
-    + ", {f}[:,::1], {f}[:,::1])"
+    "void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], {f}[:,::1], " + GEOMETRY + ", " + GEOMETRY + ", "
+    "{f}[:,::1], uint8[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,:,::1], {f}[:,::1], "
+    "{f}[:,::1], float64[:,:,::1], {f}[:,::1])"
 )
-def convolve_backward_input(
+def convolve_backward(
     start: int,
     stop: int,
     slot: int,
+    x: Float,
     weight: Float,
     zeros: Float,
     grad: Float,
     geometry: tuple[int, ...],
     backward: tuple[int, ...],
+    y: Float,
+    taps: U8,
+    affine: Float,
+    behind: Float,
+    padded: Float,
+    lanes: Float,
     spread: Float,
+    grad_weight: Float,
+    grad_bias: F64,
     grad_x: Float,
 ) -> None:
-    r"""Differentiate `convolve` by the images ``start`` to ``stop``: a correlation of the gradient.
+    r"""Differentiate `convolve` on chunks ``start`` to ``stop`` of M images each, image by image.
 
     .. math:: \partial x_{ijc} = \sum_{abd} S_{i + a d_h, \; j + b d_w, \; d} \, W_{A-1-a, \; B-1-b, \; c, \; d}
 
     Parameters
     ----------
-    weight : (A*B*D*C,)          the weight, turned by half a turn, as (A, B, D, C), flat
+    x : (N, H*W*C)                    the images given to `convolve`
+    weight : (A*B*D*C,)               the weight, turned by half a turn, as (A, B, D, C), flat
     zeros : (C,)
-    grad : (N, P*D)              gradient of the output
-    geometry                     see the module
-    backward                     that of the correlation: it reads S and writes H x W pixels of C channels
-    spread : (T, size of S)      scratch for S; zero at first, and zero stays where no gradient goes
-    grad_x : (N, H*W*C)          written
+    grad : (N, P*D)                   gradient of the output; with ``affine`` what
+                                      `spiral_core.kernels.rectified.rectified_norm_backward_sums` has written
+    geometry                          see the module
+    backward                          that of the correlation with the gradient: it reads S and writes H x W pixels
+    y, taps, affine                   of the norm behind, as `rectified_norm_pool_backward_input` takes them, an image a
+                                      row; no taps: without a maximum; no affine: there is no norm
+    behind : (T, P*D)                 scratch for the gradient of the norm's input, which is then in cache
+    padded : (T, padded size)         scratch; its border must be zero and stays zero
+    lanes : (T, 1, L)                 scratch; L is a multiple of D
+    spread : (T, size of S)           scratch for S; zero at first, and zero stays where no gradient goes
+    grad_weight : (chunks, K*D)       one partial sum per chunk, written; (0, ...): not wanted
+    grad_bias : (chunks, 1, D)        one partial sum per chunk, written
+    grad_x : (N, H*W*C)               written; (0, ...): not wanted
     """
-    _, _, _, a_taps, b_taps, _, _, pad_h, pad_w, dilation_h, dilation_w, _, _, _ = geometry
-    top, left = dilation_h * (a_taps - 1) - pad_h, dilation_w * (b_taps - 1) - pad_w
-    for n in range(start, stop):
-        spread_image(grad[n], spread[slot], geometry, top, left)
-        correlate(spread[slot], weight, zeros, backward, grad_x[n])
+    size = (geometry[11], geometry[12])
+    top = geometry[9] * (geometry[3] - 1) - geometry[7]
+    left = geometry[10] * (geometry[4] - 1) - geometry[8]
+    wanted = grad_weight.shape[0] > 0
+    for chunk in range(start, stop):
+        if wanted:
+            grad_weight[chunk] = 0
+            grad_bias[chunk] = 0
+            lanes[slot] = 0
+        for n in range(chunk * geometry[13], min((chunk + 1) * geometry[13], x.shape[0])):
+            g = grad[n]
+            if affine.shape[0] > 0:
+                g = behind[slot]
+                if taps.shape[0] > 0:
+                    rectified_norm_pool_backward_input(0, 1, slot, y[n], grad[n], taps[n], size, affine, g)
+                else:
+                    rectified_norm_backward_input(0, 1, slot, y[n], grad[n], affine, g.size, g)
+            if wanted:
+                pad_image(x[n], padded[slot], geometry)
+                correlate_backward(padded[slot], g, geometry, grad_weight[chunk], lanes[slot, 0], grad_bias[chunk, 0])
+            if grad_x.shape[0] > 0:
+                spread_image(g, spread[slot], geometry, top, left)
+                correlate(spread[slot], weight, zeros, backward, grad_x[n])
+        if wanted and not is_plane(geometry, grad_bias.shape[2]):
+            fold_lanes(lanes[slot], grad_bias[chunk])

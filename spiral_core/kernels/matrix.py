@@ -1,44 +1,77 @@
-"""Large matrix products, cut into ranges of rows that threads share; the cut depends on sizes alone.
+"""Large matrix products, cut into panels of columns.
 
-The right operand is packed into panels of `PANEL` columns first. In a wide matrix the rows of a panel lie so far apart
-that they fall on the same few places of the first-level cache; packed they are neighbors.
+An operand is packed into panels first. In a wide matrix the rows of a panel lie so far apart that they fall on the same
+few places of the first-level cache; packed they are neighbors.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from spiral_core.arrays import Float
 from spiral_core.kernels.accelerate import kernel
 from spiral_core.kernels.tile import product
+from spiral_core.kernels.vector import LANES, load, spread, store
 
 PANEL = 32
 """Columns of one panel; the last one may be narrower."""
 
-ROWS = 64
-"""Rows of one chunk of a product."""
+TALL = 8
+"""Rows of a block of a product whose left operand is packed: half of what `LANES` columns of that operand become."""
 
-PANEL_ROWS = 256
-"""Rows of a panel of `multiply_parts`: 32 KiB of float32, which stays in the first-level cache."""
-
-PART_ROWS = 512
-"""Rows that one partial sum of `multiply_parts` runs over."""
+DEPTH = 160
+"""Rows of a panel of a product that is added up block by block: a panel of either operand and the block of sums stay in
+the first-level cache together."""
 
 
-@kernel("void({f}[:,:], int64, int64, {f}[::1])")
-def pack(b: Float, first: int, last: int, packed: Float) -> None:
-    """Copy columns ``first`` to ``last`` of a matrix into panels.
+@kernel("void({f}[:,::1], int64, int64, int64, int64, int64, {f}[::1])")
+def pack(b: Float, top: int, high: int, first: int, last: int, wide: int, packed: Float) -> None:
+    """Copy a part of a matrix into panels.
 
     Parameters
     ----------
-    b : (K, D)              of any strides, so that a transpose can be packed as well
-    first, last : int
-    packed : (K*(last-first),)   written: panel by panel, each (K, columns of the panel)
+    b : (K, D)
+    top, high : int               the part's first row, and how many
+    first, last : int             its columns
+    wide : int                    columns of one panel, a multiple of `LANES`; the last one may be narrower
+    packed : flat                 written: panel by panel, each (high, columns of the panel)
     """
-    place = 0
-    for begin in range(first, last, PANEL):
-        for k in range(b.shape[0]):
-            for d in range(begin, min(begin + PANEL, last)):
-                packed[place] = b[k, d]
-                place += 1
+    flat, columns = b.reshape(-1), b.shape[1]
+    rest = (last - first) % wide
+    full = last - rest
+    for k in range(high):
+        row = (top + k) * columns
+        to = k * wide
+        for d in range(first, full, wide):
+            for j in range(0, wide, LANES):
+                store(packed, to + j, load(flat, row + d + j))
+            to += high * wide
+        to = (full - first) * high + k * rest
+        for j in range(rest):
+            packed[to + j] = flat[row + full + j]
+
+
+@kernel("void({f}[:,::1], {f}[::1])")
+def pack_transposed(b: Float, packed: Float) -> None:
+    """Copy the transpose of a matrix into panels of `PANEL` columns.
+
+    Parameters
+    ----------
+    b : (D, K)
+    packed : (K*D,)    written: panel by panel, each (K, columns of the panel)
+    """
+    columns, inner = b.shape
+    flat = b.reshape(-1)
+    for d in range(0, columns, PANEL):
+        wide = min(PANEL, columns - d)
+        # A few rows at a time, because these are walked through side by side.
+        for begin in range(0, wide, LANES):
+            high = min(LANES, wide - begin)
+            for i in range(inner):
+                # Unsigned, so that no index is taken for one from the end, which would be asked of each.
+                to, place = np.uint64(d * inner + i * wide + begin), np.uint64((d + begin) * inner + i)
+                for j in range(high):
+                    packed[to + np.uint64(j)] = flat[place + np.uint64(j * inner)]
 
 
 @kernel("void({f}[::1], int64, int64, int64, {f}[::1], {f}[::1], int64, int64, {f}[::1], int64, int64)")
@@ -61,7 +94,7 @@ def multiply_rows(
     ----------
     a : flat                      rows of K numbers from ``at`` on
     at, rows, inner : int         ``inner`` is K
-    packed : (K*D,)               b, from `pack`
+    packed : (K*D,)               b, in panels of `PANEL` columns
     start : flat                  of (r, d) at ``start_at + r*start_row + d``; it may be ``out``
     start_at, start_row : int
     out : flat                    of (r, d) at ``out_at + r*D + d``, written
@@ -73,48 +106,56 @@ def multiply_rows(
         product(a, packed, start, out, walk, rows, wide)
 
 
-@kernel("void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], {f}[:,::1])")
-def multiply(start: int, stop: int, slot: int, a: Float, packed: Float, bias: Float, out: Float) -> None:
-    """Multiply chunks ``start`` to ``stop`` of `ROWS` rows of ``a`` by ``b`` and add ``bias``.
+@kernel("void({f}[::1], int64, int64, {f}[::1], int64, int64, {f}[:,::1], int64)")
+def add_block(a: Float, rows: int, high: int, b: Float, at: int, wide: int, out: Float, d: int) -> None:
+    """Add a product of packed operands to a panel of columns of ``out``.
 
     Parameters
     ----------
-    a : (R, K)
-    packed : (K*D,)     b, from `pack`
-    bias : (D,)
-    out : (R, D)        written
+    a : flat           left operand, transposed: (high, rows) in panels of `LANES` columns
+    rows, high : int
+    b : flat           right operand: (high, wide) from ``at`` on
+    at, wide : int
+    out : (rows, D)    columns ``d`` to ``d + wide`` are added to
+    d : int
     """
-    inner, columns = a.shape[1], out.shape[1]
-    flat, target = a.reshape(-1), out.reshape(-1)
-    for chunk in range(start, stop):
-        first = chunk * ROWS
-        rows = min(ROWS, a.shape[0] - first)
-        multiply_rows(flat, first * inner, rows, inner, packed, bias, 0, 0, target, first * columns, columns)
+    target, columns = out.reshape(-1), out.shape[1]
+    for c in range(0, rows, TALL):
+        begin = c - c % LANES
+        step = min(LANES, rows - begin)
+        spot = c * columns + d
+        walk = (begin * high + c - begin, 1, 1, 0, high, step, at, wide, spot, columns, spot, columns)
+        product(a, b, target, target, walk, min(TALL, rows - c), wide)
 
 
-@kernel("void(int64, int64, int64, {f}[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,:,::1])")
-def multiply_parts(start: int, stop: int, slot: int, a: Float, b: Float, scratch: Float, parts: Float) -> None:
-    """Multiply the transpose of ``a`` by ``b``, one partial sum for each chunk of `PART_ROWS` rows.
+@kernel("void({f}[::1], int64, int64, int64, {f}[::1], int64)")
+def add_column_sums(b: Float, at: int, high: int, wide: int, sums: Float, d: int) -> None:
+    """Add the sums of the columns of a panel to ``sums``.
 
     Parameters
     ----------
-    a : (R, K)
-    b : (R, D)
-    scratch : (T, PANEL_ROWS*PANEL)
-    parts : (chunks, K, D)   written; their sum is the product
+    b : flat           (high, wide) from ``at`` on
+    at, high, wide : int
+    sums : (D,)        entries ``d`` to ``d + wide`` are added to
+    d : int
     """
-    inner, columns = a.shape[1], b.shape[1]
-    flat = a.reshape(-1)
-    packed = scratch[slot]
-    for chunk in range(start, stop):
-        first = chunk * PART_ROWS
-        rows = min(PART_ROWS, a.shape[0] - first)
-        out = parts[chunk].reshape(-1)
-        out[:] = 0
-        for top in range(first, first + rows, PANEL_ROWS):
-            high = min(PANEL_ROWS, first + rows - top)
-            for d in range(0, columns, PANEL):
-                wide = min(PANEL, columns - d)
-                pack(b[top : top + high], d, d + wide, packed)
-                walk = (top * inner, 1, 1, 0, high, inner, 0, wide, d, columns, d, columns)
-                product(flat, packed, out, out, walk, inner, wide)
+    whole = wide - wide % LANES
+    nothing = spread(b.dtype.type(0))
+    fours = high - high % 4
+    for j in range(0, whole, LANES):
+        # Four sums, because the processor can begin an addition long before the last one has ended.
+        one, two, three, four = nothing, nothing, nothing, nothing
+        for k in range(0, fours, 4):
+            place = at + k * wide + j
+            one = one + load(b, place)
+            two = two + load(b, place + wide)
+            three = three + load(b, place + 2 * wide)
+            four = four + load(b, place + 3 * wide)
+        for k in range(fours, high):
+            one = one + load(b, at + k * wide + j)
+        store(sums, d + j, load(sums, d + j) + ((one + two) + (three + four)))
+    for j in range(whole, wide):
+        rest = b.dtype.type(0)
+        for k in range(high):
+            rest += b[at + k * wide + j]
+        sums[d + j] += rest

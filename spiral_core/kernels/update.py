@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from spiral_core.arrays import Float
+from spiral_core.arrays import F64, Float
 from spiral_core.kernels.accelerate import kernel
 
 
@@ -70,6 +70,29 @@ def adam_update(
         first[j] = m
         second[j] = v
         value[j] -= step_size * m / (math.sqrt(v) / root_correction2 + eps)
+
+
+@kernel("void({f}[:,::1], float64[:,::1], {f}[::1], {f}[::1])")
+def add_parts(weights: Float, biases: F64, grad_weight: Float, grad_bias: Float) -> None:
+    """Add partial sums to the gradients of a weight and a bias, in the order of the parts.
+
+    Parameters
+    ----------
+    weights : (chunks, K)    overwritten
+    biases : (chunks, D)     overwritten
+    grad_weight : (K,)       updated
+    grad_bias : (D,)         updated
+    """
+    weight, bias = weights[0], biases[0]
+    for k in range(1, weights.shape[0]):
+        for j in range(weight.size):
+            weight[j] += weights[k, j]
+        for j in range(bias.size):
+            bias[j] += biases[k, j]
+    for j in range(weight.size):
+        grad_weight[j] += weight[j]
+    for j in range(bias.size):
+        grad_bias[j] += bias[j]
 
 
 @kernel("float64({f}[::1])")

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from spiral_core.arrays import F64, Float
 from spiral_core.kernels.accelerate import kernel
+from spiral_core.kernels.moments import span_moments
 from spiral_core.kernels.real import tanh
+from spiral_core.kernels.vector import LANES
 
 WIDE = 256
 """Least number of elements in a wide row: 16 vectors of 16 float32."""
@@ -68,7 +70,7 @@ def channel_moments(start: int, stop: int, slot: int, x: Float, span: int, lanes
     x : (E,)
     span : int                   elements in one chunk; it should stay in cache between the passes
     lanes : (T, 2, L)            scratch
-    moments : (chunks, 2, C)     m and q of each chunk, written; `spiral_core.kernels.znorm.merge_moments` joins them
+    moments : (chunks, 2, C)     m and q of each chunk, written; `spiral_core.kernels.moments.merge_moments` joins them
     """
     width = lanes.shape[2]
     channels = moments.shape[2]
@@ -77,6 +79,9 @@ def channel_moments(start: int, stop: int, slot: int, x: Float, span: int, lanes
         begin, end = chunk * span, min((chunk + 1) * span, x.size)
         rows = (end - begin) // channels
         found = moments[chunk]
+        if channels % LANES == 0:
+            span_moments(x, begin, end, centre[:channels], found)
+            continue
         for squares in range(2):
             acc[:] = 0
             for first in range(begin, end, width):
@@ -98,35 +103,6 @@ def channel_moments(start: int, stop: int, slot: int, x: Float, span: int, lanes
         for c in range(channels):
             off = found[0, c] - centre[c]
             found[1, c] -= rows * off * off
-
-
-@kernel("void(float64[:,:,::1], int64, int64, float64[:,::1])")
-def merge_moments(moments: F64, rows: int, span_rows: int, merged: F64) -> None:
-    r"""Join the moments of chunks, in their order, into those of all rows.
-
-    .. math:: \mu = \frac{1}{R} \sum_k R_k m_k, \quad v = \frac{1}{R} \sum_k \big( q_k + R_k (m_k - \mu)^2 \big)
-
-    Parameters
-    ----------
-    moments : (chunks, 2, C)     from `channel_moments`
-    rows : int                   R
-    span_rows : int              rows of one chunk; the last may have fewer
-    merged : (2, C)              mean and population variance, written
-
-    Notes
-    -----
-    Source: Chan, Golub and LeVeque 1983, equation 1.5, for many parts at once.
-    """
-    merged[:] = 0
-    for c in range(merged.shape[1]):
-        for k in range(moments.shape[0]):
-            merged[0, c] += min(span_rows, rows - k * span_rows) * moments[k, 0, c]
-        mean = merged[0, c] / rows
-        for k in range(moments.shape[0]):
-            off = moments[k, 0, c] - mean
-            merged[1, c] += moments[k, 1, c] + min(span_rows, rows - k * span_rows) * off * off
-        merged[0, c] = mean
-        merged[1, c] /= rows
 
 
 @kernel(

@@ -3,8 +3,9 @@
 It tails the log, owns the websocket, reconnects with jitter, and resumes behind the last record that the server has on
 disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
 
-The engine rings the doorbell (one byte) after each record; end of file on it means that the run is over, and the
-courier leaves once the server has everything, or when its time is over.
+The engine rings the doorbell (one byte) after each record; end of file on it means that the engine is done or dead.
+The courier then completes a log that ends without a last word (`lastword`), and leaves once the server has everything,
+or when its time is over.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import random
 import signal
 import struct
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +27,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
-from spiral_core.link.runlog import RunLogReader
+from spiral_core.link.applied import entries
+from spiral_core.link.lastword import LastWord
+from spiral_core.link.runlog import RunLogReader, bequeath
 from spiral_core.wire import codec
 from spiral_core.wire.limits import (
     CLOSE_BAD_DATA,
@@ -57,6 +61,8 @@ class Courier:
     ----------
     log : Path
         The run log, being written by the engine.
+    applied : Path
+        The applied log beside it.
     run, incarnation
         Of the messages in it.
     url : str
@@ -70,8 +76,20 @@ class Courier:
     """
 
     def __init__(
-        self, *, log: Path, run: str, incarnation: int, url: str, token: str, doorbell: int, commands: int
+        self,
+        *,
+        log: Path,
+        applied: Path,
+        run: str,
+        incarnation: int,
+        url: str,
+        token: str,
+        doorbell: int,
+        commands: int,
     ) -> None:
+        self._log = log
+        self._applied = applied
+        self._last_word = LastWord(run, incarnation)
         self._run = run
         self._incarnation = incarnation
         self._url = url
@@ -150,6 +168,9 @@ class Courier:
                 opened = True
                 self._told = None
                 await self._carry(socket, session)
+        except RunLogError:
+            # An OSError too, but no connection mends it.
+            raise
         except InvalidStatus as error:
             status = error.response.status_code
             remedy = "check the token (SPIRAL_TOKEN or --token)" if status in (401, 403) else "check the URL"
@@ -217,6 +238,7 @@ class Courier:
             size = 0
             for record in self._reader.records():
                 seq = codec.sequence_number(record.data)
+                self._last_word.follow(seq, record.data)
                 if seq <= self._stored:
                     continue
                 self._unstored.append((seq, record.end))
@@ -227,10 +249,21 @@ class Courier:
                     batch, size = [], 0
             if batch:
                 await socket.send(session.forward(batch))
+            if over and self._conclude():
+                continue
             if over and not self._unstored:
                 self._delivered = True
                 return
             await self._rung.wait()
+
+    def _conclude(self) -> bool:
+        """Append to the log what its end lacks, once nobody else writes it; tell whether anything was lacking."""
+        said = self._last_word.missing(entries(self._applied), time=time.time())
+        if said:
+            bequeath(self._log, self._reader.position, said)
+            # What lay behind the last whole record is gone.
+            self._reader.seek(self._reader.position)
+        return bool(said)
 
     async def _receive(self, socket: ClientConnection, session: Session) -> None:
         async for packet in socket:
@@ -268,6 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a courier; started by the engine, not by people."""
     parser = argparse.ArgumentParser(prog="spiral-courier", description=__doc__)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--applied", type=Path, required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--incarnation", type=int, required=True)
     parser.add_argument("--url", required=True)
@@ -282,6 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _main(options: argparse.Namespace) -> int:
     courier = Courier(
         log=options.log,
+        applied=options.applied,
         run=options.run,
         incarnation=options.incarnation,
         url=options.url,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from spiral_core.wire.messages import (
     HeatMaps,
     KnobsDeclared,
     KnobsMoved,
+    Logged,
     ProbeBatch,
     RunStarted,
     SeriesDeclared,
@@ -49,10 +50,13 @@ class Recorder:
     log : RunLogWriter
     state : RunState
         Read, never changed.
+    earlier : sequence of Ack, optional
+        Answers of earlier incarnations of the run, to be said again at its start (see `answered`).
     """
 
-    def __init__(self, log: RunLogWriter, state: RunState) -> None:
+    def __init__(self, log: RunLogWriter, state: RunState, earlier: Sequence[Ack] = ()) -> None:
         self._log = log
+        self._earlier = earlier
         self._state = state
         self._mapped = state.xai_layer is not None
         layers = [layer.name for layer in state.z_layers]
@@ -81,6 +85,9 @@ class Recorder:
             environment=environment,
         )
         self._log.append(SeriesDeclared, state.step, series=list(self._series.values()))
+        for ack in self._earlier:
+            told = {name: getattr(ack, name) for name in Ack.__struct_fields__ if name not in Logged.__struct_fields__}
+            self._log.append(Ack, ack.step, **told)
         declared = knobs.declare(state)
         self._told = {spec.name: spec.value for spec in declared}
         self._log.append(KnobsDeclared, state.step, knobs=declared, rev=state.rev)
@@ -108,7 +115,7 @@ class Recorder:
             self._state.step,
             status=status,
             done=self._state.step if done is None else done,
-            total=self._state.config.steps if total is None else total,
+            total=self._state.total_steps if total is None else total,
             detail=detail,
         )
 
@@ -122,9 +129,10 @@ class Recorder:
             id=command.id,
             verb=command.verb,
             state=outcome.state,
+            by=outcome.by,
             changes=outcome.changes,
             reason=outcome.reason,
-            rev=self._state.rev,
+            rev=outcome.rev,
             actor=command.actor,
             source=command.source,
         )
@@ -173,7 +181,7 @@ class Recorder:
         if self._state.z_layers:
             numbers["zspace/gain"] = report.gain
         if evaluation is not None:
-            numbers |= {"val/loss": evaluation.loss, "val/accuracy": evaluation.accuracy}
+            numbers |= _evaluation_values(evaluation)
         if probe is not None:
             numbers |= _probe_values(probe)
         index, packed = values.pack(numbers, self._series)
@@ -182,6 +190,11 @@ class Recorder:
             self._strips_at = now
             for name, strip in values.radius_strips(observations).items():
                 self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Say what an evaluation between two updates has shown."""
+        index, packed = values.pack(_evaluation_values(evaluation), self._series)
+        self._log.append(Frame, self._state.step, index=index, values=packed)
 
     def _count_pace(self, now: float) -> float | None:
         self._pace.append(now)
@@ -213,6 +226,10 @@ class Recorder:
 
 def _floats(numbers: AnyArray) -> list[float]:
     return [float(number) for number in numbers]
+
+
+def _evaluation_values(evaluation: Evaluation) -> dict[str, float]:
+    return {"val/loss": evaluation.loss, "val/accuracy": evaluation.accuracy}
 
 
 def _probe_values(probe: Probe) -> dict[str, float]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -99,12 +99,9 @@ class RunLogWriter:
             **fields,
         )
         data = codec.encode(message)
-        start = os.lseek(self._file, 0, os.SEEK_END)
         try:
-            head = _HEAD.pack(len(data), zlib.crc32(data))
-            _write_all(self._file, head + _CHECK.pack(zlib.crc32(head)) + data)
+            _append(self._file, [data])
         except OSError as error:
-            os.ftruncate(self._file, start)
             raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}; free some space") from error
         self.seq += 1
         self.on_append()
@@ -119,6 +116,45 @@ def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
+
+
+def bequeath(path: Path, end: int, messages: Sequence[Logged]) -> None:
+    """Append messages to the log of a process that is gone; a record that it left half written is cut off.
+
+    Parameters
+    ----------
+    path : Path
+    end : int
+        Offset behind the last whole record.
+    messages : sequence of Logged
+        Numbered on from that record.
+
+    Raises
+    ------
+    RunLogError
+        The disk is full or gone; the log then ends with its last whole record.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.ftruncate(file, end)
+            _append(file, [codec.encode(message) for message in messages])
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise RunLogError(f"cannot write to the run log {path}: {error.strerror}; free some space") from error
+
+
+def _append(file: int, encoded: Sequence[bytes]) -> None:
+    """Write records; on an error all of them are taken back."""
+    start = os.lseek(file, 0, os.SEEK_END)
+    try:
+        for data in encoded:
+            head = _HEAD.pack(len(data), zlib.crc32(data))
+            _write_all(file, head + _CHECK.pack(zlib.crc32(head)) + data)
+    except OSError:
+        os.ftruncate(file, start)
+        raise
 
 
 class RunLogReader:
@@ -144,6 +180,11 @@ class RunLogReader:
 
     start = len(MAGIC)
     """Offset of the first record of any log."""
+
+    @property
+    def position(self) -> int:
+        """Offset behind the last record that was given."""
+        return self._position
 
     def seek(self, position: int) -> None:
         """Go on reading at a record's offset."""

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from spiral_core import amp, kernels
-from spiral_core.engine import controls, guards, step
+from spiral_core import kernels
+from spiral_core.engine import guards, step
 from spiral_core.engine.config import RunConfig
-from spiral_core.engine.controls import Outcome
 from spiral_core.engine.notices import Notices
-from spiral_core.engine.state import Phase, RunState, initial_state
+from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
 from spiral_core.link import dump, rundir, spawn
 from spiral_core.link.applied import AppliedLog
@@ -27,9 +26,9 @@ from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
+from spiral_core.link.steering import Steering
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry.budget import ObservationBudget
-from spiral_core.wire.messages import Command
 from spiral_core.wire.parts import RunStatus
 
 FINISH_SECONDS = 11.0
@@ -53,6 +52,8 @@ class Options:
     """Compute threads; None means all cores but one."""
     dump_every: int = 0
     """Steps between inspection dumps; 0 means none."""
+    start_paused: bool = False
+    """Whether the run waits for ``resume`` or ``step`` before its first update."""
     lifeline: int | None = None
 
 
@@ -98,6 +99,8 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         kernels.set_num_threads(options.threads)
     state = initial_state(config)
     guards.check(state)
+    if options.start_paused:
+        state.phase = "paused"
     directory = rundir.create(options.logdir, config, now=time.time())
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
@@ -144,17 +147,16 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._applied = applied
+        self._steering = Steering(state, inbox, applied, recorder)
         self._dumps = dumps
         self._listen = listen
-        self._last_number = 0
         self._next_start = time.monotonic()
         self._notices = Notices()
         self._budget = ObservationBudget(state.telemetry_budget)
-        self._steered = False
-        """Whether the step to come is the first under a value that was set."""
         self._closely = 0
         """Steps to come that are observed whatever it takes."""
+        self._evaluated = 0
+        """Updates that were done at the last evaluation."""
         self.accuracy: float | None = None
         self.detail = ""
 
@@ -163,7 +165,7 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                recorder.status("training")
+                self._steering.say()
                 guards.begin(self._state)
                 self._steps()
         except BaseException as error:
@@ -175,9 +177,7 @@ class _Loop:
 
     def _warm(self) -> bool:
         """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
-        state = self._state
-        names = [*state.model.kernels(), *amp.autocast().kernels, *state.optimizer.KERNELS]
-        dtype = self._state.model.dtype
+        names, dtype = self._state.kernels, self._state.model.dtype
         cold = kernels.cold_count(names, dtype) > 0
 
         def progress(done: int, total: int, name: str) -> None:
@@ -194,6 +194,8 @@ class _Loop:
     def _steps(self) -> None:
         while True:
             self._drain()
+            self._steering.tell()
+            self._fulfil()
             self._line.mend(time.monotonic())
             if self._over():
                 return
@@ -227,7 +229,7 @@ class _Loop:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
         if (detail := self._notices.after(report, guarded)) is not None:
-            self._recorder.status("paused" if state.phase == "paused" else "training", detail)
+            self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
 
@@ -236,7 +238,7 @@ class _Loop:
         state, budget = self._state, self._budget
         budget.percent = state.telemetry_budget
         budget.earn(seconds, idle=max(0.0, 1 / state.rate - seconds) if state.rate > 0 else 0.0)
-        if self._steered:
+        if self._steering.steered:
             self._closely = CLOSE_STEPS
         close = self._closely > 0 or probing or state.phase == "finished"
         self._closely = max(0, self._closely - 1)
@@ -259,47 +261,41 @@ class _Loop:
             tally = step.evaluate_batch(self._state, batch, tally)
             self._drain()
         self.accuracy = tally.accuracy
+        self._evaluated = self._state.step
         return tally
+
+    def _fulfil(self) -> None:
+        """Do once, between two updates, what commands have asked for; a run that they have ended is evaluated too."""
+        state = self._state
+        wanted, state.wanted = state.wanted, set()
+        last = state.phase == "finished" and state.config.evaluate_every > 0 and self._evaluated != state.step
+        if self._inbox.interrupted:
+            return
+        if "evaluate" in wanted or last:
+            self._recorder.evaluation(self._evaluate())
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every
-        if every and (self._state.step % every == 0 or self._steered):
+        if every and (self._state.step % every == 0 or self._steering.steered):
             dump.write(self._dumps, self._state, probe)
-        self._steered = False
-
-    def _drain(self) -> None:
-        for command in self._inbox.drain():
-            # A server that did not hear the answer sends a command again; its number tells.
-            if command.number <= self._last_number:
-                continue
-            self._last_number = command.number
-            before = self._state.phase
-            rate = self._state.rate
-            outcome = controls.apply(self._state, command)
-            if self._state.rate != rate:
-                self._next_start = time.monotonic()
-            self._enter(command, outcome, before)
-
-    def _enter(self, command: Command, outcome: Outcome, before: Phase) -> None:
-        """Put down what was done: on disk first, then for everyone to see."""
-        if outcome.state == "applied":
-            self._applied.append(command, outcome, self._state.rev)
-            self._steered |= bool(outcome.changes)
-        self._recorder.ack(command, outcome)
-        if self._state.phase != before and self._state.phase in ("training", "paused"):
-            self._recorder.status(self._state.phase)
+        self._steering.steered = False
 
     def _guard(self, report: UpdateReport) -> str:
         """Let the guards act on the step just done; give what they have to say."""
         decisions = guards.decide(self._state, report)
         for decision in decisions:
-            before = self._state.phase
-            self._enter(*guards.carry_out(self._state, decision), before)
-            if self._state.phase == "paused" and self._options.server is None:
+            self._steering.enter(*guards.carry_out(self._state, decision))
+            if decision.verb == "pause" and self._options.server is None:
                 # Nobody is there to look at it and to let it go on, and a batch job would wait for ever.
                 self._state.phase = "stopped"
                 self.detail = f"guard {decision.reason}; without a server nobody can resume it"
         return guards.notable(decisions)
+
+    def _drain(self) -> None:
+        rate = self._state.rate
+        self._steering.drain()
+        if self._state.rate != rate:
+            self._next_start = time.monotonic()
 
 
 def environment() -> dict[str, str]:

@@ -134,7 +134,8 @@ def start(rundir: RunDir, *, incarnation: int, server: str, token: str, inbox: I
     url = engine_socket(server)
     bell_read, bell_write = os.pipe()
     os.set_blocking(bell_write, False)
-    words = [sys.executable, "-m", "spiral_core.link.courier", "--log", str(rundir.frames), "--run", rundir.id]
+    words = [sys.executable, "-m", "spiral_core.link.courier", "--log", str(rundir.frames)]
+    words += ["--applied", str(rundir.applied), "--run", rundir.id]
     words += ["--incarnation", str(incarnation), "--url", url]
     words += ["--doorbell", str(bell_read), "--commands", str(inbox.write_end)]
     # The child is born deaf to Ctrl-C; otherwise one that comes while it still imports would end it with a traceback.

@@ -14,6 +14,7 @@ from spiral_core.nn.layout import ImageToSequence as ImageToSequence
 from spiral_core.nn.layout import SequenceToImage as SequenceToImage
 from spiral_core.nn.linear import Flatten as Flatten
 from spiral_core.nn.linear import Linear as Linear
+from spiral_core.nn.loss import LOSS_KERNELS as LOSS_KERNELS
 from spiral_core.nn.loss import mse_loss as mse_loss
 from spiral_core.nn.loss import softmax_cross_entropy as softmax_cross_entropy
 from spiral_core.nn.module import Module as Module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from spiral_core import kernels
-from spiral_core.arrays import Float
+from spiral_core.arrays import F64, U8, Float
 from spiral_core.errors import ShapeError
 from spiral_core.kernels.znorm import wide_row
 from spiral_core.nn import precision
@@ -17,9 +18,25 @@ from spiral_core.nn.initial import HE_OR_RAMP, check_init, folding, generator_fo
 from spiral_core.nn.module import Module, Parameter, check_pair, check_size
 from spiral_core.nn.workspace import Workspace
 
-CHUNK_PIXELS = 6272
-"""Output pixels of one partial sum of the weight's gradient, about: eight images of 28 x 28. The rounding of a sum
+CHUNK_PIXELS = 1568
+"""Output pixels of one partial sum of the weight's gradient, about: two images of 28 x 28. The rounding of a sum
 grows with its length, and partial sums are what threads share."""
+
+
+@dataclass(frozen=True)
+class NormBehind:
+    """What the gradient of a convolution's output is computed from, image by image, where a norm follows.
+
+    Parameters
+    ----------
+    x : (N, P*D)        the norm's input
+    taps : (N, P/4*D)   winners of the windows, or without a maximum (0, 0)
+    affine : (5, D)     as `spiral_core.kernels.rectified.rectified_norm_backward_input` takes it; (0, 0): no norm
+    """
+
+    x: Float
+    taps: U8
+    affine: Float
 
 
 class Conv2d(Module):
@@ -54,11 +71,18 @@ class Conv2d(Module):
         "fold_lanes",
         "pad_image",
         "product",
+        "is_plane",
+        "correlate_plane",
+        "correlate_plane_backward",
         "correlate",
+        "span_moments",
         "convolve",
-        "convolve_backward_weight",
         "spread_image",
-        "convolve_backward_input",
+        "correlate_backward",
+        "rectified_norm_backward_input",
+        "rectified_norm_pool_backward_input",
+        "convolve_backward",
+        "add_parts",
     )
 
     def __init__(
@@ -90,6 +114,8 @@ class Conv2d(Module):
             weight = he_normal(shape, prod(shape[:3]), generator_for(name, generator), self.dtype)
         self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_channels, self.dtype))
+        self._last_geometry: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self._no_moments = np.empty((0, 2, self.out_channels))
 
     def parameters(self) -> list[Parameter]:
         """Return weight and bias."""
@@ -111,12 +137,15 @@ class Conv2d(Module):
 
     def _geometry(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the tuple that the kernels take; the images per chunk depend on shapes alone."""
-        _, out_h, out_w, _ = self.output_shape(shape)
-        images = max(1, CHUNK_PIXELS // (out_h * out_w))
-        return (
-            *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w,
-            min(images, shape[0]),
-        )  # fmt: skip
+        known, found = self._last_geometry
+        if shape != known:
+            _, out_h, out_w, _ = self.output_shape(shape)
+            images = min(max(1, CHUNK_PIXELS // (out_h * out_w)), shape[0])
+            found = (
+                *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w, images,
+            )  # fmt: skip
+            self._last_geometry = shape, found
+        return found
 
     def _padded(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
         """Return scratch for one padded image per thread."""
@@ -127,9 +156,17 @@ class Conv2d(Module):
         return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        return self.convolve(x, self._no_moments, workspace)
+
+    def convolve(self, x: Float, moments: F64, workspace: Workspace) -> Float:
+        """Compute the output from a checked input, and the moments of each output image.
+
+        ``moments`` is (N, 2, D), where D is a multiple of 16, or has no entries: then they are not wanted.
+        """
         x, weight = precision.operands(self, x, (self.weight,), workspace)
-        out = workspace.array(self, "out", self.output_shape(x.shape), self.dtype)
+        out = workspace.array(self, "out", self._shape_behind(x.shape), self.dtype)
         images = x.shape[0]
+        centre = workspace.array(self, "centre", (kernels.get_num_threads(), self.out_channels), self.dtype)
         kernels.run(
             kernels.convolve,
             images,
@@ -139,6 +176,8 @@ class Conv2d(Module):
             self._geometry(x.shape),
             self._padded(x.shape, workspace),
             out.reshape(images, -1),
+            centre,
+            moments,
         )
         return out
 
@@ -146,51 +185,45 @@ class Conv2d(Module):
         if not (workspace.accumulate or input_grad):
             return None
         x, grad, weight = precision.operands_backward(self, x, grad, (self.weight,), workspace)
-        geometry = self._geometry(x.shape)
+        nothing = np.empty((0, 0), self.dtype)
+        behind = NormBehind(nothing, np.empty((0, 0), np.uint8), nothing)
+        return self.convolve_backward(x, grad.reshape(x.shape[0], -1), weight, behind, workspace, input_grad)
+
+    def convolve_backward(
+        self, x: Float, grad: Float, weight: Float, behind: NormBehind, workspace: Workspace, input_grad: bool
+    ) -> Float | None:
+        """Compute what `_backward` does from what the products take, and from the gradient of a norm behind."""
+        images, threads, geometry = x.shape[0], kernels.get_num_threads(), self._geometry(x.shape)
+        chunks = -(-images // geometry[13])
+        used = chunks if workspace.accumulate else 0
+        grad_weight = workspace.array(self, "grad weight", (used, self.weight.value.size), self.dtype)
+        grad_bias = workspace.array(self, "grad bias", (used, 1, self.out_channels), np.float64)
+        lanes = workspace.array(self, "lanes", (threads, 1, wide_row(self.out_channels)), self.dtype)
+        own = workspace.array(self, "behind", (threads, behind.x.shape[1]), self.dtype)
+        backward, turned, spread, grad_x = self._turned(x, weight, geometry, workspace, input_grad)
+        kernels.run(
+            kernels.convolve_backward, chunks, x.reshape(images, -1), turned, np.zeros(x.shape[3], self.dtype), grad,
+            geometry, backward, behind.x, behind.taps, behind.affine, own, self._padded(x.shape, workspace), lanes,
+            spread, grad_weight, grad_bias, grad_x,
+        )  # fmt: skip
         if workspace.accumulate:
-            self._backward_weight(x, grad, geometry, workspace)
-        if not input_grad:
-            return None
+            biases = grad_bias.reshape(chunks, -1)
+            kernels.add_parts(grad_weight, biases, self.weight.grad.reshape(-1), self.bias.grad)
+        return grad_x.reshape(x.shape) if input_grad else None
+
+    def _turned(
+        self, x: Float, weight: Float, geometry: tuple[int, ...], workspace: Workspace, input_grad: bool
+    ) -> tuple[tuple[int, ...], Float, Float, Float]:
+        """Return geometry, weight, scratch and target of the correlation that gives the gradient of the input."""
         images, (h, w, c) = x.shape[0], x.shape[1:]
-        a_taps, b_taps = self.kernel_size
+        if not input_grad:
+            nothing = np.empty((0, 0), self.dtype)
+            return geometry, nothing.reshape(-1), nothing, nothing
+        threads, (a_taps, b_taps) = kernels.get_num_threads(), self.kernel_size
         turned = workspace.array(self, "weight turned", (a_taps, b_taps, self.out_channels, c), self.dtype)
         turned[...] = weight[::-1, ::-1].transpose(0, 1, 3, 2)
-        rows = h + self.dilation[0] * (a_taps - 1)
-        columns = w + self.dilation[1] * (b_taps - 1)
+        rows, columns = h + self.dilation[0] * (a_taps - 1), w + self.dilation[1] * (b_taps - 1)
         backward = (rows, columns, self.out_channels, a_taps, b_taps, 1, 1, 0, 0, *self.dilation, h, w, geometry[13])
-        shape = (kernels.get_num_threads(), rows, columns, self.out_channels)
-        spread = workspace.array(self, "spread", shape, self.dtype, zero=True)
+        spread = workspace.array(self, "spread", (threads, rows, columns, self.out_channels), self.dtype, zero=True)
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        kernels.run(
-            kernels.convolve_backward_input,
-            images,
-            turned.reshape(-1),
-            np.zeros(c, self.dtype),
-            grad.reshape(images, -1),
-            geometry,
-            backward,
-            spread.reshape(shape[0], -1),
-            grad_x.reshape(images, -1),
-        )
-        return grad_x
-
-    def _backward_weight(self, x: Float, grad: Float, geometry: tuple[int, ...], workspace: Workspace) -> None:
-        images, channels = x.shape[0], self.out_channels
-        chunks = -(-images // geometry[13])
-        lanes_shape = (kernels.get_num_threads(), 1, wide_row(channels))
-        grad_weight = workspace.array(self, "grad weight", (chunks, self.weight.value.size), self.dtype)
-        grad_bias = workspace.array(self, "grad bias", (chunks, 1, channels), np.float64)
-        kernels.run(
-            kernels.convolve_backward_weight,
-            chunks,
-            x.reshape(images, -1),
-            grad.reshape(images, -1),
-            geometry,
-            self._padded(x.shape, workspace),
-            workspace.array(self, "lanes", lanes_shape, self.dtype),
-            grad_weight,
-            grad_bias,
-        )
-        with np.errstate(all="ignore"):
-            self.weight.grad += grad_weight.sum(axis=0).reshape(self.weight.grad.shape)
-            self.bias.grad += grad_bias.sum(axis=(0, 1)).astype(self.dtype)
+        return backward, turned.reshape(-1), spread.reshape(threads, -1), grad_x.reshape(images, -1)

@@ -1,7 +1,9 @@
-"""Layers of a chain that are run as one: a batch norm with the ReLU and the maximum behind it.
+"""Layers of a chain that are run as one: a convolution, the batch norm behind it, its ReLU and a maximum.
 
-One by one, the three read or write an array of the input's size eight times forward and eleven times back. Run as one
-it is twice each, besides arrays of a quarter of that size, and only the last output is written.
+One by one, the last three read or write an array of the norm's input's size eight times forward and eleven times back.
+Run as one it is twice each, besides arrays of a quarter of that size, and only the last output is written. With the
+convolution in front, an image of its output is still in cache when its moments are taken, and so is its gradient when
+the convolution is differentiated, so that this gradient is never written as a whole.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -17,8 +19,9 @@ from spiral_core import kernels
 from spiral_core.arrays import F64, U8, Float
 from spiral_core.kernels.vector import LANES
 from spiral_core.kernels.znorm import chunk_span
-from spiral_core.nn import observation
+from spiral_core.nn import observation, precision
 from spiral_core.nn.activation import ReLU
+from spiral_core.nn.conv import Conv2d, NormBehind
 from spiral_core.nn.module import Module, Parameter
 from spiral_core.nn.norm import BatchNorm2d, ZSpaceBatchNorm2d
 from spiral_core.nn.observation import RecomputedValues
@@ -45,6 +48,26 @@ class _Kept:
     out: Float
     taps: U8
     """Empty without a maximum."""
+    affine: Float
+    """mean, inv_std, gamma and beta."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What the gradient of a rectified norm's input is computed from.
+
+    Parameters
+    ----------
+    x : (N, H, W, C)      the input
+    through : (E,)        the gradient behind the projector, of all elements or of the winners
+    taps : (E,)           the winners' places; empty without a maximum
+    affine : (5, C)       as `rectified_norm_backward_input` takes it
+    """
+
+    x: Float
+    through: Float
+    taps: U8
+    affine: Float
 
 
 class RectifiedNorm(Module):
@@ -80,16 +103,19 @@ class RectifiedNorm(Module):
         return self.norm.parameters()
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        return self.follow(x, None, workspace)
+
+    def follow(self, x: Float, moments: tuple[F64, int] | None, workspace: Workspace) -> Float:
+        """Compute the output; where the moments of the input are known, they are given as `whitening` takes them."""
         norm, flat = self.norm, x.reshape(-1)
-        whitening = norm.whitening(flat, workspace)
+        training, mean, inv_std, affine = norm.whitening(flat, norm.features, workspace, moments)
         curvature, gain = norm.projector()
-        affine = norm.affine(*whitening[1:], norm.features)
         s, g = root_curvature(curvature), effective_gain(gain)
         sums = norm.sums(self._chunks(x.shape), 4, "pass", workspace)
         kept = self._run(x, affine, kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), sums, workspace)
         workspace.keep(self, kept)
         values = RecomputedValues(flat, affine[0], affine[1], s)
-        norm.keep_pass(x.shape, whitening, values, sums, workspace)
+        norm.keep_pass(x.shape, (training, mean, inv_std), values, sums, workspace)
         return kept.out
 
     def _chunks(self, shape: tuple[int, ...]) -> int:
@@ -101,9 +127,18 @@ class RectifiedNorm(Module):
         out = workspace.array(self, "out", x.shape, self.dtype)
         span = chunk_span(self.norm.features)
         kernels.run(kernels.rectified_norm, len(sums), flat, affine, s, g, span, tangent, out.reshape(-1), sums)
-        return _Kept(flat, tangent, out, np.empty(0, np.uint8))
+        return _Kept(flat, tangent, out, np.empty(0, np.uint8), affine)
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        behind = self.descend(x, grad, workspace)
+        if not input_grad:
+            return None
+        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
+        self._backward_input(behind, grad_x)
+        return grad_x
+
+    def descend(self, x: Float, grad: Float, workspace: Workspace) -> Descent:
+        """Add to the gradients of gamma and beta; return what the gradient of the input is computed from."""
         norm = self.norm
         one = observation.pass_behind(norm, x.shape, workspace)
         kept = workspace.kept(self, _Kept)
@@ -113,22 +148,16 @@ class RectifiedNorm(Module):
         through = workspace.array(self, "through", flat.shape, self.dtype)
         kernels.run(
             kernels.rectified_norm_backward_sums,
-            len(sums), kept.x, kept.tangent, kept.out.reshape(-1), flat,
-            np.stack([one.mean, one.inv_std]).astype(self.dtype),
+            len(sums), kept.x, kept.tangent, kept.out.reshape(-1), flat, kept.affine,
             kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype), span, through, sums,
         )  # fmt: skip
-        affine = norm.finish_backward(one, sums, norm.features, workspace)
-        if not input_grad:
-            return None
-        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        self._backward_input(x, through, kept, affine, grad_x)
-        return grad_x
+        return Descent(x, through, kept.taps, norm.finish_backward(one, sums, norm.features, workspace))
 
-    def _backward_input(self, x: Float, through: Float, kept: _Kept, affine: Float, grad_x: Float) -> None:
+    def _backward_input(self, behind: Descent, grad_x: Float) -> None:
         span = chunk_span(self.norm.features)
         kernels.run(
             kernels.rectified_norm_backward_input,
-            self._chunks(x.shape), x.reshape(-1), through, affine, span, grad_x.reshape(-1),
+            self._chunks(grad_x.shape), behind.x.reshape(-1), behind.through, behind.affine, span, grad_x.reshape(-1),
         )  # fmt: skip
 
 
@@ -154,7 +183,7 @@ class RectifiedNormPool(RectifiedNorm):
         return shape[0]
 
     def _run(self, x: Float, affine: Float, s: float, g: float, sums: F64, workspace: Workspace) -> _Kept:
-        shape = self.output_shape(x.shape)
+        shape = self._shape_behind(x.shape)
         out, winner, tangent = (
             workspace.array(self, role, (prod(shape),), self.dtype) for role in ("out", "winner", "winner tangent")
         )
@@ -163,13 +192,64 @@ class RectifiedNormPool(RectifiedNorm):
             kernels.rectified_norm_pool,
             shape[0], x.reshape(-1), x.shape[1:3], affine, s, g, out, winner, tangent, taps, sums,
         )  # fmt: skip
-        return _Kept(winner, tangent, out.reshape(shape), taps)
+        return _Kept(winner, tangent, out.reshape(shape), taps, affine)
 
-    def _backward_input(self, x: Float, through: Float, kept: _Kept, affine: Float, grad_x: Float) -> None:
+    def _backward_input(self, behind: Descent, grad_x: Float) -> None:
         kernels.run(
-            kernels.rectified_norm_pool_backward_input,
-            x.shape[0], x.reshape(-1), through, kept.taps, x.shape[1:3], affine, grad_x.reshape(-1),
+            kernels.rectified_norm_pool_backward_input, len(grad_x),
+            behind.x.reshape(-1), behind.through, behind.taps, grad_x.shape[1:3], behind.affine, grad_x.reshape(-1),
         )  # fmt: skip
+
+
+class ConvolvedNorm(Module):
+    """Run a convolution and the rectified norm behind it as one module.
+
+    Parameters
+    ----------
+    conv : Conv2d
+    behind : RectifiedNorm
+    """
+
+    def __init__(self, conv: Conv2d, behind: RectifiedNorm) -> None:
+        super().__init__(f"{conv.name}+{behind.name}", conv.dtype)
+        self.conv = conv
+        self.behind = behind
+
+    def kernels(self) -> tuple[str, ...]:
+        """Return those of the two."""
+        return (*self.conv.kernels(), *self.behind.kernels())
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the last layer's output."""
+        return self.behind.output_shape(self.conv.output_shape(shape))
+
+    def parameters(self) -> list[Parameter]:
+        """Return those of the two."""
+        return [*self.conv.parameters(), *self.behind.parameters()]
+
+    def _forward(self, x: Float, workspace: Workspace) -> Float:
+        norm = self.behind.norm
+        wanted = len(x) if workspace.is_training(norm.training) else 0
+        moments = norm.sums(wanted, 2, "moments of images", workspace)
+        y = self.conv.convolve(x, moments, workspace)
+        workspace.keep(self, y)
+        return self.behind.follow(y, (moments, y.shape[1] * y.shape[2]), workspace)
+
+    def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
+        y, images = workspace.kept(self, np.ndarray), len(x)
+        if not workspace.accumulate and not input_grad:
+            return None
+        if precision.kind_of(self.conv, workspace):
+            # The convolution multiplies a rounded gradient, which is made from the whole of it.
+            return self.conv.backward_in(x, self._gradient(y, grad, workspace), workspace, input_grad=input_grad)
+        descent = self.behind.descend(y, grad, workspace)
+        taps = descent.taps.reshape(images, -1) if descent.taps.size else np.empty((0, 0), np.uint8)
+        behind = NormBehind(y.reshape(images, -1), taps, descent.affine)
+        weight, through = self.conv.weight.value, descent.through.reshape(images, -1)
+        return self.conv.convolve_backward(x, through, weight, behind, workspace, input_grad)
+
+    def _gradient(self, y: Float, grad: Float, workspace: Workspace) -> Float:
+        return cast("Float", self.behind.backward_in(y, grad, workspace, input_grad=True))
 
 
 def plan(layers: Sequence[Module], shape: tuple[int, ...]) -> list[Stage]:
@@ -181,8 +261,13 @@ def plan(layers: Sequence[Module], shape: tuple[int, ...]) -> list[Stage]:
     position = 0
     while position < len(layers):
         module, length = layers[position], 1
+        following = layers[position + 1] if position + 1 < len(layers) else None
         if position > 0 and isinstance(module, (BatchNorm2d, ZSpaceBatchNorm2d)):
             module, length = _joined(layers[position:], module, shape)
+        elif isinstance(module, Conv2d) and isinstance(following, (BatchNorm2d, ZSpaceBatchNorm2d)):
+            behind, more = _joined(layers[position + 1 :], following, module.output_shape(shape))
+            if isinstance(behind, RectifiedNorm):
+                module, length = ConvolvedNorm(module, behind), 1 + more
         stages.append(Stage(position, position + length - 1, module))
         shape = module.output_shape(shape)
         position += length

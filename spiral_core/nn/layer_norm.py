@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -9,9 +11,16 @@ from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import ShapeError
 from spiral_core.kernels.rownorm import ROWS
+from spiral_core.kernels.vector import PAIR
 from spiral_core.nn import observation
+from spiral_core.nn.kept_input import InputValues
 from spiral_core.nn.module import Module, Parameter, check_number, check_size
-from spiral_core.nn.observation import StoredValues, ZSpaceLayerNormTelemetry, ZSpacePass
+from spiral_core.nn.observation import (
+    StoredValues,
+    WhitenedValues,
+    ZSpaceLayerNormTelemetry,
+    ZSpacePass,
+)
 from spiral_core.nn.steering import ZSpaceNorm
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain, root_curvature
@@ -24,6 +33,13 @@ class _LayerNorm(Module):
     """Whiten each sample over its features, and what follows; subclasses say with which projector."""
 
     KERNELS = ("row_statistics", "row_norm", "row_norm_backward")
+    PAIRED: ClassVar[tuple[str, ...]] = (
+        "rowwise_statistics",
+        "rowwise_norm",
+        "rowwise_norm_backward",
+        "add_parameter_sums",
+    )
+    """Names of the kernels where the features come in pairs of vectors."""
 
     def __init__(self, name: str, features: int, curvature: float, epsilon: float, dtype: DTypeLike) -> None:
         super().__init__(name, dtype)
@@ -57,34 +73,45 @@ class _LayerNorm(Module):
         """Return curvature and gain; without a projector the gain is 0."""
         return self._curvature, 0.0
 
+    def kernels(self) -> tuple[str, ...]:
+        """Return the names of the kernels for this number of features."""
+        return self.PAIRED if self._paired else self.KERNELS
+
+    @property
+    def _paired(self) -> bool:
+        return self.features % PAIR == 0
+
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         flat = x.reshape(-1, self.features)
-        rows = len(flat)
-        chunks = -(-rows // ROWS)
-        mean, inv_std = workspace.array(self, "statistics", (2, rows), np.float64)
-        kernels.run(kernels.row_statistics, chunks, flat, self.effective_epsilon, mean, inv_std)
+        chunks = -(-len(flat) // ROWS)
+        statistics = workspace.array(self, "statistics", (2, len(flat)), np.float64)
         curvature, gain = self.projector()
         s, g = root_curvature(curvature), effective_gain(gain)
-        normed = workspace.array(self, "normed", flat.shape, self.dtype)
-        tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
+        affine = workspace.array(self, "affine", (2, self.features), self.dtype)
+        affine[0], affine[1] = self.gamma.value, self.beta.value
+        tangent = workspace.array(self, "tangent", (x.size,), self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
-        totals = workspace.array(self, "totals", (4, rows), np.float64)
-        sums = workspace.array(self, "sums pass", (chunks, self.features), np.float64)
-        kernels.run(
-            kernels.row_norm,
-            chunks,
-            flat,
-            mean,
-            inv_std,
-            np.stack([self.gamma.value, self.beta.value]),
-            kernels.scalar(s, self.dtype),
-            kernels.scalar(g, self.dtype),
-            normed,
-            tangent,
-            out.reshape(flat.shape),
-            totals,
-            sums,
-        )
+        totals = workspace.array(self, "totals", (4, len(flat)), np.float64)
+        bent = kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype)
+        mean, inv_std = statistics
+        values: WhitenedValues
+        if self._paired:
+            sums = workspace.array(self, "sums pass", (chunks, self.features), self.dtype)
+            kernels.run(
+                kernels.rowwise_norm, chunks, flat, affine, self.effective_epsilon, *bent,
+                statistics, tangent, out.reshape(-1), totals, sums,
+            )  # fmt: skip
+            values = InputValues(self.name, flat, tangent, mean[:, None], inv_std[:, None], s)
+        else:
+            wide = workspace.array(self, "sums pass", (chunks, self.features), np.float64)
+            sums = wide
+            normed = workspace.array(self, "normed", flat.shape, self.dtype)
+            kernels.run(kernels.row_statistics, chunks, flat, self.effective_epsilon, mean, inv_std)
+            kernels.run(
+                kernels.row_norm, chunks, flat, mean, inv_std, affine, *bent,
+                normed, tangent.reshape(flat.shape), out.reshape(flat.shape), totals, wide,
+            )  # fmt: skip
+            values = StoredValues(normed.reshape(-1), tangent)
         workspace.keep(
             self,
             ZSpacePass(
@@ -92,9 +119,9 @@ class _LayerNorm(Module):
                 training=True,
                 mean=mean,
                 inv_std=inv_std,
-                values=StoredValues(normed.reshape(-1), tangent.reshape(-1)),
+                values=values,
                 totals=totals,
-                feature_tangent=sums.sum(axis=0),
+                feature_tangents=sums,
                 s=s,
                 g=g,
                 curvature=curvature,
@@ -106,23 +133,26 @@ class _LayerNorm(Module):
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         one = observation.pass_behind(self, x.shape, workspace)
-        normed, tangent = one.values.arrays()
-        shape = (one.rows, self.features)
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        sums = workspace.array(self, "sums backward", (-(-one.rows // ROWS), 2, self.features), np.float64)
+        sums_shape = (-(-one.rows // ROWS), 2, self.features)
+        bent = kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype)
+        if isinstance(one.values, InputValues):
+            sums = workspace.array(self, "sums backward", sums_shape, self.dtype)
+            statistics = workspace.array(self, "statistics", (2, one.rows), np.float64)
+            kernels.run(
+                kernels.rowwise_norm_backward, len(sums), one.values.x, one.values.tangent, grad.reshape(-1),
+                statistics, self.gamma.value, *bent, grad_x.reshape(-1), sums,
+            )  # fmt: skip
+            if workspace.accumulate:
+                kernels.add_parameter_sums(sums, self.gamma.grad, self.beta.grad)
+            return grad_x if input_grad else None
+        shape = (one.rows, self.features)
+        normed, tangent = one.values.arrays()
+        sums = workspace.array(self, "sums backward", sums_shape, np.float64)
         kernels.run(
-            kernels.row_norm_backward,
-            len(sums),
-            normed.reshape(shape),
-            tangent.reshape(shape),
-            grad.reshape(shape),
-            one.inv_std,
-            self.gamma.value,
-            kernels.scalar(one.s, self.dtype),
-            kernels.scalar(one.g, self.dtype),
-            grad_x.reshape(shape),
-            sums,
-        )
+            kernels.row_norm_backward, len(sums), normed.reshape(shape), tangent.reshape(shape), grad.reshape(shape),
+            one.inv_std, self.gamma.value, *bent, grad_x.reshape(shape), sums,
+        )  # fmt: skip
         if workspace.accumulate:
             with np.errstate(all="ignore"):
                 sum_gp, sum_g = sums.sum(axis=0)

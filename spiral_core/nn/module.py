@@ -97,6 +97,7 @@ class Module(ABC):
         self.dtype = np.dtype(float_name(dtype))
         self.training = True
         self._default: Workspace | None = None
+        self._last_shapes: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
 
     # What a layer defines.
 
@@ -160,7 +161,7 @@ class Module(ABC):
         """
         place = workspace if workspace is not None else self.workspace()
         self._check(x, "input")
-        self.output_shape(x.shape)
+        self._shape_behind(x.shape)
         y = self._forward(self._plain(x, "input", place), place)
         return y if workspace is not None else y.copy()
 
@@ -192,12 +193,20 @@ class Module(ABC):
         """Run `backward`, and skip the gradient of the input where nobody needs it (the result is then None)."""
         self._check(x, "input")
         self._check(grad, "grad")
-        expected = self.output_shape(x.shape)
+        expected = self._shape_behind(x.shape)
         if grad.shape != expected:
             raise ShapeError(f"{self.name}: grad must have the output's shape {expected}, got {grad.shape}")
         return self._backward(
             self._plain(x, "input", workspace), self._plain(grad, "grad", workspace), workspace, input_grad
         )
+
+    def _shape_behind(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return `output_shape`, remembered: the shapes of a training loop repeat."""
+        known, found = self._last_shapes
+        if shape != known:
+            found = self.output_shape(shape)
+            self._last_shapes = shape, found
+        return found
 
     def _check(self, array: Float, what: str) -> None:
         if not isinstance(array, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import F64, AnyArray, Float
 from spiral_core.errors import ShapeError
+from spiral_core.kernels.stripwise import strips
 from spiral_core.kernels.znorm import chunk_span, wide_row
 from spiral_core.nn import observation
+from spiral_core.nn.kept_input import InputValues
 from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_number, check_size
 from spiral_core.nn.observation import StoredValues, WhitenedValues, ZSpaceBatchNormTelemetry, ZSpacePass
 from spiral_core.nn.steering import ZSpaceNorm
@@ -48,11 +51,19 @@ class _BatchNorm(Module):
     KERNELS = (
         "fold_lanes",
         "channel_moments",
+        "span_moments",
         "merge_moments",
+        "follow_statistics",
+        "whiten",
+        "add_chunks",
+        "unwhiten",
         "znorm",
         "znorm_backward_sums",
         "znorm_backward_input",
     )
+
+    STRIPWISE: ClassVar[tuple[str, ...]] = ("stripwise_statistics", "stripwise_norm", "stripwise_norm_backward")
+    """Names of the kernels that matrices of many features run besides."""
 
     AXES: ClassVar[tuple[str, ...]] = ("N",)
     """Names of the axes before the last, for messages."""
@@ -103,27 +114,45 @@ class _BatchNorm(Module):
 
     # Passes.
 
-    def whitening(self, x: Float, workspace: Workspace) -> tuple[bool, F64, F64]:
-        """Return whether the statistics are those of the batch, the mean and 1/sqrt(v + epsilon), each (F,).
+    def kernels(self) -> tuple[str, ...]:
+        """Return the names of the kernels for this number of features."""
+        return (*self.KERNELS, *self.STRIPWISE) if self._strips((1, self.features)) else self.KERNELS
 
-        In training the running statistics are moved.
+    def whitening(
+        self, x: Float, width: int, workspace: Workspace, moments: tuple[F64, int] | None = None
+    ) -> tuple[bool, F64, F64, Float]:
+        """Return what the rows are whitened by; in training the running statistics are moved.
+
+        Parameters
+        ----------
+        x : (E,)
+        width : int
+            To which each row of ``affine`` is repeated.
+        workspace : Workspace
+        moments : ((spans, 2, F), int), optional
+            Those of spans of x, and the rows in a span; without them x is walked through here.
+
+        Returns
+        -------
+        training : bool
+            Whether the statistics are those of the batch.
+        mean, inv_std : (F,)
+            The latter is 1/sqrt(v + epsilon).
+        affine : (4, width)
+            mean, inv_std, gamma and beta, as kernels take them.
         """
         training = workspace.is_training(self.training)
-        with np.errstate(all="ignore"):
-            if training:
-                mean, variance = self._statistics(x, workspace)
-                self._follow(mean, variance)
-            else:
-                mean, variance = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
-            return training, mean, 1.0 / np.sqrt(variance + self.epsilon)
-
-    def affine(self, mean: F64, inv_std: F64, width: int) -> Float:
-        """Return mean, inv_std, gamma and beta, each repeated to ``width``, as kernels take them."""
-        rows = np.empty((4, width // self.features, self.features), self.dtype)
-        with np.errstate(all="ignore"):
-            for row, values in zip(rows, (mean, inv_std, self.gamma.value, self.beta.value), strict=True):
-                row[...] = values
-        return rows.reshape(4, width)
+        if not training:
+            moments = np.empty((0, 2, self.features)), 1
+        elif moments is None:
+            moments = self._moments(x, workspace), chunk_span(self.features) // self.features
+        statistics = workspace.array(self, "statistics", (2, self.features), np.float64)
+        affine = workspace.array(self, "affine", (4, width), self.dtype)
+        kernels.whiten(
+            moments[0], x.size // self.features, moments[1], self.momentum, self.epsilon, self.running_mean,
+            self.running_var, self.gamma.value, self.beta.value, statistics, affine,
+        )  # fmt: skip
+        return training, statistics[0], statistics[1], affine
 
     def projector(self) -> tuple[float, float]:
         """Return curvature and gain; without a projector the gain is 0."""
@@ -154,42 +183,58 @@ class _BatchNorm(Module):
         (5, width)
             mean, inv_std, inv_std gamma mean(G J), inv_std gamma mean(G J n), inv_std gamma.
         """
-        rows = np.empty((5, width // self.features, self.features), self.dtype)
-        with np.errstate(all="ignore"):
-            sum_g, sum_gp, sum_gj, sum_gjn = sums.sum(axis=0)
-            if workspace.accumulate:
-                self.gamma.grad += sum_gp.astype(self.dtype)
-                self.beta.grad += sum_g.astype(self.dtype)
-            scale = one.inv_std * self.gamma.value
-            # Statistics of the batch depend on x; running ones are constants.
-            members = one.rows if one.training else np.inf
-            values = (one.mean, one.inv_std, scale * sum_gj / members, scale * sum_gjn / members, scale)
-            for row, value in zip(rows, values, strict=True):
-                row[...] = value
-        return rows.reshape(5, width)
+        totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
+        affine = workspace.array(self, "affine backward", (5, width), self.dtype)
+        # Statistics of the batch depend on x; running ones are constants.
+        members = float(one.rows) if one.training else math.inf
+        kernels.unwhiten(
+            sums, totals, one.mean, one.inv_std, members, self.gamma.value, workspace.accumulate, self.gamma.grad,
+            self.beta.grad, affine,
+        )  # fmt: skip
+        return affine
 
-    def _statistics(self, x: Float, workspace: Workspace) -> tuple[F64, F64]:
-        """Return mean and population variance per feature: two passes over each chunk, joined in chunk order."""
+    def _moments(self, x: Float, workspace: Workspace) -> F64:
+        """Return mean and squared deviations of chunks: two passes over each."""
         span = chunk_span(self.features)
         moments = self.sums(-(-x.size // span), 2, "moments", workspace)
         shape = (kernels.get_num_threads(), 2, wide_row(self.features))
         lanes = workspace.array(self, "lanes of moments", shape, self.dtype)
         kernels.run(kernels.channel_moments, len(moments), x, span, lanes, moments)
-        merged = np.empty((2, self.features))
-        kernels.merge_moments(moments, x.size // self.features, span // self.features, merged)
-        return merged[0], merged[1]
+        return moments
 
-    def _follow(self, mean: F64, variance: F64) -> None:
-        """Move the running statistics, unless the batch has none to follow."""
-        if np.isfinite(mean).all() and np.isfinite(variance).all():
-            share = self.momentum
-            self.running_mean[...] = share * mean + (1 - share) * self.running_mean
-            self.running_var[...] = share * variance + (1 - share) * self.running_var
+    def _strips(self, shape: tuple[int, ...]) -> int:
+        """Return how many strips of channels an input is cut into; 0 where it is cut into rows."""
+        return strips(shape[0], self.features) if len(shape) == 2 else 0
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
+        return self._forward_strips(x, workspace) if self._strips(x.shape) else self._forward_rows(x, workspace)
+
+    def _forward_strips(self, x: Float, workspace: Workspace) -> Float:
+        training = workspace.is_training(self.training)
+        statistics = workspace.array(self, "statistics", (3, self.features), np.float64)
+        if not training:
+            statistics[0], statistics[1] = self.running_mean, self.running_var
+        curvature, gain = self.projector()
+        s, g = root_curvature(curvature), effective_gain(gain)
+        affine = workspace.array(self, "affine", (5, self.features), self.dtype)
+        tangent = workspace.array(self, "tangent", (x.size,), self.dtype)
+        out = workspace.array(self, "out", x.shape, self.dtype)
+        sums = self.sums(1, 4, "pass", workspace)
+        kernels.run(
+            kernels.stripwise_norm, self._strips(x.shape), x, self.gamma.value, self.beta.value, self.epsilon, training,
+            kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), statistics, affine, tangent, out.reshape(-1),
+            sums[0],
+        )  # fmt: skip
+        if training:
+            kernels.follow_statistics(statistics, self.momentum, self.running_mean, self.running_var)
+        values = InputValues(self.name, x, tangent, affine[0], affine[1], s)
+        self.keep_pass(x.shape, (training, statistics[0], statistics[2]), values, sums, workspace)
+        return out
+
+    def _forward_rows(self, x: Float, workspace: Workspace) -> Float:
         flat = x.reshape(-1)
-        training, mean, inv_std = self.whitening(flat, workspace)
         width, span = wide_row(self.features), chunk_span(self.features)
+        training, mean, inv_std, affine = self.whitening(flat, width, workspace)
         curvature, gain = self.projector()
         s, g = root_curvature(curvature), effective_gain(gain)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
@@ -200,7 +245,7 @@ class _BatchNorm(Module):
             kernels.znorm,
             len(sums),
             flat,
-            self.affine(mean, inv_std, width),
+            affine,
             kernels.scalar(s, self.dtype),
             kernels.scalar(g, self.dtype),
             span,
@@ -223,7 +268,8 @@ class _BatchNorm(Module):
     ) -> None:
         """Remember a forward pass: shape of its input, what `whitening` gave, n and t, and sums per chunk."""
         curvature, gain = self.projector()
-        totals = sums.sum(axis=0)
+        totals = workspace.array(self, "totals", (4, self.features), np.float64)
+        kernels.add_chunks(sums, totals)
         training, mean, inv_std = whitening
         workspace.keep(
             self,
@@ -234,7 +280,7 @@ class _BatchNorm(Module):
                 inv_std=inv_std,
                 values=values,
                 totals=totals,
-                feature_tangent=totals[0],
+                feature_tangents=totals[:1],
                 s=root_curvature(curvature),
                 g=effective_gain(gain),
                 curvature=curvature,
@@ -244,6 +290,8 @@ class _BatchNorm(Module):
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         one = observation.pass_behind(self, x.shape, workspace)
+        if isinstance(one.values, InputValues):
+            return self._backward_strips(one, one.values, grad, workspace, input_grad)
         normed, tangent = one.values.arrays()
         flat = grad.reshape(-1)
         width, span = wide_row(self.features), chunk_span(self.features)
@@ -259,6 +307,20 @@ class _BatchNorm(Module):
             kernels.znorm_backward_input, len(sums), normed, tangent, flat, affine[2:], g, span, grad_x.reshape(-1)
         )
         return grad_x
+
+    def _backward_strips(
+        self, one: ZSpacePass, values: InputValues, grad: Float, workspace: Workspace, input_grad: bool
+    ) -> Float | None:
+        statistics = workspace.array(self, "statistics", (3, self.features), np.float64)
+        affine = workspace.array(self, "affine", (5, self.features), self.dtype)
+        grad_x = workspace.array(self, "grad x", one.shape, self.dtype)
+        kernels.run(
+            kernels.stripwise_norm_backward, self._strips(one.shape), values.x, values.tangent, grad.reshape(-1),
+            statistics, self.gamma.value, kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype),
+            (one.training, workspace.accumulate, input_grad), affine, self.sums(1, 4, "backward", workspace)[0],
+            self.gamma.grad, self.beta.grad, grad_x.reshape(-1),
+        )  # fmt: skip
+        return grad_x if input_grad else None
 
 
 class BatchNorm1d(_BatchNorm):

@@ -215,8 +215,8 @@ class ZSpacePass:
         n and t = tanh(s n), flat; E = R F.
     totals : (4, G)
         Sums over a group's elements of abs(t), abs(n), t^2 and of the count abs(t) > 0.99.
-    feature_tangent : (F,)
-        Sums over rows of abs(t).
+    feature_tangents : (K, F)
+        Sums over K parts of the rows of abs(t).
     s, g : float
         sqrt(-curvature) and the gain that the projector used.
     curvature, gain : float
@@ -231,7 +231,7 @@ class ZSpacePass:
     inv_std: F64
     values: WhitenedValues
     totals: F64
-    feature_tangent: F64
+    feature_tangents: Float
     s: float
     g: float
     curvature: float
@@ -338,7 +338,7 @@ def observe(one: ZSpacePass) -> ZSpaceObservation:
         conformal_mean=conformal_factor(mean_t / one.s, one.curvature),
         curvature=one.curvature,
         gain=one.gain,
-        feature_radius=one.feature_tangent / one.rows,
+        feature_radius=one.feature_tangents.sum(axis=0, dtype=np.float64) / one.rows,
         sample_radius=one.totals[0].reshape(one.shape[0], -1).mean(axis=1) / one.members if one.by_sample else None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Final, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import DtypeError, NonFiniteError, ShapeError, StateError
-from spiral_core.kernels.matrix import PANEL, PANEL_ROWS, PART_ROWS, ROWS
+from spiral_core.kernels.matrix import DEPTH, PANEL
 from spiral_core.kernels.recurrent import SEQUENCES
 from spiral_core.nn import precision
 from spiral_core.nn.initial import check_init, generator_for, glorot_normal, orthogonal, ramp
@@ -19,6 +20,9 @@ from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
 
 INITS: Final = ("orthogonal", "ramp")
+
+CACHE_LINE: Final = 64
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ class Lstm(Module):
     orthogonal matrix; ``bias_ih`` is 1 at the forget gate, so that the cell remembers at first (Jozefowicz et al.
     2015), and 0 elsewhere. ``"ramp"`` is the fixed pattern of the reference implementation, with all biases 0.
 
-    The products over all time steps at once run in single-threaded BLAS; the walk through time is spread over
-    threads by chunks of sequences.
+    The walk through time is spread over threads by chunks of sequences, and the gradients of the weights by columns.
     """
 
-    KERNELS = ("product", "pack", "multiply_rows", "multiply", "lstm_forward", "lstm_backward", "multiply_parts")
+    KERNELS = (
+        *("product", "pack", "pack_transposed", "multiply_rows", "add_block", "add_column_sums"),
+        *("lstm_cell", "lstm_forward", "lstm_cell_backward", "lstm_backward", "lstm_backward_weights"),
+    )
 
     def __init__(
         self,
@@ -213,11 +219,10 @@ class Lstm(Module):
         squashed = workspace.array(self, "squashed", (steps, rows, units), self.dtype)
         hidden[0] = 0 if state is None else state.hidden
         cell[0] = 0 if state is None else state.cell
-        flat = x.reshape(-1, self.in_features)
+        inputs = x.reshape(steps, rows, self.in_features)
         packed_ih = self._packed("ih", weight_ih, workspace)
         packed_hh = self._packed("hh", weight_hh, workspace)
         bias = self.bias_ih.value + self.bias_hh.value
-        kernels.run(kernels.multiply, -(-len(flat) // ROWS), flat, packed_ih, bias, gates.reshape(-1, 4 * units))
         kind = precision.kind_of(self, workspace)
         # What the next product reads is rounded between time steps, so the kernel then walks one at a time.
         stride = 1 if kind else steps
@@ -225,8 +230,9 @@ class Lstm(Module):
             here, states = slice(t, t + stride), slice(t, t + stride + 1)
             if kind:
                 precision.narrow_to(kind, hidden[t], hidden[t])
-            walked = packed_hh, gates[here], hidden[states], cell[states], squashed[here]
-            kernels.run(kernels.lstm_forward, -(-rows // SEQUENCES), *walked, SEQUENCES)
+            weights = packed_ih, packed_hh, bias
+            walked = gates[here], hidden[states], cell[states], squashed[here]
+            kernels.run(kernels.lstm_forward, -(-rows // SEQUENCES), inputs[here], *weights, *walked, SEQUENCES)
         if kind:
             precision.narrow_to(kind, hidden[-1], hidden[-1])
         workspace.keep(self, _Passage(x.shape, gates, hidden, cell, squashed))
@@ -253,59 +259,66 @@ class Lstm(Module):
         x, grad, weight_ih, weight_hh = precision.operands_backward(self, x, grad, weights, workspace)
         steps, rows, width = passage.gates.shape
         units = self.hidden
-        packed_ih = self._packed("ih transposed", weight_ih.T, workspace)
-        packed_hh = self._packed("hh transposed", weight_hh.T, workspace)
+        packed_ih = self._turned("ih", weight_ih, workspace)
+        packed_hh = self._turned("hh", weight_hh, workspace)
         zeros = np.zeros(max(units, self.in_features), self.dtype)
         grad_hidden = workspace.array(self, "grad h", (rows, units), self.dtype)
         grad_cell = workspace.array(self, "grad c", (rows, units), self.dtype)
         grad_hidden.fill(0)
         grad_cell.fill(0)
         upstream = grad.reshape(steps, rows, units)
+        grad_x = workspace.array(self, "grad x", (steps if input_grad else 0, rows, self.in_features), self.dtype)
         kind = precision.kind_of(self, workspace)
         stride = 1 if kind else steps
         for t in reversed(range(0, steps, stride)):
             here, states = slice(t, t + stride), slice(t, t + stride + 1)
             walked = upstream[here], passage.gates[here], passage.cell[states], passage.squashed[here]
+            grads = grad_hidden, grad_cell, grad_x[here]
             chunks = -(-rows // SEQUENCES)
-            kernels.run(kernels.lstm_backward, chunks, packed_hh, zeros, *walked, grad_hidden, grad_cell, SEQUENCES)
+            kernels.run(kernels.lstm_backward, chunks, packed_ih, packed_hh, zeros, *walked, *grads, SEQUENCES)
             if kind:
-                # The kernel has multiplied the gradient of z as it was; this takes the place of that product.
+                # The kernel has multiplied the gradient of z as it was; this takes the place of those products.
                 slopes = precision.narrow_to(kind, passage.gates[t], passage.gates[t])
                 with np.errstate(all="ignore"):
                     np.matmul(slopes, weight_hh.T, out=grad_hidden)
+                    if input_grad:
+                        np.matmul(slopes, weight_ih.T, out=grad_x[t])
         workspace.keep((self, "initial grad"), _InitialGrad(grad_hidden, grad_cell))
-        # The kernel has left the gradient of z in the place of the gates.
-        slopes = passage.gates.reshape(-1, width)
-        flat = x.reshape(-1, self.in_features)
         if workspace.accumulate:
-            self._accumulate(flat, passage.hidden[:-1].reshape(-1, units), slopes, workspace)
-        if not input_grad:
-            return None
-        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        out = grad_x.reshape(flat.shape)
-        kernels.run(kernels.multiply, -(-len(slopes) // ROWS), slopes, packed_ih, zeros[: self.in_features], out)
-        return grad_x
+            # The kernel has left the gradient of z in the place of the gates.
+            slopes = passage.gates.reshape(-1, width)
+            before = passage.hidden[:-1].reshape(-1, units)
+            self._accumulate(x.reshape(-1, self.in_features), before, slopes, workspace)
+        return grad_x.reshape(x.shape) if input_grad else None
 
     def _packed(self, role: str, weight: Float, workspace: Workspace) -> Float:
-        """Return a weight or its transpose as the kernels read it."""
-        packed = workspace.array(self, f"packed {role}", (weight.size,), self.dtype)
-        kernels.pack(weight, 0, weight.shape[1], packed)
+        """Return a weight as the kernels read it."""
+        packed = self._panels(f"packed {role}", (weight.size,), workspace)
+        kernels.pack(weight, 0, len(weight), 0, weight.shape[1], PANEL, packed)
         return packed
+
+    def _turned(self, role: str, weight: Float, workspace: Workspace) -> Float:
+        """Return the transpose of a weight as the kernels read it."""
+        packed = self._panels(f"packed {role} transposed", (weight.size,), workspace)
+        kernels.pack_transposed(weight, packed)
+        return packed
+
+    def _panels(self, role: str, shape: tuple[int, ...], workspace: Workspace) -> Float:
+        """Return room for packed operands, beginning at a cache line: else each of their vectors would lie on two."""
+        size = prod(shape)
+        buffer = workspace.array(self, role, (size + CACHE_LINE // self.dtype.itemsize,), self.dtype)
+        skipped = -buffer.ctypes.data % CACHE_LINE // self.dtype.itemsize
+        return buffer[skipped : skipped + size].reshape(shape)
 
     def _accumulate(self, x: Float, before: Float, slopes: Float, workspace: Workspace) -> None:
         """Add the gradients of the parameters: sums over all time steps and sequences."""
-        chunks = -(-len(slopes) // PART_ROWS)
-        scratch = workspace.array(self, "panels", (kernels.get_num_threads(), PANEL_ROWS * PANEL), self.dtype)
-        for weight, rows in ((self.weight_ih, x), (self.weight_hh, before)):
-            parts = workspace.array(self, f"grad {weight.name}", (chunks, *weight.value.shape), self.dtype)
-            kernels.run(kernels.multiply_parts, chunks, rows, slopes, scratch, parts)
-            with np.errstate(all="ignore"):
-                for part in parts:
-                    weight.grad += part
-        ones = workspace.array(self, "ones", (1, len(slopes)), self.dtype)
-        ones.fill(1)
+        width, threads = slopes.shape[1], kernels.get_num_threads()
+        left = self._panels("left", (threads, DEPTH * max(self.in_features, self.hidden)), workspace)
+        right = self._panels("right", (threads, DEPTH * width), workspace)
+        bias = workspace.array(self, "grad bias", (width,), self.dtype)
+        bias.fill(0)
+        grads = self.weight_ih.grad, self.weight_hh.grad, bias
+        kernels.run(kernels.lstm_backward_weights, -(-width // PANEL), x, before, slopes, left, right, *grads)
         with np.errstate(all="ignore"):
-            # As a product with a row of ones, the sum is one call into BLAS.
-            total = (ones @ slopes)[0]
-            self.bias_ih.grad += total
-            self.bias_hh.grad += total
+            self.bias_ih.grad += bias
+            self.bias_hh.grad += bias

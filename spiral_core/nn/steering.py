@@ -227,7 +227,7 @@ class ZSpaceNorm(Module):
         Raises
         ------
         StateError
-            There was none.
+            There was none, or n was not kept and the input of the pass has been written to since.
         """
 
     def observe(self, workspace: Workspace | None = None) -> ZSpaceObservation:

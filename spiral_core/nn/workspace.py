@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +12,17 @@ from spiral_core.arrays import AnyArray
 from spiral_core.errors import StateError
 
 T = TypeVar("T")
+
+CACHE_LINE = 64
+"""Bytes. A vector of sixteen float32 that starts elsewhere touches two lines, which halves the rate of loads and
+stores."""
+
+
+def _on_a_line(size: int, dtype: np.dtype[Any]) -> AnyArray:
+    """Return an array without content that starts on a line of the cache, which NumPy does not promise."""
+    raw = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
 class Workspace:
@@ -47,7 +58,7 @@ class Workspace:
     def array(
         self, owner: object, role: str, shape: tuple[int, ...], dtype: DTypeLike, *, zero: bool = False
     ) -> AnyArray:
-        """Return the buffer of ``owner`` for ``role``, C-contiguous, with old or no content.
+        """Return the buffer of ``owner`` for ``role``, C-contiguous and on a line of the cache, with old or no content.
 
         Parameters
         ----------
@@ -67,7 +78,7 @@ class Workspace:
         size = prod(shape)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:
-            buffer = self._buffers[key] = np.empty(size, dtype)
+            buffer = self._buffers[key] = _on_a_line(size, np.dtype(dtype))
         view = self._views[key] = buffer[:size].reshape(shape)
         if zero:
             view.fill(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,12 @@ from spiral_core import kernels
 from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError
 from spiral_core.optim import hypergrad, riemannian
+
+
+@lru_cache(maxsize=16)
+def _scalars(dtype: np.dtype[Any], *numbers: float) -> tuple[float, ...]:
+    """Return numbers in the float type of a kernel's arrays; all parameters of a step share them."""
+    return tuple(kernels.scalar(number, dtype) for number in numbers)
 
 
 class Rule:
@@ -58,9 +66,7 @@ class Rule:
         dtype = value.dtype
         flat = value.reshape(-1), np.ascontiguousarray(grad).reshape(-1)
         if self.adam is None:
-            velocity = slots["velocity"].reshape(-1)
-            rates = (kernels.scalar(number, dtype) for number in (lr, self.momentum, decay))
-            kernels.sgd_update(*flat, velocity, *rates)
+            kernels.sgd_update(*flat, slots["velocity"].reshape(-1), *_scalars(dtype, lr, self.momentum, decay))
             return
         slots["steps"] += 1
         t = int(slots["steps"])
@@ -70,7 +76,7 @@ class Rule:
             *flat,
             slots["first"].reshape(-1),
             slots["second"].reshape(-1),
-            *(kernels.scalar(number, dtype) for number in numbers),
+            *_scalars(dtype, *numbers),
         )
 
     def hypergrad(

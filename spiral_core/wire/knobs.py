@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from spiral_core.wire.parts import GUARD_VERBS, KnobSpec, Setting, Value, Verb
+from spiral_core.wire.messages import Asked, CommandRequest
+from spiral_core.wire.parts import GUARD_VERBS, KnobSpec, Setting, Value
 
 
 def number(value: float) -> str:
@@ -37,14 +38,39 @@ def refusal(spec: KnobSpec, value: Value) -> str | None:
     return None
 
 
-def command_refusal(knobs: Mapping[str, KnobSpec], verb: Verb, sets: Sequence[Setting]) -> str | None:
+def command_refusal(knobs: Mapping[str, KnobSpec], asked: Asked | CommandRequest) -> str | None:
     """Tell why a command cannot be applied; None when it can. One bad setting refuses the whole command."""
-    if verb in GUARD_VERBS:
-        return f"{verb} is for the guards of a run; set guard.* to steer those"
-    if verb != "set":
-        return f"{verb} takes no settings" if sets else None
-    if not sets:
+    return _misshapen(asked) or (_refused_settings(knobs, asked.sets) if asked.verb == "set" else None)
+
+
+def stale(expected: int | None, rev: int) -> str | None:
+    """Tell why a command that expects another revision cannot be applied; None when it can."""
+    if expected is None or expected == rev:
+        return None
+    return f"expected revision {expected}, but revision {rev} is in force: look at the values, then ask again"
+
+
+def _misshapen(asked: Asked | CommandRequest) -> str | None:
+    """Tell which fields do not go together, whatever the knobs are."""
+    if asked.verb in GUARD_VERBS:
+        return f"{asked.verb} is for the guards of a run; set guard.* to steer those"
+    if asked.verb != "set":
+        if asked.sets:
+            return f"{asked.verb} takes no settings"
+        if asked.supersede:
+            return f"{asked.verb} supersedes nothing; leave supersede out"
+    elif not asked.sets:
         return "set needs at least one knob and value"
+    if asked.verb != "step" and asked.steps != 1:
+        return f"{asked.verb} takes no number of steps; that belongs to the verb step"
+    numbers = {"steps": (asked.steps, 1), "at_step": (asked.at_step, 0), "expected_rev": (asked.expected_rev, 0)}
+    for name, (given, least) in numbers.items():
+        if given is not None and given < least:
+            return f"{name} takes a whole number from {least} on, not {given}"
+    return None
+
+
+def _refused_settings(knobs: Mapping[str, KnobSpec], sets: Sequence[Setting]) -> str | None:
     seen: set[str] = set()
     for setting in sets:
         if setting.knob not in knobs:

@@ -17,10 +17,12 @@ import msgspec
 from spiral_core.wire.parts import (
     Array,
     Change,
+    Column,
     CommandState,
     GuardSpec,
     KnobSpec,
     RunStatus,
+    RunSummary,
     SeriesSpec,
     Setting,
     Struct,
@@ -158,7 +160,9 @@ class Ack(Logged, tag="ack", frozen=True, kw_only=True):
     """Below 0 for what the engine did by itself, such as its guards."""
     id: str
     verb: Verb
-    state: Literal["applied", "rejected"]
+    state: Literal["applied", "rejected", "superseded"]
+    by: int | None = None
+    """Number of the command that took the place of a superseded one."""
     changes: list[Change]
     reason: str
     rev: int
@@ -204,19 +208,33 @@ class Stored(Message, tag="stored", frozen=True, kw_only=True):
     seq: int
 
 
-class Command(Message, tag="command", frozen=True, kw_only=True):
-    """Server to courier to engine: a command that is in the journal. An engine applies each ``number`` once."""
+class Asked(Message, frozen=True, kw_only=True):
+    """What a command asks for, and on whose behalf."""
 
-    run: str
-    number: int
-    """Counts up from 1 within a run."""
     id: str
     """Chosen by the client; the same id twice is the same command."""
     verb: Verb
     sets: list[Setting]
+    """All of them come into force at the same boundary, or none does."""
+    steps: int = 1
+    """Updates until ``step`` pauses."""
+    at_step: int | None = None
+    """The update before which the command is to be applied, or the first one after it; None: the next one."""
+    expected_rev: int | None = None
+    """Apply only if this is the revision in force."""
+    supersede: bool = False
+    """Take the place of earlier sets of the same knobs that have not been applied by then."""
     actor: str
     source: str
     """``ui``, ``cli``, ``api`` or ``guard``."""
+
+
+class Command(Asked, tag="command", frozen=True, kw_only=True):
+    """Server to courier to engine: a command that is in the journal. An engine answers each ``number`` once."""
+
+    run: str
+    number: int
+    """Counts up from 1 within a run."""
     time: float
 
 
@@ -235,55 +253,23 @@ class Pong(Message, tag="pong", frozen=True, kw_only=True):
 # --- between server and viewer ------------------------------------------------------------------------------------
 
 
-class RunSummary(Struct, frozen=True, kw_only=True):
-    """One line of the list of runs."""
-
-    id: str
-    name: str
-    status: RunStatus
-    step: int
-    total_steps: int
-    model: str
-    data: str
-    created: float
-    updated: float
-    detail: str
-    connected: bool
-    """Whether the run's engine is connected to the server."""
-
-
-class CommandRecord(Message, tag="command-record", frozen=True, kw_only=True):
+class CommandRecord(Asked, tag="command-record", frozen=True, kw_only=True):
     """A command and what has become of it so far; sent again at each change of state."""
 
     run: str
     number: int
-    id: str
-    verb: Verb
-    sets: list[Setting]
-    actor: str
-    source: str
     time: float
+    incarnation: int
+    """The newest one when the command was accepted; the end of that one or of a later one lets it expire."""
     state: CommandState
+    by: int | None
+    """Number of the command that took the place of a superseded one."""
     step: int | None
     """The first update computed under the new values; None until applied."""
     changes: list[Change]
     reason: str
     rev: int | None
-
-
-class Column(Struct, frozen=True, kw_only=True):
-    """Points of one series, steps ascending.
-
-    When the series has more points than asked for, each bucket of steps is drawn by its least and its greatest point
-    (first point first), and every non-finite point is kept.
-    """
-
-    index: int
-    steps: Array
-    """(M,) ``<f8``"""
-    values: Array
-    """(M,) ``<f8``"""
-    reduced: bool
+    """After the command was answered; None until then."""
 
 
 class ViewHello(Message, tag="view-hello", frozen=True, kw_only=True):
@@ -388,11 +374,15 @@ AnyMessage: TypeAlias = (
 
 
 class CommandRequest(Struct, frozen=True, kw_only=True):
-    """Body of ``POST /api/runs/{id}/commands``."""
+    """Body of ``POST /api/runs/{id}/commands``; the fields mean what they mean in `Asked`."""
 
     id: str
     """Chosen by the client, 1 to 64 characters; the same id twice is the same command."""
     verb: Verb
     sets: list[Setting] = msgspec.field(default_factory=list)
+    steps: int = 1
+    at_step: int | None = None
+    expected_rev: int | None = None
+    supersede: bool = False
     actor: str = ""
     source: Literal["ui", "cli", "api"] = "api"

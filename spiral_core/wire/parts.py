@@ -23,12 +23,14 @@ RunStatus: TypeAlias = Literal["starting", "compiling", "training", "paused", "f
 
 FINAL_STATUSES: frozenset[str] = frozenset({"finished", "stopped", "failed"})
 
-Verb: TypeAlias = Literal["set", "pause", "resume", "stop", "mark", "rollback"]
-"""``mark`` (an alarm, nothing changes) and ``rollback`` (the weights of an earlier step) are said by guards alone."""
+Verb: TypeAlias = Literal["set", "pause", "resume", "step", "stop", "checkpoint", "evaluate", "mark", "rollback"]
+"""``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied.
+Guards alone say ``mark`` (an alarm, nothing changes) and ``rollback`` (to the weights of an earlier step)."""
 
 GUARD_VERBS: frozenset[str] = frozenset({"mark", "rollback"})
 
-CommandState: TypeAlias = Literal["accepted", "applied", "rejected"]
+CommandState: TypeAlias = Literal["accepted", "applied", "rejected", "superseded", "expired"]
+"""``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came."""
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,3 +148,35 @@ class Change(Struct, frozen=True, kw_only=True):
     knob: str
     old: Value | None
     in_force: Value | None
+
+
+class RunSummary(Struct, frozen=True, kw_only=True):
+    """One line of the list of runs."""
+
+    id: str
+    name: str
+    status: RunStatus
+    step: int
+    total_steps: int
+    model: str
+    data: str
+    created: float
+    updated: float
+    detail: str
+    connected: bool
+    """Whether the run's engine is connected to the server."""
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """Points of one series, steps ascending.
+
+    When the series has more points than asked for, each bucket of steps is drawn by its least and its greatest point
+    (first point first), and every non-finite point is kept.
+    """
+
+    index: int
+    steps: Array
+    """(M,) ``<f8``"""
+    values: Array
+    """(M,) ``<f8``"""
+    reduced: bool

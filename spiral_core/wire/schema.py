@@ -235,8 +235,8 @@ def _section(part: _Class) -> list[str]:
     speakers = _said_by(part.name)
     if speakers:
         lines += [f"Said by: {speakers}.", ""]
-    if part.base == "Logged":
-        lines += ["Also the fields of `Logged`.", ""]
+    if part.base not in _BASES:
+        lines += [f"Also the fields of `{part.base}`.", ""]
     if part.fields:
         lines += [_row("field", "type", "meaning"), _row("---", "---", "---")]
         lines += [_row(f"`{field.name}`", _md_type(field.kind), field.words) for field in part.fields]
@@ -272,11 +272,11 @@ def markdown() -> str:
     lines += _grammar()
     lines += ["## Messages", ""]
     for part in classes:
-        if part.tag is not None or part.name == "Logged":
+        if part.tag is not None or part.base == "Message":
             lines += _section(part)
     lines += ["## Parts of messages", ""]
     for part in classes:
-        if part.tag is None and part.name != "Logged":
+        if part.tag is None and part.base != "Message":
             lines += _section(part)
     lines += ["## Named values", ""]
     for alias in _aliases(tree):

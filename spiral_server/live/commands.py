@@ -6,14 +6,15 @@ Holds no connection and waits for nothing; the hub makes a record durable before
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from spiral_core.errors import SpiralError
-from spiral_core.wire.knobs import command_refusal
-from spiral_core.wire.messages import Ack, Command, CommandRecord, CommandRequest
-from spiral_core.wire.parts import KnobSpec, Setting
+from spiral_core.wire.knobs import command_refusal, stale
+from spiral_core.wire.messages import Ack, Asked, Command, CommandRecord, CommandRequest
+from spiral_core.wire.parts import KnobSpec, Setting, Value
+from spiral_server.live.soundness import LARGEST
 
 MAX_ID_CHARS = 64
 MAX_ACTOR_CHARS = 120
@@ -22,7 +23,7 @@ MAX_SETS = 256
 """More than any run has knobs."""
 MAX_WAITING = 1000
 """Commands that may wait for an engine; a person clicks no faster than this in a lost hour."""
-ENDED = "the run ended before this command was applied"
+EXPIRED = "the run ended before this command was applied"
 LISTED = 1000
 """Newest records that a snapshot carries."""
 
@@ -38,6 +39,24 @@ class EndedError(SpiralError):
     """A command for a run that has ended."""
 
 
+class StaleError(SpiralError):
+    """A command for a run that has moved on since the revision that it expects.
+
+    Parameters
+    ----------
+    reason : str
+    rev : int
+        In force.
+    values : mapping
+        In force, of the knobs that were asked for.
+    """
+
+    def __init__(self, reason: str, rev: int, values: Mapping[str, Value | None]) -> None:
+        super().__init__(reason)
+        self.rev = rev
+        self.values = dict(values)
+
+
 class BusyError(SpiralError):
     """Too many commands wait already."""
 
@@ -50,24 +69,41 @@ def malformed(request: CommandRequest) -> str | None:
         return f"actor takes at most {MAX_ACTOR_CHARS} characters"
     if len(request.sets) > MAX_SETS:
         return f"one command sets at most {MAX_SETS} knobs"
+    numbers = [request.steps, request.at_step, request.expected_rev, *(setting.value for setting in request.sets)]
+    if any(isinstance(number, int) and abs(number) >= LARGEST for number in numbers):
+        return f"whole numbers must be smaller than {LARGEST}: beyond, they are no longer exact everywhere"
     return None
 
 
+def check_revision(request: CommandRequest, *, rev: int, knobs: Mapping[str, KnobSpec]) -> None:
+    """Refuse at the door what expects a revision that has passed; the engine asks again at the boundary.
+
+    A revision that is not known here yet is left to the engine, which may be ahead of what it has told.
+
+    Raises
+    ------
+    StaleError
+        Names the revision and the values in force.
+    """
+    if request.expected_rev is not None and request.expected_rev < rev:
+        reason = stale(request.expected_rev, rev)
+        asked = [setting.knob for setting in request.sets if setting.knob in knobs]
+        raise StaleError(str(reason), rev, {name: knobs[name].value for name in asked})
+
+
 def judge(
-    request: CommandRequest, *, run: str, number: int, knobs: Mapping[str, KnobSpec], time: float
+    request: CommandRequest, *, run: str, incarnation: int, number: int, knobs: Mapping[str, KnobSpec], time: float
 ) -> CommandRecord:
     """Make the journal's record of a request: accepted, or rejected with the reason."""
-    reason = command_refusal(knobs, request.verb, request.sets)
+    reason = command_refusal(knobs, request)
     return CommandRecord(
+        **_asked_by(request),
         run=run,
         number=number,
-        id=request.id,
-        verb=request.verb,
-        sets=request.sets,
-        actor=request.actor,
-        source=request.source,
+        incarnation=incarnation,
         time=time,
         state="accepted" if reason is None else "rejected",
+        by=None,
         step=None,
         changes=[],
         reason=reason or "",
@@ -77,16 +113,12 @@ def judge(
 
 def command_of(record: CommandRecord) -> Command:
     """Give what the engine is told of a record."""
-    return Command(
-        run=record.run,
-        number=record.number,
-        id=record.id,
-        verb=record.verb,
-        sets=record.sets,
-        actor=record.actor,
-        source=record.source,
-        time=record.time,
-    )
+    return Command(run=record.run, number=record.number, time=record.time, **_asked_by(record))
+
+
+def _asked_by(asked: Asked | CommandRequest) -> dict[str, Any]:
+    """Give what is asked for, field by field, as one message hands it to the next."""
+    return {field: getattr(asked, field) for field in Asked.__struct_fields__}
 
 
 class Ledger:
@@ -128,18 +160,12 @@ class Ledger:
         """
         self._highest = max(self._highest, ack.number)
         known = self._records.get(ack.id)
-        if known is not None and not (known.state == "accepted" or known.reason == ENDED):
+        if known is not None and known.state != "accepted":
             return None
-        record = CommandRecord(
-            run=ack.run,
-            number=ack.number if known is None else known.number,
-            id=ack.id,
-            verb=ack.verb,
-            sets=_asked(ack) if known is None else known.sets,
-            actor=ack.actor if known is None else known.actor,
-            source=ack.source if known is None else known.source,
-            time=ack.time if known is None else known.time,
+        record = msgspec.structs.replace(
+            known or _unasked(ack),
             state=ack.state,
+            by=ack.by,
             step=ack.step if ack.state == "applied" else None,
             changes=ack.changes,
             reason=ack.reason,
@@ -149,15 +175,19 @@ class Ledger:
         self._waiting.pop(ack.id, None)
         return record
 
-    def expire(self) -> list[CommandRecord]:
-        """Reject the commands that still wait, because the run has ended; give their records.
+    def expire(self, incarnation: int) -> list[CommandRecord]:
+        """Let the commands expire that still wait and were given to an incarnation up to this one; give their records.
 
-        An answer of the engine that arrives later all the same overrules this.
+        To be asked for once these incarnations have said everything: what expires was not applied and never will be.
         """
-        expired = [msgspec.structs.replace(record, state="rejected", reason=ENDED) for record in self.unsettled()]
+        expired = [
+            msgspec.structs.replace(record, state="expired", reason=EXPIRED)
+            for record in self.unsettled()
+            if record.incarnation <= incarnation
+        ]
         for record in expired:
             self._records[record.id] = record
-        self._waiting.clear()
+            del self._waiting[record.id]
         return expired
 
     def unsettled(self, after: int = 0) -> list[CommandRecord]:
@@ -174,5 +204,24 @@ class Ledger:
         return sorted(self.records(), key=lambda record: record.time)[-LISTED:]
 
 
-def _asked(ack: Ack) -> list[Setting]:
-    return [Setting(knob=change.knob, value=change.in_force) for change in ack.changes if change.in_force is not None]
+def _unasked(ack: Ack) -> CommandRecord:
+    """Make a record of what the engine has done by itself."""
+    return CommandRecord(
+        run=ack.run,
+        number=ack.number,
+        id=ack.id,
+        verb=ack.verb,
+        sets=[
+            Setting(knob=change.knob, value=change.in_force) for change in ack.changes if change.in_force is not None
+        ],
+        actor=ack.actor,
+        source=ack.source,
+        time=ack.time,
+        incarnation=ack.incarnation,
+        state="accepted",
+        by=None,
+        step=None,
+        changes=[],
+        reason="",
+        rev=None,
+    )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from spiral_core.arrays import F64
-from spiral_core.wire.messages import Column, Frame
-from spiral_core.wire.parts import Array
+from spiral_core.wire.messages import Frame
+from spiral_core.wire.parts import Array, Column
 from spiral_server.live.decimation import Points, decimate
 
 MERGED_POINTS = 480

@@ -18,12 +18,11 @@ from spiral_core.wire.messages import (
     Logged,
     ProbeBatch,
     RunStarted,
-    RunSummary,
     SeriesDeclared,
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import FINAL_STATUSES, Change, GuardSpec, KnobSpec, RunStatus, SeriesSpec
+from spiral_core.wire.parts import FINAL_STATUSES, Change, GuardSpec, KnobSpec, RunStatus, RunSummary, SeriesSpec
 from spiral_server.live.commands import Ledger
 
 
@@ -34,10 +33,14 @@ class RunView:
     ----------
     run : str
         Id of the run.
+    whole : bool
+        Whether every message of the past is going to be folded. Where one is lost it may have been the answer to a
+        command, and then none is said to have expired.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, *, whole: bool = True) -> None:
         self.run = run
+        self._whole = whole
         self.connected = False
         self.incarnation = -1
         self.seq = -1
@@ -53,6 +56,10 @@ class RunView:
         self.heat_maps: dict[tuple[str, str], HeatMaps] = {}
         self.probe: ProbeBatch | None = None
         self.strips: dict[str, Strip] = {}
+        self._last_word: tuple[int, int] | None = None
+        """Where the newest incarnation that has ended said so: its number, and the sequence number."""
+        self._kept = (-1, -1)
+        """The same of the newest message on disk."""
         self._step = 0
         self._created = 0.0
         self._updated = 0.0
@@ -62,10 +69,13 @@ class RunView:
         return (message.incarnation, message.seq) > (self.incarnation, self.seq)
 
     def fold(self, message: Logged) -> CommandRecord | None:
-        """Take in a new message; give the command record that it settles, if any."""
+        """Take in a new message; give the record of the command that it answers, if any."""
         if message.incarnation != self.incarnation:
             self.incarnation = message.incarnation
             self.frame_step = None
+            if self._last_word is not None and self._last_word > self._kept:
+                # It never reached the disk, and what waited has been handed on to this incarnation.
+                self._last_word = None
         self.seq = message.seq
         if not isinstance(message, Ack):
             # An acknowledgement speaks of the update to come.
@@ -87,6 +97,8 @@ class RunView:
                 self.strips[message.name] = message
             case StatusChanged():
                 self.status = message
+                if self.ended:
+                    self._last_word = (message.incarnation, message.seq)
             case RunStarted():
                 self.started = message
                 self._created = min(self._created, message.time)
@@ -105,11 +117,26 @@ class RunView:
                 pass
         return None
 
+    def kept(self, incarnation: int, seq: int) -> list[CommandRecord]:
+        """Note that everything up to a message is on disk; give the records of the commands that it settles."""
+        self._kept = max(self._kept, (incarnation, seq))
+        return self.expire()
+
+    def expire(self) -> list[CommandRecord]:
+        """Let go of the commands that ended incarnations have left undone; give their records.
+
+        An incarnation says everything in order, so that nothing it has applied can still be told after its last word.
+        That word has to be on disk: a command that has expired must not wait again for a server that forgot why.
+        """
+        if self._last_word is None or self._last_word > self._kept or not self._whole:
+            return []
+        return self.ledger.expire(self._last_word[0])
+
     def _apply(self, ack: Ack) -> None:
+        # What is said once more, for a server that did not hear it, must not bring an old value back.
+        if ack.state == "applied" and ack.rev > self.rev:
+            self._bring_into_force(ack.changes, ack.step)
         self.rev = max(self.rev, ack.rev)
-        if ack.state != "applied":
-            return
-        self._bring_into_force(ack.changes, ack.step)
 
     def _bring_into_force(self, changes: list[Change], step: int) -> None:
         for change in changes:
@@ -136,6 +163,13 @@ class RunView:
         return "starting" if self.status is None else self.status.status
 
     @property
+    def _total_steps(self) -> int:
+        knob = self.knobs.get("run.steps")
+        if knob is not None and isinstance(knob.value, (int, float)):
+            return int(knob.value)
+        return 0 if self.started is None else self.started.total_steps
+
+    @property
     def summary(self) -> RunSummary:
         """One line of the list of runs."""
         started = self.started
@@ -144,7 +178,7 @@ class RunView:
             name=self.run if started is None else started.name,
             status=self.state,
             step=self._step,
-            total_steps=0 if started is None else started.total_steps,
+            total_steps=self._total_steps,
             model="" if started is None else started.model,
             data="" if started is None else started.data,
             created=self._created,

@@ -11,8 +11,8 @@ import msgspec
 
 from spiral_core.wire import codec
 from spiral_core.wire.limits import SNAPSHOT_POINTS
-from spiral_core.wire.messages import Column, Frame, Message, RunsListed, RunSummary, Snapshot
-from spiral_core.wire.parts import FINAL_STATUSES
+from spiral_core.wire.messages import Frame, Message, RunsListed, Snapshot
+from spiral_core.wire.parts import FINAL_STATUSES, Column, RunSummary
 from spiral_server.live.decimation import Points, decimate, in_order
 from spiral_server.live.merging import column, columns_of
 from spiral_server.live.run_view import RunView

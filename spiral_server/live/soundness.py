@@ -25,8 +25,11 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         return f"sequence number {message.seq} or step {message.step} is out of range"
     if not math.isfinite(message.time) or abs(message.time) > NEVER:
         return f"wall time {message.time} is no time"
-    if isinstance(message, Ack) and not -LARGEST < message.number < LARGEST:
-        return f"command number {message.number} is out of range"
+    if isinstance(message, Ack):
+        # Engines number what they do by themselves below 0.
+        for number in (abs(message.number), message.rev, message.by or 0):
+            if not 0 <= number < LARGEST:
+                return f"command number or revision {number} is out of range"
     if isinstance(message, Frame):
         index, values = message.index, message.values
         if index.dtype != "<u2" or values.dtype != "<f8" or len(index.shape) != 1 or index.shape != values.shape:

@@ -14,7 +14,7 @@ from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRequest
 from spiral_core.wire.parts import SeriesSpec
 from spiral_server.hub import Hub
-from spiral_server.live.commands import BusyError, EndedError, malformed
+from spiral_server.live.commands import BusyError, EndedError, StaleError, malformed
 from spiral_server.live.snapshot import points_for
 from spiral_server.routes.doors import NO_STORE, answer, origin_ours, token_shown, trouble
 from spiral_server.store.protocol import SeriesQuery, SeriesRead
@@ -121,7 +121,7 @@ async def heat_maps(request: Request, run: str, step: int | None = None) -> Resp
 
 @router.post("/runs/{run}/commands", dependencies=[Depends(origin_ours)])
 async def command(request: Request, run: str) -> Response:
-    """Give a command: 202 accepted, 200 known already, 422 refused with the reason, 409 when the run has ended."""
+    """Give a command: set knobs, pause, resume, run some steps, stop, write a checkpoint, or evaluate."""
     body = await _body(request)
     if body is None:
         return trouble(413, f"a command takes at most {MAX_BODY_BYTES} bytes")
@@ -136,6 +136,8 @@ async def command(request: Request, run: str) -> Response:
         record, repeated = await _hub(request).submit(run, asked)
     except EndedError as error:
         return trouble(409, str(error))
+    except StaleError as error:
+        return answer({"error": str(error), "rev": error.rev, "values": error.values}, 409)
     except BusyError as error:
         return trouble(429, str(error))
     if repeated:

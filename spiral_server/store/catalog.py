@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from spiral_core.errors import SpiralError
-from spiral_core.wire.messages import RunSummary
+from spiral_core.wire.parts import RunSummary
 from spiral_server.store.protocol import is_run_id
 from spiral_server.store.schema import CATALOG_FILE, CATALOG_TABLES, RUN_FILE, open_for_writing
 

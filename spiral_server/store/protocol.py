@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from spiral_core.wire.messages import CommandRecord, HeatMaps, RunMessage, RunSummary
+from spiral_core.wire.messages import CommandRecord, HeatMaps, RunMessage
+from spiral_core.wire.parts import RunSummary
 from spiral_server.live.decimation import Points
 from spiral_server.store.errors import UnknownRunError
 

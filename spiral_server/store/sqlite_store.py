@@ -21,7 +21,8 @@ from typing import Any
 
 import structlog
 
-from spiral_core.wire.messages import CommandRecord, HeatMaps, RunSummary
+from spiral_core.wire.messages import CommandRecord, HeatMaps
+from spiral_core.wire.parts import RunSummary
 from spiral_server.store.catalog import Catalog
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
 from spiral_server.store.protocol import Entry, History, SeriesQuery, SeriesRead, check_run_id

@@ -8,8 +8,9 @@ read and write; the larger of the two is its bound, and the bound of the step is
 - Arithmetic counts an addition, a multiplication, a division, a comparison as one each, so a vector of fused
   multiply-adds as two per element. tanh is the rational form of `spiral_core.kernels.real`: 22.
 - Bytes count each array that must go in or out once: no caches, no scratch, no im2col. Operations are those that must
-  be apart: a norm needs the whole batch before it can be applied, so statistics and application are two, and so are the
-  sums of its backward pass and the gradient of its input. ReLU and pooling go with the norm, and bias with the product.
+  be apart. A norm needs the whole batch before it can be applied, but its statistics can be taken of each image that a
+  convolution has just written; its backward pass needs sums over the batch first, but the gradient of its input can
+  go into the two products of the convolution image by image. ReLU and pooling go with the norm, bias with the product.
 """
 
 from __future__ import annotations
@@ -42,21 +43,28 @@ class Operation:
         return max(self.flops / peak, self.nbytes / bandwidth)
 
 
-def norm_and_pool(index: int, full: int) -> tuple[list[Operation], list[Operation]]:
-    """Return forward and backward operations of a Z-space norm, ReLU and 2 x 2 maximum on ``full`` elements.
+def block(index: int, image: int, full: int, products: float, *, input_grad: bool) -> tuple[list[Operation], ...]:
+    """Return forward and backward operations of a convolution, Z-space norm, ReLU and 2 x 2 maximum.
 
-    What is kept for the backward pass is the winner of each window and its place, one byte.
+    ``image`` and ``full`` count the elements before and behind the convolution. What is kept for the backward pass is
+    the winner of each window and its place, one byte.
     """
     pooled = full // 4
     forward = [
-        Operation(f"statistics {index}", 4 * full, WORD * full),
+        # mean and squared deviations 4
+        Operation(f"convolution {index}, statistics", products + 4 * full, WORD * (image + full)),
         # whitening 2, s n 1, blend 3, gamma and beta 2, ReLU 1, maximum 3 / 4
         Operation(f"norm, ReLU, pool {index}", (9.75 + TANH) * full, WORD * (full + 2 * pooled) + pooled),
     ]
+    ways = 2 if input_grad else 1
     backward = [
         # ReLU 1, n 2, p 3, J 4, four sums 7, of winners only
         Operation(f"sums backward {index}", (17 + TANH) * pooled, WORD * 2 * pooled),
-        Operation(f"norm input gradient {index}", 5 * full + (6 + TANH) * pooled, WORD * (2 * full + pooled) + pooled),
+        Operation(
+            f"norm and convolution {index} backward",
+            5 * full + (6 + TANH) * pooled + ways * products,
+            WORD * (full + pooled + ways * image) + pooled,
+        ),
     ]
     return forward, backward
 
@@ -70,23 +78,18 @@ def z_cnn_step(parameters: int) -> list[Operation]:
     product1, product2 = 2 * 9 * CHANNELS[0] * first, 2 * 9 * CHANNELS[1] * second
     head = 2 * flat * CLASSES
     weights = WORD * flat // BATCH * CLASSES
-    norm1, norm1_back = norm_and_pool(1, first)
-    norm2, norm2_back = norm_and_pool(2, second)
+    block1, block1_back = block(1, image, first, product1, input_grad=False)
+    block2, block2_back = block(2, between, second, product2, input_grad=True)
     return [
         Operation("zero gradients", 0, WORD * parameters),
-        Operation("convolution 1", product1, WORD * (image + first)),
-        *norm1,
-        Operation("convolution 2", product2, WORD * (between + second)),
-        *norm2,
+        *block1,
+        *block2,
         Operation("linear", head, WORD * flat + weights),
         Operation("loss", 0, WORD * 2 * BATCH * CLASSES),
         Operation("linear, weight gradient", head, WORD * flat + weights),
         Operation("linear, input gradient", head, WORD * flat + weights),
-        *norm2_back,
-        Operation("convolution 2, weight gradient", product2, WORD * (between + second)),
-        Operation("convolution 2, input gradient", product2, WORD * (second + between)),
-        *norm1_back,
-        Operation("convolution 1, weight gradient", product1, WORD * (image + first)),
+        *block2_back,
+        *block1_back,
         Operation("gradient norm", 2 * parameters, WORD * parameters),
         Operation("momentum", 4 * parameters, WORD * 5 * parameters),
     ]

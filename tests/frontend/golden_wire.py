@@ -67,7 +67,9 @@ def record(number: int, state: parts.CommandState, **changed: Any) -> m.CommandR
         "actor": "",
         "source": "ui",
         "time": HOUR,
+        "incarnation": 0,
         "state": state,
+        "by": None,
         "step": None,
         "changes": [],
         "reason": "",
@@ -123,13 +125,13 @@ def strip() -> m.Strip:
     return m.Strip(**logged(8, 3), name="zspace/zbn1/feature_radius", values=values)
 
 
-def column(index: int, steps: list[int], values: list[float], *, reduced: bool = False) -> m.Column:
+def column(index: int, steps: list[int], values: list[float], *, reduced: bool = False) -> parts.Column:
     packed = [parts.Array.of(np.array(part, dtype=float), "<f8") for part in (steps, values)]
-    return m.Column(index=index, steps=packed[0], values=packed[1], reduced=reduced)
+    return parts.Column(index=index, steps=packed[0], values=packed[1], reduced=reduced)
 
 
-def summary(status: parts.RunStatus = "training") -> m.RunSummary:
-    return m.RunSummary(
+def summary(status: parts.RunStatus = "training") -> parts.RunSummary:
+    return parts.RunSummary(
         id="r-1",
         name="needle 針",
         status=status,
@@ -214,9 +216,11 @@ def packets() -> dict[str, list[m.Message]]:
         ],
         "numbers": [frame(2**40, 2**33, special)],
         "commands": [
-            record(3, "accepted"),
+            record(3, "accepted", at_step=40, expected_rev=1),
             applied(),
             record(2, "rejected", reason="理由"),
+            record(4, "superseded", by=5, rev=1),
+            record(6, "expired", verb="step", sets=[], steps=10, reason="the run ended"),
             *guarded(),
         ],
         "merged": [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.wire.messages import CommandRecord, CommandRequest
-from spiral_server.live.commands import ENDED, Ledger, command_of, judge, malformed
+from spiral_core.wire.parts import Setting
+from spiral_server.live.commands import EXPIRED, Ledger, StaleError, check_revision, command_of, judge, malformed
 
 from .saying import NOW, ack, asking, knob
 
@@ -15,7 +17,7 @@ KNOBS = {"optim.lr": knob()}
 
 
 def judged(number: int, identity: str, value: float = 0.2) -> CommandRecord:
-    return judge(asking(identity, value), run="r1", number=number, knobs=KNOBS, time=NOW)
+    return judge(asking(identity, value), run="r1", number=number, incarnation=0, knobs=KNOBS, time=NOW)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ask", "applied", "rejected"]), st.integers(1, 6)), max_size=60))
@@ -71,19 +73,46 @@ def test_a_change_that_nobody_asked_for_gets_a_record_of_its_own() -> None:
     assert ledger.reserve() == 4
 
 
-def test_the_end_of_a_run_rejects_what_waits_and_the_engine_has_the_last_word() -> None:
+def test_the_end_of_an_incarnation_lets_what_waits_for_it_expire_for_good() -> None:
+    ledger = Ledger()
+    for number, incarnation in ((1, 0), (2, 1), (3, 2)):
+        ledger.add(msgspec.structs.replace(judged(number, f"c{number}"), incarnation=incarnation))
+    expired = ledger.expire(1)
+    assert [(record.number, record.state, record.reason) for record in expired] == [
+        (1, "expired", EXPIRED),
+        (2, "expired", EXPIRED),
+    ]
+    assert ledger.expire(1) == []
+    assert [record.number for record in ledger.unsettled()] == [3]
+    assert ledger.settle(ack(9, 1, "c1")) is None
+
+
+def test_a_superseded_command_tells_which_one_took_its_place() -> None:
     ledger = Ledger()
     ledger.add(judged(1, "c1"))
-    assert [(record.state, record.reason) for record in ledger.expire()] == [("rejected", ENDED)]
-    assert ledger.waiting == 0
-    late = ledger.settle(ack(9, 1, "c1"))
-    assert late is not None
-    assert late.state == "applied"
+    record = ledger.settle(ack(9, 1, "c1", state="superseded", by=2))
+    assert record is not None
+    assert (record.state, record.by, record.step) == ("superseded", 2, None)
+
+
+@pytest.mark.parametrize("expected", [None, 3, 4])
+def test_a_revision_that_is_in_force_or_not_known_yet_passes_the_door(expected: int | None) -> None:
+    check_revision(msgspec.structs.replace(asking(), expected_rev=expected), rev=3, knobs=KNOBS)
+
+
+def test_a_revision_that_has_passed_is_refused_with_the_values_in_force() -> None:
+    request = msgspec.structs.replace(asking(), expected_rev=2)
+    with pytest.raises(StaleError, match="revision 3 is in force") as refused:
+        check_revision(request, rev=3, knobs=KNOBS)
+    assert (refused.value.rev, refused.value.values) == (3, {"optim.lr": 0.1})
 
 
 def test_the_engine_is_told_what_was_asked() -> None:
-    command = command_of(judged(3, "c3"))
+    more = {"at_step": 9, "expected_rev": 4, "supersede": True}
+    request = msgspec.structs.replace(asking("c3"), **more)
+    command = command_of(judge(request, run="r1", incarnation=0, number=3, knobs=KNOBS, time=NOW))
     assert (command.number, command.id, command.verb, command.sets[0].value) == (3, "c3", "set", 0.2)
+    assert {name: getattr(command, name) for name in more} == more
 
 
 @pytest.mark.parametrize(
@@ -93,6 +122,9 @@ def test_the_engine_is_told_what_was_asked() -> None:
         CommandRequest(id="x" * 65, verb="pause"),
         CommandRequest(id="a", verb="pause", actor="x" * 121),
         CommandRequest(id="a", verb="set", sets=asking().sets * 257),
+        CommandRequest(id="a", verb="pause", at_step=2**53),
+        CommandRequest(id="a", verb="step", steps=10**30),
+        CommandRequest(id="a", verb="set", sets=[Setting(knob="optim.lr", value=-(10**30))]),
     ],
 )
 def test_a_request_that_cannot_be_recorded_is_told_why(request_: CommandRequest) -> None:

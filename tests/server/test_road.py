@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from spiral_core.wire.limits import CLOSE_REPLACED
 from spiral_core.wire.messages import (
@@ -19,7 +20,7 @@ from spiral_core.wire.messages import (
     RunChanged,
     Tick,
 )
-from spiral_server.live.commands import ENDED
+from spiral_server.live.commands import EXPIRED
 
 from .asking import ask, give, play, shown, stored
 from .house import House, courier, dial, serving, viewer
@@ -197,7 +198,7 @@ def test_a_server_that_is_started_again_keeps_its_history(tmp_path: Path) -> Non
             play(story(house))
 
 
-def test_an_ended_run_takes_no_commands_and_rejects_those_that_wait_for_good(tmp_path: Path) -> None:
+def test_an_ended_run_takes_no_commands_and_those_that_wait_expire_for_good(tmp_path: Path) -> None:
     async def story(house: House) -> None:
         async with courier(house) as engine, viewer(house) as page:
             await engine.say(*opening())
@@ -205,19 +206,71 @@ def test_an_ended_run_takes_no_commands_and_rejects_those_that_wait_for_good(tmp
             await shown(page)
             await give(house, asking("c1"))
             await engine.say(status(4, "finished"))
-            ended = await page.next_of(CommandRecord, lambda record: record.state == "rejected")
-            assert ended.reason == ENDED
+            ended = await page.next_of(CommandRecord, lambda record: record.state == "expired")
+            assert ended.reason == EXPIRED
             answer = await give(house, asking("c2"))
             assert answer.status_code == 409
             assert "finished" in answer.json()["error"]
             await stored(engine, 4)
         assert (await ask(house, "/api/runs"))["runs"][0]["status"] == "finished"
 
-    async def later(house: House) -> None:
+    async def resumed(house: House) -> None:
+        """What has expired is never handed to a later incarnation."""
         (record,) = (await ask(house, "/api/runs/r1/commands"))["commands"]
-        assert (record["state"], record["reason"]) == ("rejected", ENDED)
+        assert (record["state"], record["reason"]) == ("expired", EXPIRED)
+        async with courier(house, incarnation=1) as engine:
+            await engine.say(*opening(incarnation=1))
+            await stored(engine, 3)
+            assert (await give(house, asking("c3"))).status_code == 202
+            assert (await engine.next_of(Command)).id == "c3"
 
     with serving(tmp_path) as house:
         play(story(house))
     with serving(tmp_path) as house:
-        play(later(house))
+        play(resumed(house))
+
+
+def test_what_a_mute_engine_has_not_answered_waits_for_the_one_that_resumes_its_run(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        async with courier(house) as engine:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await give(house, asking("c1"))
+
+    async def resumed(house: House) -> None:
+        assert (await ask(house, "/api/runs/r1/commands"))["commands"][0]["state"] == "accepted"
+        async with courier(house, incarnation=1) as engine:
+            await engine.say(*opening(incarnation=1))
+            assert (await engine.next_of(Command)).id == "c1"
+            await engine.say(status(4, "stopped", incarnation=1))
+            await stored(engine, 4)
+        assert (await ask(house, "/api/runs/r1/commands"))["commands"][0]["state"] == "expired"
+
+    with serving(tmp_path) as house:
+        play(story(house))
+    with serving(tmp_path) as house:
+        play(resumed(house))
+
+
+def test_a_command_for_a_revision_that_has_passed_is_told_what_is_in_force(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening(), ack(4, 1, "guard"))
+            await stored(engine, 4)
+            stale = await give(house, replace(asking("c1"), expected_rev=0))
+            assert stale.status_code == 409
+            assert (stale.json()["rev"], stale.json()["values"]) == (1, {"optim.lr": 0.2})
+            assert "revision 1 is in force" in stale.json()["error"]
+            await shown(page)
+            request = replace(asking("c1"), expected_rev=1, at_step=40, supersede=True)
+            answer = await give(house, request)
+            assert answer.status_code == 202
+            told = {"expected_rev": 1, "at_step": 40, "supersede": True, "steps": 1, "state": "accepted"}
+            assert told.items() <= answer.json().items()
+            command = await engine.next_of(Command)
+            assert (command.expected_rev, command.at_step, command.supersede) == (1, 40, True)
+            await engine.say(ack(5, command.number, "c1", state="superseded", by=9))
+            record = await page.next_of(CommandRecord, lambda one: one.state != "accepted")
+            assert (record.state, record.by) == ("superseded", 9)
+
+    play(story())

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.wire.parts import Change
+from spiral_server.live.commands import judge
 from spiral_server.live.run_view import RunView
 
-from .saying import ack, frame, heat_maps, moved, opening, status, strip
+from .saying import NOW, ack, asking, frame, heat_maps, knob, moved, opening, status, strip
 
 
 def folded(messages: list[Any]) -> RunView:
@@ -94,3 +95,42 @@ def test_a_new_incarnation_starts_its_own_count_and_replaces_the_old_one() -> No
     view = folded([*STORY, *opening(incarnation=1)])
     assert (view.incarnation, view.seq, view.frame_step) == (1, 3, None)
     assert not view.admits(frame(99, 99, incarnation=0))
+
+
+def test_an_answer_that_is_said_once_more_brings_no_old_value_back() -> None:
+    view = folded([*opening(), ack(4, 1, "c1", value=0.2, rev=1), ack(5, 2, "c2", value=0.3, rev=2)])
+    view.fold(ack(6, 1, "c1", value=0.2, rev=1))
+    assert (view.knobs["optim.lr"].value, view.rev) == (0.3, 2)
+
+
+def waiting(*, whole: bool = True) -> RunView:
+    view = RunView("r1", whole=whole)
+    record = judge(asking("c1"), run="r1", incarnation=0, number=1, knobs={"optim.lr": knob()}, time=NOW)
+    view.ledger.add(record)
+    return view
+
+
+def test_the_last_word_of_an_incarnation_lets_what_waits_expire_and_a_pause_does_not() -> None:
+    view = waiting()
+    view.fold(status(4, "paused"))
+    assert view.kept(0, 4) == []
+    view.fold(status(5, "failed"))
+    assert view.expire() == [], "the last word is not on disk"
+    assert [record.state for record in view.kept(0, 5)] == ["expired"]
+    late = judge(asking("c2"), run="r1", incarnation=0, number=2, knobs={"optim.lr": knob()}, time=NOW)
+    view.ledger.add(late)
+    assert [record.id for record in view.expire()] == ["c2"], "given before the end, on disk after it"
+
+
+def test_where_an_answer_may_be_lost_nothing_is_said_to_have_expired() -> None:
+    view = waiting(whole=False)
+    view.fold(status(5, "failed"))
+    assert view.kept(0, 5) == []
+    assert [record.state for record in view.ledger.records()] == ["accepted"]
+
+
+def test_the_length_of_a_run_is_that_of_its_knob() -> None:
+    view = folded(opening())
+    assert view.summary.total_steps == 0
+    view.knobs["run.steps"] = knob("run.steps", 500.0)
+    assert view.summary.total_steps == 500

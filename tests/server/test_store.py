@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Logged
+from spiral_core.wire.messages import CommandRecord, Logged
 from spiral_server.live.commands import judge
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
 from spiral_server.store.protocol import Entry, SeriesQuery, is_run_id
@@ -26,6 +26,11 @@ from spiral_server.store.sqlite_store import SqliteStore
 from .saying import NOW, ack, asking, frame, heat_maps, knob, opening, status, strip
 
 EVERYTHING = SeriesQuery(None, None, None, 100_000)
+
+
+def judged(number: int) -> CommandRecord:
+    knobs = {"optim.lr": knob()}
+    return judge(asking(f"c{number}"), run="r1", incarnation=0, number=number, knobs=knobs, time=NOW)
 
 
 def keep(store: SqliteStore, *messages: Any, run: str = "r1") -> None:
@@ -163,7 +168,7 @@ def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_pac
 
 def test_damaged_messages_and_commands_are_left_out_of_the_history(store: SqliteStore) -> None:
     keep(store, *opening(), heat_maps(4, 1), heat_maps(5, 2))
-    store.journal(judge(asking(), run="r1", number=1, knobs={"optim.lr": knob()}, time=NOW)).result(5)
+    store.journal(judged(1)).result(5)
     flip(store, "messages", "kind = 'knobs-declared'")
     flip(store, "messages", "step = 2")
     flip(store, "commands")
@@ -207,8 +212,8 @@ def test_old_heat_maps_are_thinned_out_and_new_ones_kept(store: SqliteStore) -> 
 def test_a_view_is_rebuilt_as_it_was(store: SqliteStore) -> None:
     story = [*opening(), frame(4, 1), strip(5, 1, 0.5), heat_maps(6, 1), strip(7, 2, 0.7), frame(8, 2)]
     keep(store, *story)
-    store.journal(judge(asking(), run="r1", number=1, knobs={"optim.lr": knob()}, time=NOW)).result(5)
-    store.journal(judge(asking("c2"), run="r1", number=2, knobs={"optim.lr": knob()}, time=NOW)).result(5)
+    store.journal(judged(1)).result(5)
+    store.journal(judged(2)).result(5)
     keep(store, ack(9, 1, "c1"))
     view = view_of("r1", store.history("r1"))
     assert (view.incarnation, view.seq, view.frame_step, view.rev) == (0, 9, 2, 1)
@@ -297,7 +302,8 @@ for seq in range(1_000_000):
     message = frame(seq, seq, [float(seq)])
     store.append("r1", [Entry(message, codec.encode(message))]).add_done_callback(told("frame", seq))
     if seq % 50 == 0:
-        record = judge(asking(f"c{seq}"), run="r1", number=1 + seq // 50, knobs={"optim.lr": knob()}, time=NOW)
+        asked, knobs = asking(f"c{seq}"), {"optim.lr": knob()}
+        record = judge(asked, run="r1", incarnation=0, number=1 + seq // 50, knobs=knobs, time=NOW)
         store.journal(record).add_done_callback(told("command", record.number))
     if seq % 200 == 0:
         store.stored("r1", 0).result()

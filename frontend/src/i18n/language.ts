@@ -66,7 +66,7 @@ const OFF_AT_ZERO = new Set(["zspace.auto_gain", "optim.clip_norm", "telemetry.b
 /** What a knob holds, in the words of the page. */
 export function knobText(knob: string, value: boolean | number | string | null): string {
   if (typeof value === "boolean") return t(value ? "steer.on" : "steer.off");
-  if (value === 0 && knob === "run.rate") return t("steer.unlimited");
+  if (value === 0 && (knob === "run.rate" || knob === "run.steps")) return t("steer.unlimited");
   if (value === 0 && OFF_AT_ZERO.has(knob)) return t("steer.off");
   return valueText(value, t("steer.mixed"));
 }

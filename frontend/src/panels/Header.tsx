@@ -79,9 +79,11 @@ function StatusPill() {
 
 function Progress() {
   version("run");
+  version("knobs");
   const model = run.value;
   if (model === null) return null;
-  const total = model.summary.total_steps || model.started?.total_steps || 0;
+  const steps = model.knobs.get("run.steps")?.value;
+  const total = typeof steps === "number" ? steps : model.summary.total_steps || model.started?.total_steps || 0;
   const speed = rate.value;
   const training = status.value?.status === "training";
   const left = total > 0 && speed > 0 && training ? duration((total - step.value) / speed) : "";

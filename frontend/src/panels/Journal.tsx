@@ -34,14 +34,15 @@ function Row({ record }: { record: CommandRecord }) {
       data-number={record.number}
       data-source={record.source}
     >
-      <span class="entry-step">{record.step === null || record.state === "rejected" ? "—" : grouped(record.step)}</span>
+      <span class="entry-step">{record.step === null || record.state !== "applied" ? "—" : grouped(record.step)}</span>
       <span class="entry-what">
         {what(record)}
-        {record.state === "accepted" && <span class="soft"> · {t(status.value?.status === "lost" ? "steer.waits" : "journal.accepted")}</span>}
+        {record.state === "accepted" && <span class="soft"> · {waits(record)}</span>}
+        {record.state === "superseded" && <span class="soft"> · {t("journal.superseded", { number: record.by ?? "" })}</span>}
         {record.state === "applied" && record.reason !== "" && <span class="entry-reason">{record.reason}</span>}
-        {record.state === "rejected" && (
+        {(record.state === "rejected" || record.state === "expired") && (
           <span class="entry-reason">
-            {t("journal.rejected")}: {record.reason}
+            {t(`journal.${record.state}`)}: {record.reason}
           </span>
         )}
       </span>
@@ -52,7 +53,14 @@ function Row({ record }: { record: CommandRecord }) {
   );
 }
 
+function waits(record: CommandRecord): string {
+  if (status.value?.status === "lost") return t("steer.waits");
+  const step = record.at_step ?? null;
+  return step === null ? t("journal.accepted") : t("journal.held", { step: grouped(step) });
+}
+
 function what(record: CommandRecord): string {
+  if (record.verb === "step") return `${t("verb.step")} ${grouped(record.steps ?? 1)}`;
   const settings = record.sets.map((set) => {
     const change = record.changes.find((one) => one.knob === set.knob);
     const words = (value: Value | null): string => knobText(set.knob, value);

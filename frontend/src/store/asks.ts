@@ -35,7 +35,7 @@ export function verbControl(verb: Verb): string {
 }
 
 /**
- * asked -> sending -> accepted -> (applied: settled | rejected: refusal). Only the newest wish of a control counts:
+ * asked -> sending -> accepted -> (applied, superseded: settled | rejected, expired: refusal). Only the newest wish of a control counts:
  * the fate of an older one is told by the journal. Pure: gives new wishes and leaves the old ones alone.
  */
 export function wished(wishes: Wishes, event: WishEvent): Wishes {
@@ -58,7 +58,7 @@ export function wished(wishes: Wishes, event: WishEvent): Wishes {
       if (record.state === "accepted") {
         return settled(wishes, record.id, (ask) => ({ ask: { ...ask, phase: "accepted" }, refusal: null }));
       }
-      if (record.state === "applied") return settled(wishes, record.id, () => ({ ask: null, refusal: null }));
+      if (record.state === "applied" || record.state === "superseded") return settled(wishes, record.id, () => ({ ask: null, refusal: null }));
       return settled(wishes, record.id, (ask) => ({ ask: null, refusal: { value: ask.value, reason: record.reason } }));
     }
   }

@@ -71,10 +71,14 @@ export type DType = "<f4" | "<f8" | "<u2" | "<i4" | "|u1";
 /** ``finished``: all steps done; ``stopped``: by a command or Ctrl-C; ``lost``: said by the server of a mute engine. */
 export type RunStatus = "starting" | "compiling" | "training" | "paused" | "finished" | "stopped" | "failed" | "lost";
 
-/** ``mark`` (an alarm, nothing changes) and ``rollback`` (the weights of an earlier step) are said by guards alone. */
-export type Verb = "set" | "pause" | "resume" | "stop" | "mark" | "rollback";
+/**
+ * ``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied.
+ * Guards alone say ``mark`` (an alarm, nothing changes) and ``rollback`` (to the weights of an earlier step).
+ */
+export type Verb = "set" | "pause" | "resume" | "step" | "stop" | "checkpoint" | "evaluate" | "mark" | "rollback";
 
-export type CommandState = "accepted" | "applied" | "rejected";
+/** ``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came. */
+export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | "expired";
 
 export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack;
 
@@ -168,6 +172,37 @@ export interface Change {
   knob: string;
   old: Value | null;
   in_force: Value | null;
+}
+
+/** One line of the list of runs. */
+export interface RunSummary {
+  id: string;
+  name: string;
+  status: RunStatus;
+  step: number;
+  total_steps: number;
+  model: string;
+  data: string;
+  created: number;
+  updated: number;
+  detail: string;
+  /** Whether the run's engine is connected to the server. */
+  connected: boolean;
+}
+
+/**
+ * Points of one series, steps ascending.
+ *
+ * When the series has more points than asked for, each bucket of steps is drawn by its least and its greatest point
+ * (first point first), and every non-finite point is kept.
+ */
+export interface Column {
+  index: number;
+  /** (M,) ``<f8`` */
+  steps: WireArray;
+  /** (M,) ``<f8`` */
+  values: WireArray;
+  reduced: boolean;
 }
 
 /** A message of a run: kept in the run log, stored, and sent to every viewer. */
@@ -295,7 +330,9 @@ export interface Ack extends Logged {
   number: number;
   id: string;
   verb: Verb;
-  state: "applied" | "rejected";
+  state: "applied" | "rejected" | "superseded";
+  /** Number of the command that took the place of a superseded one. */
+  by?: number | null;
   changes: Change[];
   reason: string;
   rev: number;
@@ -324,19 +361,32 @@ export interface Stored {
   seq: number;
 }
 
-/** Server to courier to engine: a command that is in the journal. An engine applies each ``number`` once. */
-export interface Command {
+/** What a command asks for, and on whose behalf. */
+export interface Asked {
+  /** Chosen by the client; the same id twice is the same command. */
+  id: string;
+  verb: Verb;
+  /** All of them come into force at the same boundary, or none does. */
+  sets: Setting[];
+  /** Updates until ``step`` pauses. */
+  steps?: number;
+  /** The update before which the command is to be applied, or the first one after it; None: the next one. */
+  at_step?: number | null;
+  /** Apply only if this is the revision in force. */
+  expected_rev?: number | null;
+  /** Take the place of earlier sets of the same knobs that have not been applied by then. */
+  supersede?: boolean;
+  actor: string;
+  /** ``ui``, ``cli``, ``api`` or ``guard``. */
+  source: string;
+}
+
+/** Server to courier to engine: a command that is in the journal. An engine answers each ``number`` once. */
+export interface Command extends Asked {
   type: "command";
   run: string;
   /** Counts up from 1 within a run. */
   number: number;
-  /** Chosen by the client; the same id twice is the same command. */
-  id: string;
-  verb: Verb;
-  sets: Setting[];
-  actor: string;
-  /** ``ui``, ``cli``, ``api`` or ``guard``. */
-  source: string;
   time: number;
 }
 
@@ -352,54 +402,23 @@ export interface Pong {
   time: number;
 }
 
-/** One line of the list of runs. */
-export interface RunSummary {
-  id: string;
-  name: string;
-  status: RunStatus;
-  step: number;
-  total_steps: number;
-  model: string;
-  data: string;
-  created: number;
-  updated: number;
-  detail: string;
-  /** Whether the run's engine is connected to the server. */
-  connected: boolean;
-}
-
 /** A command and what has become of it so far; sent again at each change of state. */
-export interface CommandRecord {
+export interface CommandRecord extends Asked {
   type: "command-record";
   run: string;
   number: number;
-  id: string;
-  verb: Verb;
-  sets: Setting[];
-  actor: string;
-  source: string;
   time: number;
+  /** The newest one when the command was accepted; the end of that one or of a later one lets it expire. */
+  incarnation: number;
   state: CommandState;
+  /** Number of the command that took the place of a superseded one. */
+  by: number | null;
   /** The first update computed under the new values; None until applied. */
   step: number | null;
   changes: Change[];
   reason: string;
+  /** After the command was answered; None until then. */
   rev: number | null;
-}
-
-/**
- * Points of one series, steps ascending.
- *
- * When the series has more points than asked for, each bucket of steps is drawn by its least and its greatest point
- * (first point first), and every non-finite point is kept.
- */
-export interface Column {
-  index: number;
-  /** (M,) ``<f8`` */
-  steps: WireArray;
-  /** (M,) ``<f8`` */
-  values: WireArray;
-  reduced: boolean;
 }
 
 /** Viewer to server, first. */
@@ -475,12 +494,16 @@ export interface RunChanged {
   run: RunSummary;
 }
 
-/** Body of ``POST /api/runs/{id}/commands``. */
+/** Body of ``POST /api/runs/{id}/commands``; the fields mean what they mean in `Asked`. */
 export interface CommandRequest {
   /** Chosen by the client, 1 to 64 characters; the same id twice is the same command. */
   id: string;
   verb: Verb;
   sets?: Setting[];
+  steps?: number;
+  at_step?: number | null;
+  expected_rev?: number | null;
+  supersede?: boolean;
   actor?: string;
   source?: "ui" | "cli" | "api";
 }

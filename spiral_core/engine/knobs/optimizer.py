@@ -207,15 +207,13 @@ def freezing(state: RunState) -> list[Knob]:
     return [_frozen_switch(layer.name) for layer in state.model.layers if layer.parameters()]
 
 
-def contradiction(state: RunState, asked: Mapping[str, Value]) -> str | None:
+def contradiction(together: Mapping[str, Value | None], asked: Mapping[str, Value]) -> str | None:
     """Tell why rate and schedule cannot be what they would be together; None when they can."""
-    rates = state.rates
-    if LR in asked and asked.get(HELD) is False and asked.get(MEANING, rates.meaning) == "hold":
+    if LR in asked and asked.get(HELD) is False and together.get(MEANING) == "hold":
         return f"{LR} would be held and released at once; set {MEANING} to base, or leave {HELD} out"
     if not asked.keys() & {SCHEDULE, WARMUP, TOTAL}:
         return None
-    schedule = asked.get(SCHEDULE, rates.schedule)
-    warmup, total = (int(asked.get(name, value)) for name, value in ((WARMUP, rates.warmup), (TOTAL, rates.total)))
+    schedule, warmup, total = together[SCHEDULE], int(together[WARMUP] or 0), int(together[TOTAL] or 0)
     if schedule != "constant" and total == 0:
         return f"{SCHEDULE} {schedule} needs an end; set {TOTAL} above 0 first, or in the same command"
     if schedule != "constant" and warmup > total:

@@ -1,8 +1,9 @@
-"""Knobs of the run itself: its pace, what it shows, and what it costs to watch. None changes a weight."""
+"""Knobs of the run itself: its pace, what it shows, and what it costs to watch. None changes what an update does."""
 
 from __future__ import annotations
 
 from spiral_core import nn
+from spiral_core.engine.config import MOST_STEPS
 from spiral_core.engine.knobs.row import Knob, choice
 from spiral_core.engine.state import RunState
 
@@ -13,6 +14,12 @@ def _write_xai_every(state: RunState, value: float) -> None:
 
 def _write_xai_layer(state: RunState, value: str) -> None:
     state.xai_layer = value
+
+
+def _write_steps(state: RunState, value: float) -> None:
+    state.total_steps = int(value)
+    if state.over:
+        state.phase = "finished"
 
 
 def _write_rate(state: RunState, value: float) -> None:
@@ -49,6 +56,21 @@ def knobs(state: RunState) -> list[Knob]:
 
 
 _FIXED = (
+    Knob(
+        name="run.steps",
+        unit="steps",
+        scale="log",
+        high=MOST_STEPS,
+        step=1.1,
+        group="run",
+        help=(
+            "Updates of the whole run; 0 means until stopped. At or below those that are done, the run is over. A "
+            "schedule of rates keeps its length."
+        ),
+        read=lambda state: state.total_steps,
+        write=_write_steps,
+        type="int",
+    ),
     Knob(
         name="run.rate",
         unit="steps/s",

@@ -37,6 +37,14 @@ def in_force(state: RunState) -> dict[str, Value | None]:
     return {name: knob.read(state) for name, knob in table(state).items()}
 
 
-def contradiction(state: RunState, asked: Mapping[str, Value]) -> str | None:
-    """Tell why settings that are good each for itself cannot be in force together; None when they can."""
-    return optimizer.contradiction(state, asked)
+def contradiction(knobs: Mapping[str, KnobSpec], asked: Mapping[str, Value]) -> str | None:
+    """Tell why settings that are good each for itself cannot be in force together; None when they can.
+
+    Parameters
+    ----------
+    knobs : mapping
+        By name, with the values in force at the boundary.
+    asked : mapping
+        Values by knob.
+    """
+    return optimizer.contradiction({name: spec.value for name, spec in knobs.items()} | dict(asked), asked)

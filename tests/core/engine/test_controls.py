@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -67,6 +68,7 @@ def test_the_knobs_of_the_demo_are_those_it_promises(state: RunState) -> None:
         "xai.every",
         "xai.layer",
         "run.rate",
+        "run.steps",
         "telemetry.budget",
     }
 
@@ -171,6 +173,7 @@ def test_every_bad_value_of_every_knob_is_refused_and_never_raises(state: RunSta
 def test_every_good_value_of_every_knob_comes_into_force_exactly_and_moves_no_other(
     state: RunState, data: st.DataObject
 ) -> None:
+    state = copy.deepcopy(state)
     assert controls.apply(state, asking(NEUTRAL)).state == "applied"
     spec = data.draw(st.sampled_from(knobs.declare(state)))
     if spec.needs:
@@ -253,3 +256,101 @@ def test_pause_and_resume_are_absolute_and_an_ended_run_refuses_commands() -> No
         assert controls.apply(state, command(verb)).state == "applied"
         assert state.phase == phase
     assert "stopped" in controls.apply(state, command("set", optim__lr=0.1)).reason
+
+
+def asked(number: int, verb: Verb, *, sets: dict[str, float] | None = None, **more: Any) -> Command:
+    settings_ = [Setting(knob=knob, value=value) for knob, value in (sets or {}).items()]
+    told = {"run": "r", "id": f"c{number}", "actor": "", "source": "api", "time": 0.0, **more}
+    return Command(number=number, verb=verb, sets=settings_, **told)
+
+
+def test_step_runs_its_updates_and_pauses_and_pause_or_resume_ends_it() -> None:
+    state = initial_state(for_data("needle", batch_size=8))
+    state.phase = "paused"
+    controls.apply(state, asked(1, "step", steps=2))
+    phases = []
+    while state.phase == "training":
+        step.update(state)
+        phases.append(state.phase)
+    assert phases == ["training", "paused"]
+    for ending, phase in (("pause", "paused"), ("resume", "training")):
+        controls.apply(state, asked(2, "step", steps=1))
+        controls.apply(state, asked(3, ending))
+        step.update(state)
+        assert state.phase == phase
+
+
+def test_a_run_is_extended_and_shortened_by_a_knob() -> None:
+    state = initial_state(for_data("needle", batch_size=8, steps=2))
+    assert controls.apply(state, asked(1, "set", sets={"run.steps": 3})).state == "applied"
+    for expected in ("training", "training", "finished"):
+        step.update(state)
+        assert state.phase == expected
+    state = initial_state(for_data("needle", batch_size=8))
+    step.update(state)
+    assert controls.apply(state, asked(1, "set", sets={"run.steps": 2})).state == "applied"
+    assert state.phase == "training"
+    assert controls.apply(state, asked(2, "set", sets={"run.steps": 1})).state == "applied"
+    assert state.phase == "finished"
+    assert controls.apply(state, asked(3, "resume")).reason == "the run is finished"
+
+
+def test_checkpoint_and_evaluate_are_noted_and_take_no_settings(state: RunState) -> None:
+    for verb in ("checkpoint", "evaluate"):
+        assert controls.apply(state, asked(1, verb)).state == "applied"
+        assert verb in state.wanted
+        assert "takes no settings" in controls.apply(state, asked(2, verb, sets={"optim.lr": 0.1})).reason
+    state.wanted.clear()
+
+
+def test_a_command_that_expects_another_revision_is_refused_with_the_one_in_force(state: RunState) -> None:
+    before = in_force(state)
+    outcome = controls.apply(state, asked(1, "set", sets={"optim.lr": 0.3}, expected_rev=state.rev + 1))
+    assert outcome.state == "rejected"
+    assert f"revision {state.rev} is in force" in outcome.reason
+    assert in_force(state) == before
+    assert controls.apply(state, asked(2, "set", sets={"optim.lr": 0.3}, expected_rev=state.rev)).state == "applied"
+
+
+def settled(state: RunState, *due: Command) -> dict[int, tuple[str, int | None]]:
+    return {command.number: (outcome.state, outcome.by) for command, outcome in controls.settle(state, due)}
+
+
+def test_a_drag_within_one_boundary_ends_at_its_last_value_and_the_rest_is_superseded() -> None:
+    state = initial_state(for_data("needle", batch_size=8))
+    drag = [asked(n, "set", sets={"optim.lr": n / 100}, supersede=True, expected_rev=0) for n in (1, 2, 3)]
+    assert settled(state, *drag) == {1: ("superseded", 3), 2: ("superseded", 3), 3: ("applied", None)}
+    assert (state.rates.at(1), state.rev) == (0.03, 1)
+
+
+def test_nothing_gives_way_to_a_command_that_leaves_a_knob_out_or_is_refused_or_does_not_supersede() -> None:
+    state = initial_state(for_data("needle", batch_size=8))
+    both = asked(1, "set", sets={"optim.lr": 0.1, "zspace.gain": 0.5})
+    one = asked(2, "set", sets={"optim.lr": 0.2}, supersede=True)
+    refused = asked(3, "set", sets={"optim.lr": 0.3, "zspace.gain": 2.0}, supersede=True)
+    plain = asked(4, "set", sets={"optim.lr": 0.4})
+    assert settled(state, both, one, refused, plain) == {
+        1: ("applied", None),
+        2: ("applied", None),
+        3: ("rejected", None),
+        4: ("applied", None),
+    }
+
+
+def test_a_set_is_kept_when_what_would_supersede_it_is_refused_by_what_comes_between() -> None:
+    """Auto-gain is turned on between the two, and then a gain cannot be set."""
+    state = initial_state(for_data("needle", batch_size=8))
+    first = asked(1, "set", sets={"zspace.gain": 0.5})
+    between = asked(2, "set", sets={"zspace.auto_gain": 0.7})
+    last = asked(3, "set", sets={"zspace.gain": 0.1}, supersede=True)
+    assert settled(state, first, between, last) == {
+        1: ("applied", None),
+        2: ("applied", None),
+        3: ("rejected", None),
+    }
+    assert {layer.projector_gain for layer in state.z_layers} == {0.5}
+    stopped = initial_state(for_data("needle", batch_size=8))
+    assert settled(stopped, first, asked(2, "stop"), last)[1] == ("applied", None)
+    shortened = initial_state(for_data("needle", batch_size=8))
+    step.update(shortened)
+    assert settled(shortened, first, asked(2, "set", sets={"run.steps": 1}), last)[1] == ("applied", None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +106,26 @@ def test_probe_scores_come_with_masks_and_only_then() -> None:
     assert masked.scores is not None
     assert masked.cam.maps.shape == (8, 14, 14)
     assert step.probe(initial_state(for_data("fashion", batch_size=8))).scores is None
+
+
+COUNT_COMPILED = """
+from spiral_core import kernels
+from spiral_core.engine import step
+from spiral_core.engine.config import for_data
+from spiral_core.engine.state import initial_state
+
+def compiled():
+    return {name for name, entry in kernels.registered().items() if entry.dispatcher.signatures}
+
+state = initial_state(for_data("fashion", batch_size=8))
+kernels.warm(state.kernels, state.model.dtype)
+warmed = compiled()
+for _ in range(2):
+    step.update(state)
+print(sorted(compiled() - warmed), "cross_entropy" in warmed)
+"""
+
+
+def test_an_update_runs_no_kernel_that_was_not_warmed() -> None:
+    done = subprocess.run([sys.executable, "-c", COUNT_COMPILED], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"

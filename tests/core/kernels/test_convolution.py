@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from oracles import layers_twin
 from spiral_core import kernels, nn
 from spiral_core.arrays import Float
+from spiral_core.kernels import plane
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 """Absolute, for sums of at most a few hundred products of standard normal numbers."""
@@ -55,11 +56,11 @@ def test_convolution_and_its_gradients_are_their_slow_twins(
     check(layer, x, nn.Workspace(), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("images", [7, 8, 9, 17])
+@pytest.mark.parametrize("images", [1, 2, 3, 5, 9])
 def test_convolution_is_right_at_the_boundaries_of_its_chunks_of_images(images: int) -> None:
-    # Eight images of 28 x 28 share one partial sum of the weight's gradient.
+    # Two images of 28 x 28 share one partial sum of the weight's gradient.
     layer = nn.Conv2d("c", 1, 3)
-    assert layer._geometry((64, 28, 28, 1))[-1] == 8
+    assert layer._geometry((64, 28, 28, 1))[-1] == 2
     check(layer, draw((images, 28, 28, 1), np.float32, 2), nn.Workspace(), 5e-5)
 
 
@@ -75,6 +76,45 @@ def test_an_image_larger_than_a_chunk_is_a_chunk_of_its_own() -> None:
 def test_every_size_of_block_is_right(channels: int, filters: int, width: int) -> None:
     layer = nn.Conv2d("c", channels, filters, dtype=np.float64)
     check(layer, draw((2, 3, width, channels), np.float64, 5), nn.Workspace(), 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [((1, 1), (1, 1), (1, 1)), ((2, 3), (0, 2), (2, 1))])
+def test_gray_images_under_nine_taps_are_convolved_as_all_others(
+    stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], dtype: type[np.floating]
+) -> None:
+    layer = nn.Conv2d("c", 1, 32, stride=stride, padding=padding, dilation=dilation, dtype=dtype)
+    x = draw((11, 9, 8, 1), dtype, 2)
+    assert plane.is_plane(layer._geometry(x.shape), 32)
+    check(layer, x, nn.Workspace(), 5 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("geometry", [(5, 5, 2, 3, 3), (5, 5, 1, 3, 2), (5, 5, 1, 2, 3)])
+def test_only_gray_images_under_nine_taps_have_loops_of_their_own(geometry: tuple[int, ...]) -> None:
+    rest = (1, 1, 1, 1, 1, 1, 5, 5, 1)
+    for is_plane in (plane.is_plane, kernels.python_function(plane.is_plane)):
+        assert not is_plane((*geometry, *rest), 16)
+        assert not is_plane((5, 5, 1, 3, 3, *rest), 17)
+        assert is_plane((5, 5, 1, 3, 3, *rest), 48)
+
+
+def test_gray_images_get_the_bits_that_blocks_would_give() -> None:
+    image, grad = draw((6 * 9,), np.float32, 1), draw((4 * 7 * 16,), np.float32, 2)
+    weight, bias = draw((9 * 16,), np.float32, 3), draw((16,), np.float32, 4)
+    geometry = (4, 7, 1, 3, 3, 1, 1, 1, 1, 1, 1, 4, 7, 1)
+    out, expected = np.empty_like(grad), np.empty_like(grad)
+    plane.correlate_plane(image, weight, bias, geometry, out)
+    for i in range(4):
+        walk = (i * 9, 1, 3, 9, 3, 1, 0, 16, 0, 0, i * 7 * 16, 16)
+        kernels.product(image, weight, bias, expected, walk, 7, 16)
+    np.testing.assert_array_equal(out, expected)
+    totals, wanted, shift = np.ones(144, np.float32), np.ones(144, np.float32), np.ones(16)
+    plane.correlate_plane_backward(image, grad, geometry, totals, shift)
+    for a in range(3):
+        walk = (9 * a, 1, 4, 9, 7, 1, 0, 16, 48 * a, 16, 48 * a, 16)
+        kernels.product(image, grad, wanted, wanted, walk, 3, 16)
+    np.testing.assert_array_equal(totals, wanted)
+    np.testing.assert_allclose(shift, 1 + grad.reshape(-1, 16).sum(axis=0, dtype=np.float64), rtol=1e-5)
 
 
 def test_the_border_stays_zero_when_images_change_their_shape_but_not_their_padded_size() -> None:
@@ -116,12 +156,14 @@ def test_the_compiled_convolution_is_the_python_loop(stride: tuple[int, int], di
         padded, spread = np.zeros((1, 8 * 9 * 2), np.float32), np.zeros((1, rows * columns * 17), np.float32)
         out, grad_x = np.empty_like(grad), np.empty((3, 60), np.float32)
         grad_weight, grad_bias = np.empty((1, 3 * 2 * 2 * 17), np.float32), np.empty((1, 1, 17))
-        lanes = np.empty((1, 1, 34), np.float32)
-        flat = x.reshape(3, -1)
-        of(kernels.convolve)(0, 3, 0, flat, layer.weight.value.reshape(-1), layer.bias.value, geometry, padded, out)
-        of(kernels.convolve_backward_weight)(0, 1, 0, flat, grad, geometry, padded, lanes, grad_weight, grad_bias)
-        zeros = np.zeros(2, np.float32)
-        of(kernels.convolve_backward_input)(0, 3, 0, turned, zeros, grad, geometry, back, spread, grad_x)
+        lanes, zeros, none = np.empty((1, 1, 34), np.float32), np.zeros(2, np.float32), np.empty((0, 0), np.float32)
+        flat, weight = x.reshape(3, -1), layer.weight.value.reshape(-1)
+        no_moments, no_taps = np.empty((0, 2, 17)), np.empty((0, 0), np.uint8)
+        of(kernels.convolve)(0, 3, 0, flat, weight, layer.bias.value, geometry, padded, out, none, no_moments)
+        of(kernels.convolve_backward)(
+            0, 1, 0, flat, turned, zeros, grad, geometry, back, none, no_taps, none, none, padded, lanes, spread,
+            grad_weight, grad_bias, grad_x,
+        )  # fmt: skip
         results.append((out, grad_weight, grad_bias, grad_x))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

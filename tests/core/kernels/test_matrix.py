@@ -6,38 +6,58 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spiral_core import kernels, nn
-from spiral_core.kernels.matrix import PANEL, PANEL_ROWS, PART_ROWS, ROWS
+from spiral_core.kernels.matrix import PANEL, add_block, add_column_sums, multiply_rows
+from spiral_core.kernels.vector import LANES
 
 
-def packed(b: np.ndarray) -> np.ndarray:
-    target = np.full(b.size, np.nan, b.dtype)
-    kernels.pack(b, 0, b.shape[1], target)
+def packed(b: np.ndarray, high: int, wide: int = PANEL, top: int = 0, first: int = 0) -> np.ndarray:
+    """Return rows ``top`` to ``top + high`` and columns from ``first`` on, as panels."""
+    target = np.full(high * (b.shape[1] - first), np.nan, b.dtype)
+    kernels.pack(b, top, high, first, b.shape[1], wide, target)
     return target
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(1, 2 * ROWS + 1), st.integers(1, 40), st.integers(1, 3 * PANEL + 1), st.booleans())
-@example(2 * ROWS, 16, 2 * PANEL, False)
-@example(ROWS + 8, 7, PANEL, True)
+@given(st.integers(1, 20), st.integers(1, 40), st.integers(1, 3 * PANEL + 1), st.booleans())
+@example(16, 16, 2 * PANEL, False)
+@example(8, 7, PANEL, True)
+@example(9, 33, 17, True)
 def test_a_packed_product_is_the_product(rows: int, inner: int, columns: int, turned: bool) -> None:
     draws = np.random.default_rng(rows)
-    a, bias = draws.standard_normal((rows, inner)), draws.standard_normal(columns)
-    b = draws.standard_normal((columns, inner)).T if turned else draws.standard_normal((inner, columns))
+    a, begin = draws.standard_normal((rows, inner)), draws.standard_normal(columns)
+    b = draws.standard_normal((inner, columns))
+    panels = packed(b, inner)
+    if turned:
+        panels = np.full(b.size, np.nan)
+        kernels.pack_transposed(np.ascontiguousarray(b.T), panels)
     out = np.full((rows, columns), np.nan)
-    kernels.run(kernels.multiply, -(-rows // ROWS), a, packed(b), bias, out)
-    np.testing.assert_allclose(out, a @ b + bias, rtol=0, atol=1e-12)
+    multiply_rows(a.reshape(-1), 0, rows, inner, panels, begin, 0, 0, out.reshape(-1), 0, columns)
+    np.testing.assert_allclose(out, a @ b + begin, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_part_of_a_matrix_is_packed_panel_by_panel(dtype: type[np.floating]) -> None:
+    b = np.arange(12 * 90, dtype=dtype).reshape(12, 90)
+    expected = [b[3:10, d : d + PANEL].ravel() for d in range(PANEL, 90, PANEL)]
+    np.testing.assert_array_equal(packed(b, 7, top=3, first=PANEL), np.concatenate(expected))
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.integers(1, 2 * PART_ROWS + 3), st.integers(1, 20), st.integers(1, 2 * PANEL + 1))
-@example(PART_ROWS + PANEL_ROWS + 1, 8, PANEL)
-def test_the_partial_sums_of_a_product_are_the_product(rows: int, inner: int, columns: int) -> None:
+@given(st.integers(1, 40), st.integers(1, 2 * PANEL + 1), st.integers(1, PANEL))
+@example(LANES + 8, 8, PANEL)
+@example(2 * LANES + 5, 3, 20)
+def test_a_block_of_a_transposed_product_and_the_sums_of_its_columns_are_added(rows: int, high: int, wide: int) -> None:
     draws = np.random.default_rng(rows)
-    a, b = draws.standard_normal((rows, inner)), draws.standard_normal((rows, columns))
-    chunks = -(-rows // PART_ROWS)
-    parts, scratch = np.full((chunks, inner, columns), np.nan), np.empty((8, PANEL_ROWS * PANEL))
-    kernels.run(kernels.multiply_parts, chunks, a, b, scratch, parts)
-    np.testing.assert_allclose(parts.sum(axis=0), a.T @ b, rtol=0, atol=1e-10)
+    a, b = draws.standard_normal((high, rows)), draws.standard_normal((high, wide))
+    before, sums = draws.standard_normal((rows, wide + 3)), draws.standard_normal(wide + 3)
+    out, totals = before.copy(), sums.copy()
+    flat = np.concatenate([[np.nan] * 2, b.ravel()])
+    add_block(packed(a, high, LANES), rows, high, flat, 2, wide, out, 1)
+    add_column_sums(flat, 2, high, wide, totals, 1)
+    before[:, 1 : 1 + wide] += a.T @ b
+    sums[1 : 1 + wide] += b.sum(axis=0)
+    np.testing.assert_allclose(out, before, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(totals, sums, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("units", [9, 17])

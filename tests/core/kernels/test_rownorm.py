@@ -11,6 +11,8 @@ from oracles import layers_twin
 from spiral_core import kernels, nn
 from spiral_core.arrays import F64, Float
 from spiral_core.kernels.rownorm import ROWS
+from spiral_core.kernels.rowwise import BLOCK, GROUP
+from spiral_core.kernels.vector import PAIR
 from spiral_core.kernels.znorm import SATURATED
 
 TOLERANCE = {np.float32: 5e-6, np.float64: 1e-11}
@@ -28,7 +30,7 @@ class Case(NamedTuple):
 CASES = st.builds(
     Case,
     st.integers(1, 3 * ROWS),
-    st.sampled_from([1, 2, 3, 5, 16, 31, 257]),
+    st.sampled_from([1, 2, 3, 5, 16, 31, 257, 32, 96, 1056]),
     st.sampled_from([-0.25, -1.0, -4.0]),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([np.float32, np.float64]),
@@ -55,6 +57,11 @@ def close(ours: Float, twin: F64, case: Case, scale: float = 1.0) -> None:
 @example(Case(ROWS, 8, -1.0, 0.5, np.float32))
 @example(Case(ROWS + 1, 8, -1.0, 1.0, np.float32))
 @example(Case(1, 1, -1.0, 1.0, np.float32))
+# Pairs of vectors: one, one row of more than a block, and a chunk and a row.
+@example(Case(1, PAIR, -4.0, 1.0, np.float32))
+@example(Case(3, BLOCK + PAIR, -1.0, 0.5, np.float32))
+@example(Case(ROWS + 1, 3 * PAIR, -1.0, 0.5, np.float32))
+@example(Case(ROWS + GROUP + 1, PAIR, -1.0, 1.0, np.float64))
 def test_the_layer_norms_are_their_slow_twins(case: Case) -> None:
     x, grad, gamma, beta = draw(case)
     kind = {"dtype": case.dtype}

@@ -42,6 +42,22 @@ def test_one_step_of_adam_is_the_formula_and_the_python_loop(size: int, dtype: t
         np.testing.assert_allclose(w, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_partial_sums_are_added_to_gradients_in_their_order(chunks: int, dtype: type[np.floating]) -> None:
+    draws = np.random.default_rng(chunks)
+    weights, biases = draws.standard_normal((chunks, 21)).astype(dtype), draws.standard_normal((chunks, 3))
+    weight, bias = draws.standard_normal(21).astype(dtype), draws.standard_normal(3).astype(dtype)
+    total, shift = weights[0].copy(), biases[0].copy()
+    for k in range(1, chunks):
+        total, shift = total + weights[k], shift + biases[k]
+    for add_parts in (kernels.add_parts, kernels.python_function(kernels.add_parts)):
+        grad_weight, grad_bias = weight.copy(), bias.copy()
+        add_parts(weights.copy(), biases.copy(), grad_weight, grad_bias)
+        np.testing.assert_array_equal(grad_weight, weight + total)
+        np.testing.assert_allclose(grad_bias, bias + shift, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("count", [0, 1, 7, 5000])
 def test_a_sum_of_squares_is_that_of_exact_arithmetic(dtype: type[np.floating], count: int) -> None:

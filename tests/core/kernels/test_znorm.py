@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from oracles import layers_twin
 from spiral_core import kernels, nn
 from spiral_core.arrays import F64, Float
+from spiral_core.kernels.stripwise import BLOCK, LEAST_CHANNELS, MOST_ROWS
+from spiral_core.kernels.vector import PAIR
 from spiral_core.kernels.znorm import CHUNK, SATURATED, WIDE, chunk_span, wide_row
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
@@ -27,7 +29,7 @@ class Case(NamedTuple):
 CASES = st.builds(
     Case,
     st.integers(1, 400),
-    st.sampled_from([1, 2, 3, 5, 16, 31, 255, 256, 257, 300]),
+    st.sampled_from([1, 2, 3, 5, 16, 31, 255, 256, 257, 300, 288, 416]),
     st.sampled_from([-0.25, -1.0, -4.0]),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([np.float32, np.float64]),
@@ -57,6 +59,12 @@ def close(ours: Float, twin: F64, case: Case, scale: float = 1.0) -> None:
 @example(Case(CHUNK // 16 + 1, 16, -1.0, 1.0, np.float32), True)
 @example(Case(2 * CHUNK // 31, 31, -1.0, 1.0, np.float64), False)
 @example(Case(1, 5, -1.0, 1.0, np.float32), True)
+# Strips: two, one row, a block and a row, a last strip of one pair of vectors, and the most rows.
+@example(Case(1, LEAST_CHANNELS, -1.0, 1.0, np.float32), True)
+@example(Case(BLOCK + 1, LEAST_CHANNELS, -4.0, 0.5, np.float32), True)
+@example(Case(70, LEAST_CHANNELS + PAIR, -1.0, 0.5, np.float32), False)
+@example(Case(70, LEAST_CHANNELS + PAIR, -0.25, 1.0, np.float64), True)
+@example(Case(MOST_ROWS, LEAST_CHANNELS, -1.0, 1.0, np.float32), True)
 def test_the_z_space_norm_is_its_slow_twin(case: Case, training: bool) -> None:
     x, grad, gamma, beta = draw(case)
     layer = nn.ZSpaceBatchNorm1d("z", case.features, case.curvature, projector_gain=case.gain, dtype=case.dtype)
@@ -86,6 +94,8 @@ def test_the_z_space_norm_is_its_slow_twin(case: Case, training: bool) -> None:
 @given(CASES, st.booleans())
 @example(Case(CHUNK // 16 + 1, 16, -1.0, 0.0, np.float32), True)
 @example(Case(1, 5, -1.0, 0.0, np.float32), True)
+@example(Case(70, LEAST_CHANNELS + PAIR, -1.0, 0.0, np.float32), True)
+@example(Case(70, LEAST_CHANNELS + PAIR, -1.0, 0.0, np.float64), False)
 def test_the_plain_norm_is_the_slow_twin_without_a_projector(case: Case, training: bool) -> None:
     x, grad, gamma, beta = draw(case)
     layer = nn.BatchNorm1d("b", case.features, dtype=case.dtype)

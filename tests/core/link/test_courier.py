@@ -15,12 +15,16 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from spiral_core.errors import ArgumentError
+from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.link.inbox import Inbox
+from spiral_core.link.lastword import DETAIL
 from spiral_core.link.rundir import RunDir
-from spiral_core.link.runlog import RunLogWriter
+from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.spawn import CourierProcess, engine_socket, start
+from spiral_core.wire import codec
 from spiral_core.wire.limits import PROTOCOL
-from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Logged, StatusChanged, Stored
+from spiral_core.wire.messages import Ack, Command, EngineHello, EngineWelcome, Logged, StatusChanged, Stored
+from spiral_core.wire.parts import Change
 from spiral_core.wire.session import Role, Session
 
 
@@ -35,6 +39,11 @@ class Engine:
     def say(self, count: int) -> None:
         for _ in range(count):
             self.log.append(StatusChanged, 0, status="training", done=0, total=0, detail="")
+
+    def end(self, seconds: float) -> bool:
+        """Say the last word and let the courier deliver it."""
+        self.log.append(StatusChanged, 0, status="finished", done=0, total=0, detail="")
+        return self.courier.finish(seconds)
 
 
 @dataclass
@@ -124,11 +133,11 @@ def test_a_server_that_comes_late_gets_everything_from_the_start(scene: Play) ->
         server = await served(peer, port)
         engine.say(100)
         await until(lambda: len(peer.stored) == 200)
-        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        assert await asyncio.to_thread(engine.end, 5.0)
         server.close()
 
     scene(story)
-    assert peer.stored == list(range(200))
+    assert peer.stored == list(range(201))
     assert peer.tokens == ["Bearer secret"]
 
 
@@ -140,11 +149,11 @@ def test_a_connection_that_breaks_is_resumed_behind_what_was_stored(scene: Play)
         engine.say(120)
         await until(lambda: len(peer.stored) >= 120)
         engine.say(5)
-        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        assert await asyncio.to_thread(engine.end, 5.0)
         server.close()
 
     scene(story)
-    assert peer.stored == list(range(125))
+    assert peer.stored == list(range(126))
     assert len(peer.tokens) == 2
 
 
@@ -161,11 +170,11 @@ def test_a_server_that_has_lost_what_it_had_is_given_everything_again(scene: Pla
         server = await served(peer, port)
         engine.say(40)
         await until(lambda: len(peer.stored) >= 100)
-        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        assert await asyncio.to_thread(engine.end, 5.0)
         server.close()
 
     scene(story)
-    assert peer.stored == list(range(100))
+    assert peer.stored == list(range(101))
 
 
 def test_commands_reach_the_inbox_and_each_record_leaves_when_the_bell_rings(scene: Play) -> None:
@@ -184,7 +193,7 @@ def test_commands_reach_the_inbox_and_each_record_leaves_when_the_bell_rings(sce
             engine.say(1)
             await asyncio.sleep(0.01)
         await until(lambda: len(peer.stored) == 40)
-        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        assert await asyncio.to_thread(engine.end, 5.0)
         server.close()
 
     scene(story)
@@ -216,6 +225,53 @@ def test_a_server_that_never_confirms_is_not_taken_to_have_everything(scene: Pla
     scene(story)
 
 
+def test_an_engine_that_dies_is_spoken_for_by_its_courier(scene: Play, tmp_path: Path) -> None:
+    """What it applied and did not live to say is said, the record that it left half written is not."""
+    peer = Peer()
+    told = {"id": "c1", "verb": "set", "actor": "", "source": "ui", "steps": 1, "instead_of": []}
+    changes = [Change(knob="optim.lr", old=0.1, in_force=0.2)]
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await served(peer, port)
+        engine.say(10)
+        log = AppliedLog(tmp_path / "applied.log")
+        log.append(Entry(number=4, step=7, changes=changes, rev=1, **told))
+        log.close()
+        frames = tmp_path / "frames.log"
+        with frames.open("ab") as torn:
+            torn.write(frames.read_bytes()[RunLogReader.start :][:40])
+        assert await asyncio.to_thread(engine.courier.finish, 5.0)
+        server.close()
+
+    scene(story)
+    assert peer.stored == list(range(12))
+    said = [codec.decode(record.data) for record in RunLogReader(tmp_path / "frames.log").records()]
+    ack, status = said[-2:]
+    assert isinstance(ack, Ack)
+    assert (ack.number, ack.id, ack.step, ack.state, ack.rev, ack.changes) == (4, "c1", 7, "applied", 1, changes)
+    assert isinstance(status, StatusChanged)
+    assert (status.status, status.detail) == ("failed", DETAIL)
+
+
+def test_a_courier_that_comes_after_the_end_adds_nothing_to_it(scene: Play, tmp_path: Path) -> None:
+    peer = Peer()
+
+    async def story(engine: Engine, port: int) -> None:
+        engine.courier.process.kill()
+        engine.courier.process.wait()
+        engine.say(3)
+        engine.log.append(StatusChanged, 0, status="stopped", done=0, total=0, detail="")
+        server = await served(peer, port)
+        engine.inbox.renew()
+        rundir = RunDir(path=tmp_path, id="r")
+        late = start(rundir, incarnation=0, server=f"http://127.0.0.1:{port}", token="secret", inbox=engine.inbox)
+        assert await asyncio.to_thread(late.finish, 5.0)
+        server.close()
+
+    scene(story)
+    assert peer.stored == list(range(4))
+
+
 def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
     async def refuse(socket: ServerConnection) -> None:
         await socket.close(4001, "no token")
@@ -226,7 +282,8 @@ def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
         (tmp_path / "frames.log").write_bytes(b"SPIRLOG1")
         bell_read, bell_write = os.pipe()
         command_read, command_write = os.pipe()
-        words = ["--log", str(tmp_path / "frames.log"), "--run", "r", "--incarnation", "0"]
+        words = ["--log", str(tmp_path / "frames.log"), "--applied", str(tmp_path / "applied.log"), "--run", "r"]
+        words += ["--incarnation", "0"]
         words += ["--url", engine_socket(f"http://127.0.0.1:{port}"), "--doorbell", str(bell_read)]
         courier = subprocess.Popen(
             [sys.executable, "-m", "spiral_core.link.courier", *words, "--commands", str(command_write)],

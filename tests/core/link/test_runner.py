@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,31 @@ from spiral_core import kernels
 from spiral_core.data import Batch
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import RunState, initial_state
+from spiral_core.errors import RunLogError
 from spiral_core.link import recorder
-from spiral_core.link.applied import AppliedLog
+from spiral_core.link.answered import Answered, answered
+from spiral_core.link.applied import AppliedLog, entries
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
 from spiral_core.link.spawn import Line
+from spiral_core.link.steering import Steering
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, Command, Frame, KnobsMoved, SeriesDeclared, StatusChanged
-from spiral_core.wire.parts import Setting
+from spiral_core.wire.parts import Setting, Verb
 
 
-def steer(inbox: Inbox, value: float, knob: str = "zspace.gain") -> None:
-    told = Command(
-        run="r",
-        number=1,
-        id="a",
-        verb="set",
-        sets=[Setting(knob=knob, value=value)],
-        actor="",
-        source="ui",
-        time=0.0,
-    )
-    data = codec.encode(told)
+def give(inbox: Inbox, number: int, verb: Verb, sets: dict[str, float] | None = None, **more: Any) -> None:
+    settings = [Setting(knob=knob, value=value) for knob, value in (sets or {}).items()]
+    who = {"id": f"c{number}", "actor": "", "source": "ui"}
+    data = codec.encode(Command(run="r", number=number, verb=verb, sets=settings, time=0.0, **who, **more))
     os.write(inbox.write_end, struct.pack("<I", len(data)) + data)
+
+
+def steer(inbox: Inbox, gain: float) -> None:
+    give(inbox, 1, "set", {"zspace.gain": gain})
 
 
 def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -> list[object]:
@@ -204,6 +204,113 @@ def test_every_run_can_go_over_to_narrow_numbers_and_one_that_has_shows_its_scal
     assert shown == [[65536.0, 0.0] if precision != "float32" else [None, None]] * 2
 
 
+def statuses(said: list[object]) -> list[tuple[str, int]]:
+    return [(one.status, one.step) for one in said if isinstance(one, StatusChanged) and one.status != "compiling"]
+
+
+def test_a_run_that_starts_paused_takes_commands_and_steps_before_it_trains_on(tmp_path: Path) -> None:
+    """Everything is said while it pauses; what is held comes at its boundary, and nothing twice."""
+    config = for_data("needle", batch_size=8, steps=0, evaluate_every=0, xai_every=0)
+    state = initial_state(config)
+    state.phase = "paused"
+    inbox = Inbox()
+    frames = tmp_path / "frames.log"
+
+    def once_paused_at(step: int) -> None:
+        said: list[object] = []
+        while ("paused", step) not in statuses(said):
+            time.sleep(0.01)
+            # Until the loop has begun to write it there is no log.
+            with suppress(RunLogError):
+                said = [codec.decode(record.data) for record in RunLogReader(frames).records()]
+
+    def play() -> None:
+        once_paused_at(0)
+        give(inbox, 1, "set", {"optim.lr": 0.5})
+        give(inbox, 2, "step", steps=2)
+        once_paused_at(2)
+        give(inbox, 3, "set", {"zspace.gain": 0.25}, at_step=5)
+        give(inbox, 4, "evaluate")
+        for number in (3, 1):
+            give(inbox, number, "stop")
+        give(inbox, 5, "set", {"run.steps": 6})
+        give(inbox, 6, "set", {"optim.lr": 0.1}, at_step=100)
+        give(inbox, 7, "resume")
+
+    person = threading.Thread(target=play, daemon=True)
+    person.start()
+    said = trained(state, inbox, RunDir(path=tmp_path, id="r"), dump_every=0)
+    person.join()
+
+    assert statuses(said) == [("paused", 0), ("training", 0), ("paused", 2), ("training", 2), ("finished", 6)]
+    acks = [(one.number, one.state, one.step) for one in said if isinstance(one, Ack)]
+    assert acks == [
+        (1, "applied", 1),
+        (2, "applied", 1),
+        (4, "applied", 3),
+        (5, "applied", 3),
+        (7, "applied", 3),
+        (3, "applied", 5),
+    ]
+    assert [entry.number for entry in entries(tmp_path / "applied.log")] == [number for number, _, _ in acks]
+    assert [one.step for one in said if isinstance(one, Frame)] == [1, 2, 2, 3, 4, 5, 6]
+    ended = [one for one in said if isinstance(one, StatusChanged)][-1]
+    assert (ended.done, ended.total) == (6, 6)
+
+
+def test_a_run_that_a_command_ends_is_evaluated_at_its_last_step(tmp_path: Path) -> None:
+    state = initial_state(for_data("needle", batch_size=8, steps=0, evaluate_every=100, xai_every=0))
+    inbox = Inbox()
+    drawn = state.dataset.train_batch
+
+    def shortened(index: int, into: Batch | None = None) -> Batch:
+        if index == 2:
+            give(inbox, 1, "set", {"run.steps": 1})
+        return drawn(index, into)
+
+    state.dataset.train_batch = shortened  # type: ignore[method-assign]
+    said = trained(state, inbox, RunDir(path=tmp_path, id="r"), dump_every=0)
+    assert [one.step for one in said if isinstance(one, Frame)] == [1, 2, 3, 3]
+    assert statuses(said)[-1] == ("finished", 3)
+
+
+def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_once_more(tmp_path: Path) -> None:
+    """A command that gave way is not taken again either, though only the applied log knows of it."""
+    state = initial_state(for_data("needle", batch_size=8))
+    applied = AppliedLog(tmp_path / "applied.log")
+    inbox = Inbox()
+
+    def drained(incarnation: int, earlier: Answered) -> list[object]:
+        path = tmp_path / f"frames-{incarnation}.log"
+        log = RunLogWriter(path, run="r", incarnation=incarnation, clock=time.time)
+        recorder = Recorder(log, state, earlier.acks)
+        recorder.started("a run", {})
+        Steering(state, inbox, applied, recorder, earlier.numbers).drain()
+        log.close()
+        return [codec.decode(record.data) for record in RunLogReader(path).records()]
+
+    def answers(said: list[object]) -> list[tuple[int, str, int, int]]:
+        return [(one.number, one.state, one.step, one.rev) for one in said if isinstance(one, Ack)]
+
+    for number in (1, 2):
+        give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
+    give(inbox, 3, "set", {"zspace.gain": 7.0})
+    first = drained(0, Answered())
+    assert answers(first) == [(2, "applied", 1, 1), (1, "superseded", 1, 1), (3, "rejected", 1, 1)]
+    state.step = 10
+    for number in (1, 2):
+        give(inbox, number, "set", {"zspace.gain": number / 4}, supersede=True)
+    give(inbox, 4, "pause")
+    # The run log has lost its end: what was applied is known all the same.
+    again = drained(1, answered("r", entries(tmp_path / "applied.log"), []))
+    assert answers(again) == [(2, "applied", 1, 1), (4, "applied", 11, 2)]
+    kinds = [type(one).__name__ for one in again]
+    assert kinds.index("Ack") < kinds.index("KnobsDeclared")
+    said = [one for one in first if isinstance(one, Ack)]
+    assert [ack.number for ack in answered("r", entries(tmp_path / "applied.log"), said).acks] == [2, 1, 3, 4]
+    applied.close()
+
+
 def test_a_rate_of_a_thousand_leads_to_alarm_rollback_and_cut_in_log_and_journal(tmp_path: Path) -> None:
     state = initial_state(for_data("fashion", batch_size=32, steps=120, evaluate_every=60, xai_every=0))
     inbox = Inbox()
@@ -211,30 +318,28 @@ def test_a_rate_of_a_thousand_leads_to_alarm_rollback_and_cut_in_log_and_journal
 
     def steered_once() -> Iterator[Batch]:
         if state.step == 60:
-            steer(inbox, 1000.0, "optim.lr")
+            give(inbox, 1, "set", {"optim.lr": 1000.0})
         return held_out()
 
     state.dataset.test_batches = steered_once  # type: ignore[method-assign]
     rundir = RunDir(path=tmp_path, id="r")
     said = trained(state, inbox, rundir, dump_every=0)
 
-    entries = [json.loads(line) for line in rundir.applied.read_text(encoding="utf-8").splitlines()]
-    assert [(one["number"], one["verb"], one["step"], one["rev"], one["actor"]) for one in entries] == [
+    told = entries(rundir.applied)
+    assert [(one.number, one.verb, one.step, one.rev, one.actor) for one in told] == [
         (1, "set", 61, 1, ""),
         (-1, "rollback", 63, 2, "guard"),
         (-2, "mark", 62, 2, "guard"),
     ]
-    back = entries[1]
-    assert (back["id"], back["to_step"], back["source"]) == ("guard-62-explosion", 50, "guard")
-    assert "back to the weights of step 50, try 1 of 3" in back["reason"]
-    (change,) = back["changes"]
-    assert change["knob"] == "optim.lr"
-    assert change["old"] > 900
-    assert change["in_force"] < 0.02
+    back = told[1]
+    assert (back.id, back.to_step, back.source) == ("guard-62-explosion", 50, "guard")
+    assert "back to the weights of step 50, try 1 of 3" in back.reason
+    assert [change.knob for change in back.changes] == ["optim.lr"]
+    old, cut = float(back.changes[0].old or 0), float(back.changes[0].in_force or 0)
+    assert old > 900
+    assert cut < 0.02
     acks = [one for one in said if isinstance(one, Ack)]
-    assert [(ack.number, ack.verb, ack.reason) for ack in acks] == [
-        (one["number"], one["verb"], one["reason"]) for one in entries
-    ]
+    assert [(ack.number, ack.verb, ack.reason) for ack in acks] == [(one.number, one.verb, one.reason) for one in told]
 
     frames = [one for one in said if isinstance(one, Frame)]
     assert [one.step for one in frames] == list(range(1, 121)), "the count of steps goes on"
@@ -242,14 +347,14 @@ def test_a_rate_of_a_thousand_leads_to_alarm_rollback_and_cut_in_log_and_journal
     rates = {one.step: float(one.values.numpy()[list(one.index.numpy()).index(4)]) for one in frames}
     assert losses[62] > 1000
     assert rates[61] == 1000.0
-    assert rates[63] == change["in_force"]
+    assert rates[63] == cut
     assert np.mean([losses[step] for step in range(111, 121)]) < np.mean([losses[step] for step in range(51, 61)])
-    told = [one.detail for one in said if isinstance(one, StatusChanged) and one.status == "training"]
-    assert any(detail.startswith("guard explosion: train.loss_over_chance = ") for detail in told)
+    details = [one.detail for one in said if isinstance(one, StatusChanged) and one.status == "training"]
+    assert any(detail.startswith("guard explosion: train.loss_over_chance = ") for detail in details)
 
 
 def test_guards_do_the_same_whatever_is_observed(tmp_path: Path) -> None:
-    ends, entries = set(), set()
+    ends, logs = set(), set()
     for percent in (0.0, 100.0):
         lines = ["when zspace.*.saturation > 0.001 for 3 set zspace.*.gain = 0.5", "when train.loss > 1 mark"]
         config = for_data(
@@ -259,7 +364,7 @@ def test_guards_do_the_same_whatever_is_observed(tmp_path: Path) -> None:
         rundir = RunDir(path=tmp_path / f"{percent}", id="r")
         trained(state, Inbox(), rundir, dump_every=0)
         ends.add(digest(state))
-        entries.add(rundir.applied.read_text(encoding="utf-8"))
+        logs.add(rundir.applied.read_text(encoding="utf-8"))
     assert len(ends) == 1
-    (told,) = entries
+    (told,) = logs
     assert told.count("\n") >= 2

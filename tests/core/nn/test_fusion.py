@@ -78,6 +78,45 @@ def test_layers_run_as_one_do_what_they_do_one_by_one(
         np.testing.assert_allclose(as_one[name], expected, rtol=0, atol=10 * CLOSE[dtype] * scale, err_msg=name)
 
 
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([nn.BatchNorm2d, nn.ZSpaceBatchNorm2d]), st.booleans(), st.booleans(), st.booleans(),
+    st.sampled_from([np.float32, np.float64]), st.integers(1, 9), st.sampled_from([1, 2, 17]),
+)  # fmt: skip
+def test_a_convolution_before_them_runs_as_one_with_them(
+    norm: type[nn.BatchNorm2d | nn.ZSpaceBatchNorm2d],
+    pool: bool,
+    training: bool,
+    first: bool,
+    dtype: type[np.floating],
+    images: int,
+    channels: int,
+) -> None:
+    behind = chain(norm, pool, dtype).layers[1:]
+    conv = nn.Conv2d("conv", channels, FEATURES, dtype=dtype)
+    conv.bias.value[:] = np.random.default_rng(2).normal(size=FEATURES)
+    model = nn.Sequential("chain", [*([] if first else [nn.Tanh("first", dtype)]), conv, *behind])
+    # Images of 18 x 20 in chunks of four.
+    x = np.random.default_rng(images).normal(1, 2, (images, 18, 20, channels)).astype(dtype)
+    workspace = nn.Workspace(training=training, fuse=True)
+    alone, as_one = passes(model, x, nn.Workspace(training=training)), passes(model, x, workspace)
+    assert list(model.outputs(workspace)) == [*([] if first else ["first"]), "pool" if pool else "relu"]
+    for name, expected in alone.items():
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(as_one[name], expected, rtol=0, atol=10 * CLOSE[dtype] * scale, err_msg=name)
+
+
+def test_a_fused_pass_that_accumulates_nothing_leaves_every_gradient_and_gives_the_same_to_its_input() -> None:
+    conv = nn.Conv2d("conv", 2, FEATURES)
+    model = nn.Sequential("chain", [conv, *chain(nn.ZSpaceBatchNorm2d, True, np.float32).layers[1:]])
+    x = np.random.default_rng(1).normal(1, 2, (3, 6, 4, 2)).astype(np.float32)
+    expected = passes(model, x, nn.Workspace(training=True, fuse=True))["grad x"]
+    model.zero_grad()
+    found = passes(model, x, nn.Workspace(training=True, accumulate=False, fuse=True))
+    np.testing.assert_array_equal(found["grad x"], expected)
+    assert not any(parameter.grad.any() for parameter in model.parameters())
+
+
 def test_what_is_not_kept_is_not_pretended() -> None:
     model, x = chain(nn.ZSpaceBatchNorm2d, True, np.float32), np.ones((2, 4, 4, FEATURES), np.float32)
     workspace = nn.Workspace(training=True, fuse=True)

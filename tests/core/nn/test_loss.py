@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from oracles import layers_twin
+from spiral_core import kernels
 from spiral_core.errors import ArgumentError, DtypeError, ShapeError
 from spiral_core.nn import mse_loss, softmax_cross_entropy
 
@@ -18,6 +21,35 @@ def test_the_loss_is_its_slow_twin_and_counts_the_right_rows(dtype: type[np.floa
     assert loss == pytest.approx(layers_twin.cross_entropy(logits.astype(np.float64), labels), rel=1e-12)
     assert correct == sum(int(np.argmax(row)) == label for row, label in zip(logits, labels, strict=True))
     np.testing.assert_allclose(grad.sum(axis=1), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_compiled_loss_is_the_python_loop_and_the_gradient_is_softmax_minus_the_label(
+    dtype: type[np.floating],
+) -> None:
+    draws = np.random.default_rng(1)
+    logits, labels = (draws.standard_normal((9, 5)) * 4).astype(dtype), draws.integers(0, 5, 9)
+    logits[3, 2] = np.nan
+    p = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    p[np.arange(9), labels] -= 1
+    correct = int((logits.argmax(axis=1) == labels).sum())
+    for cross_entropy in (kernels.cross_entropy, kernels.python_function(kernels.cross_entropy)):
+        grad = np.empty_like(logits)
+        loss, right = cross_entropy(logits, labels, grad)
+        assert math.isnan(loss)
+        assert right == correct
+        np.testing.assert_allclose(grad, p / 9, rtol=1e-6 if dtype is np.float32 else 1e-13)
+
+
+def test_arrays_that_are_no_plain_memory_give_the_same_loss() -> None:
+    draws = np.random.default_rng(1)
+    logits, labels = draws.standard_normal((6, 4)).astype(np.float32), draws.integers(0, 4, 6)
+    grad, turned, wide = np.empty((6, 4), np.float32), np.empty((4, 6), np.float32).T, np.repeat(labels, 2)
+    assert softmax_cross_entropy(logits, labels, grad) == softmax_cross_entropy(
+        np.asfortranarray(logits), wide[::2], turned
+    )
+    np.testing.assert_array_equal(turned, grad)
 
 
 def test_large_logits_do_not_overflow() -> None:

@@ -38,3 +38,12 @@ def test_a_zeroed_buffer_is_zeroed_when_it_is_new_and_whenever_its_shape_has_cha
 def test_what_was_not_kept_is_refused_by_the_owners_name() -> None:
     with pytest.raises(StateError, match="relu"):
         nn.Workspace().kept(nn.ReLU("relu"), int)
+
+
+def test_every_buffer_starts_on_a_line_of_the_cache() -> None:
+    workspace = nn.Workspace()
+    for size in (1, 3, 16, 1000, 70_000):
+        for dtype in (np.float32, np.float64, np.uint8):
+            array = workspace.array(size, "out", (size,), dtype)
+            assert array.ctypes.data % 64 == 0
+            assert (array.size, array.flags.writeable, array.flags.c_contiguous) == (size, True, True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from spiral_core.wire.knobs import command_refusal, refusal, unmet
-from spiral_core.wire.parts import KnobSpec, Need, Setting
+from spiral_core.wire.knobs import command_refusal, refusal, stale, unmet
+from spiral_core.wire.messages import CommandRequest
+from spiral_core.wire.parts import KnobSpec, Need, Setting, Verb
 
 GAIN = KnobSpec(
     name="zspace.gain",
@@ -64,19 +66,41 @@ def test_a_choice_takes_its_words_and_nothing_else(value: bool | float | str) ->
         assert refusal(MODE, value) == f"optim.mode takes one of euclidean, riemannian, not {value!r}"
 
 
+def refused(verb: Verb, sets: list[Setting], **more: Any) -> str | None:
+    return command_refusal(KNOBS, CommandRequest(id="a", verb=verb, sets=sets, **more))
+
+
 def test_one_bad_setting_refuses_the_whole_command() -> None:
     good, bad = Setting(knob="zspace.gain", value=0.5), Setting(knob="xai.every", value=-1)
-    assert command_refusal(KNOBS, "set", [good]) is None
-    assert "xai.every" in (command_refusal(KNOBS, "set", [good, bad]) or "")
+    assert refused("set", [good]) is None
+    assert "xai.every" in (refused("set", [good, bad]) or "")
 
 
 def test_unknown_knobs_empty_sets_and_repeats_are_refused() -> None:
-    assert "unknown knob 'optim.lrr'" in (command_refusal(KNOBS, "set", [Setting(knob="optim.lrr", value=1)]) or "")
-    assert "at least one" in (command_refusal(KNOBS, "set", []) or "")
+    assert "unknown knob 'optim.lrr'" in (refused("set", [Setting(knob="optim.lrr", value=1)]) or "")
+    assert "at least one" in (refused("set", []) or "")
     twice = [Setting(knob="zspace.gain", value=0.1), Setting(knob="zspace.gain", value=0.2)]
-    assert "twice" in (command_refusal(KNOBS, "set", twice) or "")
-    assert "no settings" in (command_refusal(KNOBS, "pause", twice) or "")
-    assert command_refusal(KNOBS, "stop", []) is None
+    assert "twice" in (refused("set", twice) or "")
+    assert "no settings" in (refused("pause", twice) or "")
+    assert refused("stop", []) is None
+
+
+def test_fields_that_do_not_go_with_a_verb_are_refused_by_name() -> None:
+    good = [Setting(knob="zspace.gain", value=0.5)]
+    assert "belongs to the verb step" in (refused("set", good, steps=3) or "")
+    assert refused("step", [], steps=3) is None
+    assert "steps takes a whole number from 1 on, not 0" in (refused("step", [], steps=0) or "")
+    assert "at_step takes a whole number from 0 on" in (refused("pause", [], at_step=-1) or "")
+    assert "expected_rev takes" in (refused("pause", [], expected_rev=-1) or "")
+    assert "supersedes nothing" in (refused("pause", [], supersede=True) or "")
+    assert refused("set", good, supersede=True, at_step=9, expected_rev=0) is None
+
+
+@given(st.none() | st.integers(0, 9), st.integers(0, 9))
+def test_a_revision_is_stale_unless_it_is_the_one_in_force_or_none_was_named(expected: int | None, rev: int) -> None:
+    reason = stale(expected, rev)
+    assert (reason is None) == (expected in (None, rev))
+    assert reason is None or f"revision {rev} is in force" in reason
 
 
 SWITCH = replace(GAIN, name="freeze.head", type="bool", step=1, value=False)

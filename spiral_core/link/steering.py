@@ -1,0 +1,93 @@
+"""Steering a run that trains: commands are taken from the inbox, applied at their boundary and answered.
+
+The order is fixed: what is applied is on disk before it is acknowledged, and acknowledged before the next update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spiral_core.engine import controls
+from spiral_core.engine.controls import Outcome
+from spiral_core.engine.queue import CommandQueue
+from spiral_core.engine.state import RunState
+from spiral_core.link.applied import AppliedLog, Entry
+from spiral_core.link.inbox import Inbox
+from spiral_core.link.recorder import Recorder
+from spiral_core.wire.messages import Command
+from spiral_core.wire.parts import RunStatus
+
+
+class Steering:
+    """The commands of one run, from the inbox to the log.
+
+    Parameters
+    ----------
+    state : RunState
+        Changed by what is applied.
+    inbox : Inbox
+    applied : AppliedLog
+    recorder : Recorder
+    answered : iterable of int, optional
+        Numbers of commands that earlier incarnations of the run have answered.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        inbox: Inbox,
+        applied: AppliedLog,
+        recorder: Recorder,
+        answered: Iterable[int] = (),
+    ) -> None:
+        self._state = state
+        self._inbox = inbox
+        self._applied = applied
+        self._recorder = recorder
+        self._queue = CommandQueue(answered)
+        self._told: RunStatus | None = None
+        self.steered = False
+        """Whether a value has been set since this was last cleared."""
+
+    def drain(self) -> None:
+        """Apply and answer what is due before the next update, without waiting; the rest is kept for its boundary."""
+        for command in self._inbox.drain():
+            self._queue.add(command)
+        for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
+            self.enter(command, outcome)
+
+    def enter(self, command: Command, outcome: Outcome) -> None:
+        """Put down what was done: on disk first, then for everyone to see."""
+        if outcome.state == "applied":
+            self._applied.append(entry_of(command, outcome))
+            self.steered |= bool(outcome.changes)
+        self._recorder.ack(command, outcome)
+        self.tell()
+
+    def tell(self) -> None:
+        """Say whether the run trains or pauses, where that has changed."""
+        if self._told is not None and self._state.phase != self._told and self._state.phase in ("training", "paused"):
+            self.say()
+
+    def say(self, detail: str = "") -> None:
+        """Say whether the run trains or pauses; from the first time on, a change of that is said as well."""
+        self._told = "paused" if self._state.phase == "paused" else "training"
+        self._recorder.status(self._told, detail)
+
+
+def entry_of(command: Command, outcome: Outcome) -> Entry:
+    """Give the entry of the applied log for a command."""
+    return Entry(
+        number=command.number,
+        id=command.id,
+        step=outcome.step,
+        verb=command.verb,
+        steps=command.steps,
+        changes=outcome.changes,
+        rev=outcome.rev,
+        actor=command.actor,
+        source=command.source,
+        instead_of=list(outcome.instead_of),
+        reason=outcome.reason,
+        to_step=outcome.to_step,
+    )

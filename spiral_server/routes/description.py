@@ -1,0 +1,256 @@
+"""The description of the HTTP interface: an OpenAPI 3.1 document with every request, answer and error, and examples.
+
+Paths and parameters come from the routes, schemas from the structs of the wire; only examples and words stand here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+from fastapi import FastAPI
+
+from spiral_core.wire import codec
+from spiral_core.wire.messages import CommandRecord, CommandRequest, HeatMaps, RunStarted, StatusChanged, Strip
+from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
+
+Json: TypeAlias = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+_STRUCTS = (CommandRequest, CommandRecord, HeatMaps, RunStarted, StatusChanged, Strip, KnobSpec, RunSummary, SeriesSpec)
+_NOTE = (
+    "Runs over HTTP. Every request shows the token: `Authorization: Bearer TOKEN`, or the cookie of the page. JSON has "
+    'no NaN and no infinity; they are written as the texts "NaN", "Infinity" and "-Infinity". Accepted is not applied: '
+    "what has become of a command is in its record, GET /api/runs/{run}/commands."
+)
+
+_REQUEST_WORDS = {
+    "id": "Chosen by the client, 1 to 64 characters. The same id again gives the record of the first time.",
+    "sets": "For the verb set: all of them come into force at the same boundary, or none does.",
+    "steps": "For the verb step: updates to run before the run pauses.",
+    "at_step": "Apply before this update, or before the first one after it; null: before the next one.",
+    "expected_rev": "Apply only if this is the revision in force.",
+    "supersede": "Take the place of earlier sets of the same knobs that would be applied at the same boundary.",
+}
+
+_REQUEST = CommandRequest(
+    id="3f2b", verb="set", sets=[Setting(knob="optim.lr", value=3e-4)], expected_rev=11, at_step=500, actor="Ada"
+)
+_ACCEPTED = CommandRecord(
+    **{name: getattr(_REQUEST, name) for name in CommandRequest.__struct_fields__},
+    run="20260301-101500-kq3f",
+    number=12,
+    time=1772360100.25,
+    incarnation=0,
+    state="accepted",
+    by=None,
+    step=None,
+    changes=[],
+    reason="",
+    rev=None,
+)
+_APPLIED = msgspec.structs.replace(
+    _ACCEPTED, state="applied", step=500, rev=12, changes=[Change(knob="optim.lr", old=1e-3, in_force=3e-4)]
+)
+_REFUSED = msgspec.structs.replace(
+    _ACCEPTED, state="rejected", reason="optim.lr = 50 is out of bounds: it takes a number between 1e-06 and 10"
+)
+_STALE = "expected revision 11, but revision 14 is in force: look at the values, then ask again"
+
+
+def _of(kind: type) -> Json:
+    return {"$ref": _REF.format(name=kind.__name__)}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _answer(words: str, schema: Json, example: object) -> Json:
+    return {"description": words, "content": {"application/json": {"schema": schema, "example": codec.plain(example)}}}
+
+
+def _error(words: str, example: str) -> Json:
+    return _answer(words, _object(error=_TEXT), {"error": example})
+
+
+_TEXT: Json = {"type": "string"}
+_WHOLE: Json = {"type": "integer"}
+_NUMBER: Json = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
+_VALUE: Json = {"anyOf": [{"type": "boolean"}, {"type": "number"}, {"type": "string"}, {"type": "null"}]}
+
+_SUMMARY = RunSummary(
+    id="20260301-101500-kq3f",
+    name="needle",
+    status="training",
+    step=480,
+    total_steps=0,
+    model="z_cam",
+    data="needle",
+    created=1772360000.0,
+    updated=1772360100.0,
+    detail="",
+    connected=True,
+)
+_KNOB = KnobSpec(
+    name="optim.lr",
+    type="float",
+    unit="",
+    scale="log",
+    low=1e-6,
+    high=10.0,
+    step=1.1,
+    boundary="step",
+    group="optimizer",
+    help="Learning rate that the next update uses, in the mode in force.",
+    value=3e-4,
+    since=500,
+)
+_COLUMN = {"name": "train/loss", "index": 0, "steps": [1, 2], "values": [2.1, "NaN"], "reduced": False}
+
+_NO_TOKEN = _error("No token, or a wrong one.", "this needs the token")
+_NO_RUN = _error("No such run, or no such series.", "there is no run 'x'; GET api/runs lists those that there are")
+_BAD_QUESTION = _error("A parameter makes no sense.", "width: Input should be greater than or equal to 1")
+_BROKEN = _error("The store cannot be used; try again.", "the data of run r cannot be read: disk I/O error")
+
+
+def _run_schema() -> Json:
+    """Give the schema of one run: its line of the list, and more."""
+    more = {
+        "incarnation": _WHOLE,
+        "seq": _WHOLE,
+        "rev": _WHOLE,
+        "started": _or_null(_of(RunStarted)),
+        "state": _or_null(_of(StatusChanged)),
+        "series": _list(_of(SeriesSpec)),
+        "strips": _list(_of(Strip)),
+    }
+    line = msgspec.json.schema_components([RunSummary], ref_template=_REF)[1]["RunSummary"]["properties"]
+    return _object(**line, **more)
+
+
+def _answers() -> dict[str, dict[str, dict[str, Json]]]:
+    """Give the answers by path, method and status."""
+    points = _object(name=_TEXT, index=_WHOLE, steps=_list(_WHOLE), values=_list(_NUMBER), reduced={"type": "boolean"})
+    damage = _object(**{"from": _WHOLE, "to": _WHOLE, "reason": _TEXT})
+    bare: Json = {"incarnation": 0, "seq": 512, "rev": 12, "started": None, "state": None, "series": [], "strips": []}
+    usual = {"401": _NO_TOKEN, "503": _BROKEN}
+    of_run = {"404": _NO_RUN, **usual}
+    records = _object(commands=_list(_of(CommandRecord)))
+    return {
+        "/api/runs": {
+            "get": {
+                "200": _answer("Runs.", _object(runs=_list(_of(RunSummary))), {"runs": [_SUMMARY]}),
+                **usual,
+            }
+        },
+        "/api/runs/{run}": {
+            "get": {"200": _answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run}
+        },
+        "/api/runs/{run}/series": {
+            "get": {
+                "200": _answer(
+                    "Points; where there are more than asked for, the least and the greatest of each bucket.",
+                    _object(series=_list(points), damaged=_list(damage)),
+                    {"series": [_COLUMN], "damaged": []},
+                ),
+                "400": _BAD_QUESTION,
+                **of_run,
+            }
+        },
+        "/api/runs/{run}/knobs": {
+            "get": {
+                "200": _answer(
+                    "Knobs.", _object(knobs=_list(_of(KnobSpec)), rev=_WHOLE), {"knobs": [_KNOB], "rev": 12}
+                ),
+                **of_run,
+            }
+        },
+        "/api/runs/{run}/commands": {
+            "get": {"200": _answer("The journal.", records, {"commands": [_APPLIED]}), **of_run},
+            "post": {**_command_answers(), **of_run},
+        },
+        "/api/runs/{run}/heatmaps": {
+            "get": {
+                "200": _answer("Heat maps.", _object(heat_maps=_or_null(_of(HeatMaps))), {"heat_maps": None}),
+                "400": _BAD_QUESTION,
+                **of_run,
+            }
+        },
+    }
+
+
+def _command_answers() -> dict[str, Json]:
+    """Give the answers to a command by status."""
+    conflict = _object(error=_TEXT, rev=_WHOLE, values={"type": "object", "additionalProperties": _VALUE})
+    conflict["required"] = ["error"]
+    return {
+        "200": _answer("Given before under this id: what has become of it.", _of(CommandRecord), _APPLIED),
+        "202": _answer("Accepted: on disk, and on its way to the engine.", _of(CommandRecord), _ACCEPTED),
+        "400": _error("Not a command.", "not a command: Invalid enum value 'explode' - at `$.verb`"),
+        "403": _error("Asked for by a foreign page.", "this origin may not steer"),
+        "409": _answer(
+            "The run has ended, or moved on since `expected_rev`: then with the revision in force, and the values of "
+            "the knobs that were asked for. The command is not in the journal.",
+            conflict,
+            {"error": _STALE, "rev": 14, "values": {"optim.lr": 1e-3}},
+        ),
+        "413": _error("The body is too large.", "a command takes at most 65536 bytes"),
+        "422": _answer(
+            "Refused at the door, with the reason; the journal has it.",
+            _object(error=_TEXT, record=_of(CommandRecord)),
+            {"error": _REFUSED.reason, "record": _REFUSED},
+        ),
+        "429": _error("Too many commands wait for the engine.", "1000 commands wait for the engine of run 'r' already"),
+    }
+
+
+def _components() -> Json:
+    """Give the schemas of the structs as JSON carries them."""
+    _, found = msgspec.json.schema_components(_STRUCTS, ref_template=_REF)
+    schemas: Json = dict(found)
+    # Packed bytes on the wire, nested lists in JSON.
+    nested = {"anyOf": [_NUMBER, _list({"$ref": _REF.format(name="Nested")})]}
+    schemas["Nested"] = {"title": "Nested", "description": "A number, or a list of the next axis.", **nested}
+    schemas["Array"] = {
+        "title": "Array",
+        "description": "Nested lists of numbers.",
+        **_list(nested["anyOf"][1]["items"]),
+    }
+    for name in ("raw_min", "raw_max", "logit", "probability", "pointing", "energy_over_area"):
+        listed = _list(_NUMBER)
+        optional = name in ("pointing", "energy_over_area")
+        schemas["HeatMaps"]["properties"][name] = _or_null(listed) if optional else listed
+    for name, words in _REQUEST_WORDS.items():
+        schemas["CommandRequest"]["properties"][name]["description"] = words
+    return schemas
+
+
+def described(app: FastAPI) -> Json:
+    """Give the OpenAPI document of an application."""
+    document: Json = dict(app.openapi())
+    answers = _answers()
+    paths: Json = {}
+    for path, methods in document["paths"].items():
+        if path.startswith("/api/"):
+            paths[path] = {method: {**told, "responses": answers[path][method]} for method, told in methods.items()}
+    paths["/api/runs/{run}/commands"]["post"]["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _of(CommandRequest), "example": codec.plain(_REQUEST)}},
+    }
+    document["info"] = {**document["info"], "description": _NOTE}
+    document["paths"] = paths
+    document["components"] = {
+        "schemas": _components(),
+        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+    }
+    document["security"] = [{"token": []}]
+    return document
