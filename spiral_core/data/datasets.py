@@ -27,6 +27,9 @@ class Dataset(Protocol):
     KNOBS: ClassVar[tuple[DataKnob, ...]]
     """What people may change in the training stream, besides the batch size."""
 
+    KERNELS: ClassVar[tuple[str, ...]]
+    """Names of the compiled kernels that draw training batches."""
+
     @property
     def name(self) -> str:
         """The name that `open_dataset` knows."""
@@ -82,7 +85,8 @@ class Dataset(Protocol):
             >= 0, or that of the first batch of the size in force.
         into : Batch, optional
             An earlier batch of this data set and of the same size that nobody looks at any more: its arrays are written
-            over, and nothing of the size of the images is allocated. Without one the batch has memory of its own.
+            over, it is what comes back, and nothing of the size of the images is allocated. Without one the batch has
+            memory of its own, which no later call touches.
         """
 
     def test_batches(self) -> Iterator[Batch]:

@@ -153,7 +153,8 @@ class EmbeddedDataset(SteeredDataset):
         self._arrays = self.archive.load()
         self.largest_batch = len(self._arrays.train_labels)
         self._epoch = -1
-        self._order: I64 = np.empty(0, dtype=np.int64)
+        self._in_order: I64 = np.arange(self.largest_batch, dtype=np.int64)
+        self._order: I64 = self._in_order.copy()
         super().__init__(seed=seed, batch_size=batch_size)
 
     @property
@@ -190,7 +191,8 @@ class EmbeddedDataset(SteeredDataset):
         epoch, place = self.place(index)
         if epoch != self._epoch:
             generator = derived_generator(self.seed, Purpose.BATCHES, epoch)
-            self._order = generator.permutation(len(self._arrays.train_labels))
+            np.copyto(self._order, self._in_order)
+            generator.shuffle(self._order)
             self._epoch = epoch
         chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
         # Every index is in range; told to raise for others, NumPy would take the images into a buffer of its own first.

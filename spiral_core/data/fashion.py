@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from spiral_core import kernels
 from spiral_core.arrays import U8
 from spiral_core.data.embedded import Archive, EmbeddedDataset
 from spiral_core.data.steering import DataKnob
@@ -37,7 +38,7 @@ SHIFT: Final = 2
 """Largest shift per axis when augmenting, pixels."""
 
 
-def augment(images: U8, generator: np.random.Generator) -> U8:
+def augment(images: U8, generator: np.random.Generator, out: U8 | None = None) -> U8:
     """Flip each image left to right with probability one half and shift it by up to `SHIFT` pixels per axis.
 
     Parameters
@@ -46,21 +47,19 @@ def augment(images: U8, generator: np.random.Generator) -> U8:
         Not modified.
     generator : numpy.random.Generator
         Advanced by a number of draws that depends on N alone.
+    out : (N, H, W) uint8, optional
+        Written and returned; not ``images``.
 
     Returns
     -------
     (N, H, W) uint8
         What a shift uncovers is 0, the background.
     """
-    count, height, width = images.shape
-    offsets = generator.integers(0, 2 * SHIFT, (2, count, 1), dtype=np.int64, endpoint=True)
-    flipped = generator.random((count, 1)) < 0.5
-    padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
-    column = np.arange(width)
-    # Shape: (N, H) and (N, W)
-    rows = offsets[0] + np.arange(height)
-    columns = offsets[1] + np.where(flipped, column[::-1], column)
-    moved: U8 = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    count = len(images)
+    offsets = generator.integers(0, 2 * SHIFT, (2, count), dtype=np.int64, endpoint=True)
+    flipped = generator.random(count) < 0.5
+    moved = np.empty_like(images) if out is None else out
+    kernels.shift_and_flip(images, offsets, flipped, SHIFT, moved)
     return moved
 
 
@@ -87,6 +86,8 @@ class FashionDataset(EmbeddedDataset):
 
     KNOBS = (DataKnob("augmented", False, "Flip and shift training images at random; held-out images never are."),)
 
+    KERNELS = ("shift_and_flip",)
+
     name = "fashion"
     image_shape = (28, 28, 1)
     class_names = CLASS_NAMES
@@ -102,4 +103,8 @@ class FashionDataset(EmbeddedDataset):
     def _vary(self, images: U8, index: int) -> U8:
         if not self.setting("augmented"):
             return images
-        return augment(images, derived_generator(self.seed, Purpose.AUGMENTATION, index))
+        return augment(images, derived_generator(self.seed, Purpose.AUGMENTATION, index), self._moved)
+
+    def _fit(self, batch_size: int) -> int:
+        self._moved: U8 = np.empty((batch_size, *self._arrays.train_images.shape[1:]), np.uint8)
+        return super()._fit(batch_size)

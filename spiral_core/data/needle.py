@@ -11,11 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from spiral_core.arrays import F32, I64, U8
+from spiral_core import kernels
+from spiral_core.arrays import F32, F64, I64, U8, Bools
 from spiral_core.data.batch import Batch
 from spiral_core.data.endless import EndlessDataset
 from spiral_core.data.steering import DataKnob
-from spiral_core.data.streams import Purpose, derived_generator
+from spiral_core.data.streams import Purpose, derived_generator, drawn_by_kernels
 from spiral_core.data.tag import paint_tags
 
 SIDE: Final = 28
@@ -81,6 +82,9 @@ def _blur_matrix() -> F32:
 
 GLYPHS: Final = _glyph_bitmaps()
 GLYPHS.setflags(write=False)
+_FLAT_GLYPHS: Final = GLYPHS.reshape(len(CLASS_NAMES), -1).copy()
+"""With the pixels in a row, and writable, which is what kernels are compiled for."""
+_SWING: Final = kernels.scalar(BACKGROUND_SWING, np.float32)
 _BLUR: Final = _blur_matrix()
 
 
@@ -108,63 +112,57 @@ class Scene:
     amplitudes: F32
     corners: I64
     distractor_corners: I64
-    distractor_present: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    distractor_present: Bools
     distractor_patches: F32
 
     def object_masks(self, out: U8 | None = None) -> U8:
         """Return (N, 28, 28) uint8, 1 in the glyph's box; in ``out`` if given."""
         masks = np.empty((self.labels.size, SIDE, SIDE), dtype=np.uint8) if out is None else out
-        masks.fill(0)
-        masks[_box(self.corners)] = 1
+        kernels.mark_boxes(self.corners, GLYPH_SIDE, masks)
         return masks
 
     def distractor_masks(self) -> U8:
         """Return (N, 28, 28) uint8, 1 in the distractors' boxes."""
         masks = np.zeros((self.labels.size, SIDE, SIDE), dtype=np.uint8)
+        box = np.empty_like(masks)
         for slot in range(DISTRACTORS):
-            masks[_box(self.distractor_corners[:, slot])] |= self.distractor_present[:, slot, None, None].view(np.uint8)
+            kernels.mark_boxes(np.ascontiguousarray(self.distractor_corners[:, slot]), GLYPH_SIDE, box)
+            masks |= box * self.distractor_present[:, slot, None, None].view(np.uint8)
         return masks
 
 
-def _box(corners: I64) -> tuple[I64, I64, I64]:
-    """Index arrays that select the 7 x 7 box at each corner: ``images[_box(corners)]`` is (N, 7, 7)."""
-    offset = np.arange(GLYPH_SIDE, dtype=np.int64)
-    rows = corners[:, 0, None, None] + offset[:, None]
-    columns = corners[:, 1, None, None] + offset[None, :]
-    return np.arange(len(corners), dtype=np.int64)[:, None, None], rows, columns
-
-
-def _place_distractors(candidates: I64, corners: I64) -> tuple[I64, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
-    """Take each distractor's first candidate that overlaps no box placed before it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """Memory that one batch after the other is drawn in; what is in it means nothing between two of them.
 
     Parameters
     ----------
-    candidates : (N, 2, tries, 2) int64
-        Corners to try, in order.
-    corners : (N, 2) int64
-        The glyphs' corners.
-
-    Returns
-    -------
-    (N, 2, 2) int64 and (N, 2) bool
-        Chosen corners, and whether there was one.
+    fields : (N, 28, 28) float32
+    corners, present, patches
+        Those of the distractors in a `Scene`.
+    keys : (49,) float64
+        One number for each pixel of a glyph.
     """
-    every = np.arange(len(corners))
-    chosen = np.empty((len(corners), DISTRACTORS, 2), dtype=np.int64)
-    present = np.empty((len(corners), DISTRACTORS), dtype=np.bool_)
-    for slot in range(DISTRACTORS):
-        tries = candidates[:, slot]
-        free = (np.abs(tries - corners[:, None]) >= GLYPH_SIDE).any(axis=-1)
-        for earlier in range(slot):
-            apart = (np.abs(tries - chosen[:, None, earlier]) >= GLYPH_SIDE).any(axis=-1)
-            free &= apart | ~present[:, None, earlier]
-        first = free.argmax(axis=1)
-        chosen[:, slot] = tries[every, first]
-        present[:, slot] = free[every, first]
-    return chosen, present
+
+    fields: F32
+    corners: I64
+    present: Bools
+    patches: F32
+    keys: F64
+
+    @classmethod
+    def of(cls, count: int) -> Room:
+        """Make room for ``count`` images."""
+        return cls(
+            fields=np.empty((count, SIDE, SIDE), np.float32),
+            corners=np.empty((count, DISTRACTORS, 2), np.int64),
+            present=np.empty((count, DISTRACTORS), np.bool_),
+            patches=np.empty((count, DISTRACTORS, GLYPH_SIDE, GLYPH_SIDE), np.float32),
+            keys=np.empty(GLYPH_SIDE**2, np.float64),
+        )
 
 
-def draw_scene(generator: np.random.Generator, count: int) -> Scene:
+def draw_scene(generator: np.random.Generator, count: int, room: Room | None = None) -> Scene:
     """Draw what is where in ``count`` images.
 
     Every image uses up the same number of draws, so nothing depends on how many tries another image needed.
@@ -175,23 +173,30 @@ def draw_scene(generator: np.random.Generator, count: int) -> Scene:
         Advanced.
     count : int
         Images, >= 1.
+    room : Room, optional
+        Of as many images; the scene is valid until it is used again.
     """
     low, high = CORNER_RANGE
+    room = Room.of(count) if room is None else room
     labels = generator.integers(0, len(CLASS_NAMES), count, dtype=np.int64)
     amplitudes = generator.uniform(*AMPLITUDE_RANGE, count).astype(np.float32)
     corners = generator.integers(low, high, (count, 2), dtype=np.int64, endpoint=True)
-    candidates = generator.integers(low, high, (count, DISTRACTORS, PLACEMENT_TRIES, 2), dtype=np.int64, endpoint=True)
-    order = generator.random((count, DISTRACTORS, GLYPH_SIDE**2)).argsort(axis=-1, kind="stable")
-    patches = np.take_along_axis(GLYPHS[labels].reshape(count, 1, -1), order, axis=-1)
-    chosen, present = _place_distractors(candidates, corners)
+    with drawn_by_kernels(generator) as state:
+        kernels.place_distractors(state, corners, low, high, PLACEMENT_TRIES, GLYPH_SIDE, room.corners, room.present)
+        kernels.shuffle_glyphs(state, labels, _FLAT_GLYPHS, room.keys, _flat(room.patches))
     return Scene(
         labels=labels,
         amplitudes=amplitudes,
         corners=corners,
-        distractor_corners=chosen,
-        distractor_present=present,
-        distractor_patches=patches.reshape(count, DISTRACTORS, GLYPH_SIDE, GLYPH_SIDE),
+        distractor_corners=room.corners,
+        distractor_present=room.present,
+        distractor_patches=room.patches,
     )
+
+
+def _flat(patches: F32) -> F32:
+    """Return (N, 2, 49): patches with their pixels in a row, in the same memory."""
+    return patches.reshape(*patches.shape[:2], GLYPH_SIDE**2)
 
 
 def draw_background(generator: np.random.Generator, images: F32, scratch: F32) -> None:
@@ -206,13 +211,14 @@ def draw_background(generator: np.random.Generator, images: F32, scratch: F32) -
     scratch : (N, 28, 28) float32
         Overwritten.
     """
-    generator.standard_normal(out=images, dtype=np.float32)
-    # One 28 x 28 product per image is too small for a BLAS to split over threads: the bits do not depend on them.
-    np.matmul(_BLUR, images, out=scratch)
-    smooth = np.matmul(scratch, _BLUR, out=images)
-    peak = np.maximum(smooth.max(axis=(1, 2), keepdims=True), -smooth.min(axis=(1, 2), keepdims=True))
-    np.multiply(smooth, np.float32(BACKGROUND_SWING) / peak, out=scratch)
-    generator.standard_normal(out=images, dtype=np.float32)
+    pixels = images.reshape(len(images), -1)
+    with drawn_by_kernels(generator) as state:
+        kernels.draw_normals(state, images.reshape(-1))
+        # One 28 x 28 product per image is too small for a BLAS to split over threads: the bits do not depend on them.
+        np.matmul(_BLUR, images, out=scratch)
+        np.matmul(scratch, _BLUR, out=images)
+        kernels.spread_fields(pixels, _SWING, scratch.reshape(len(images), -1))
+        kernels.draw_normals(state, images.reshape(-1))
     images *= np.float32(PIXEL_NOISE)
     images += scratch
     images += np.float32(BACKGROUND_LEVEL)
@@ -228,15 +234,21 @@ def paint(scene: Scene, images: F32) -> None:
     images : (N, 28, 28) float32
         The background; written.
     """
-    brightness = scene.amplitudes[:, None, None]
-    images[_box(scene.corners)] += brightness * GLYPHS[scene.labels]
-    for slot in range(DISTRACTORS):
-        shown = scene.distractor_present[:, slot, None, None] * scene.distractor_patches[:, slot]
-        images[_box(scene.distractor_corners[:, slot])] += brightness * shown
+    kernels.paint_scene(
+        scene.labels,
+        scene.amplitudes,
+        scene.corners,
+        scene.distractor_corners,
+        scene.distractor_present,
+        _flat(scene.distractor_patches),
+        _FLAT_GLYPHS,
+        GLYPH_SIDE,
+        images,
+    )
 
 
 def needle_batch(
-    generator: np.random.Generator, count: int, into: Batch | None = None, scratch: F32 | None = None
+    generator: np.random.Generator, count: int, into: Batch | None = None, room: Room | None = None
 ) -> Batch:
     """Draw ``count`` needle images with labels and object masks from one generator, which is advanced.
 
@@ -248,13 +260,14 @@ def needle_batch(
         Images, >= 1.
     into : Batch, optional
         A needle batch of as many images, whose arrays are written over.
-    scratch : (N, 28, 28) float32, optional
-        Overwritten; spares an allocation.
+    room : Room, optional
+        Of as many images; spares allocations.
     """
-    scene = draw_scene(generator, count)
+    room = Room.of(count) if room is None else room
+    scene = draw_scene(generator, count, room)
     batch = into if into is not None else _blank(count)
     images = batch.images[..., 0]
-    draw_background(generator, images, np.empty_like(images) if scratch is None else scratch)
+    draw_background(generator, images, room.fields)
     paint(scene, images)
     scene.object_masks(batch.masks)
     batch.labels[...] = scene.labels
@@ -297,12 +310,14 @@ class NeedleDataset(EndlessDataset):
         ),
     )
 
+    KERNELS = ("place_distractors", "shuffle_glyphs", "draw_normals", "spread_fields", "paint_scene", "mark_boxes")
+
     name = "needle"
     image_shape = (SIDE, SIDE, 1)
     class_names = CLASS_NAMES
 
     def _fit(self, batch_size: int) -> int:
-        self._scratch: F32 = np.empty((batch_size, SIDE, SIDE), np.float32)
+        self._room = Room.of(batch_size)
         return super()._fit(batch_size)
 
     def _draw_training(self, index: int, into: Batch | None) -> Batch:
@@ -314,4 +329,4 @@ class NeedleDataset(EndlessDataset):
         return batch
 
     def _draw(self, generator: np.random.Generator, count: int, into: Batch | None = None) -> Batch:
-        return needle_batch(generator, count, into, self._scratch if count == self.batch_size else None)
+        return needle_batch(generator, count, into, self._room if count == self.batch_size else None)

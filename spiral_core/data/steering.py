@@ -84,6 +84,9 @@ class SteeredDataset(ABC):
     KNOBS: ClassVar[tuple[DataKnob, ...]] = ()
     """What can be changed besides the batch size."""
 
+    KERNELS: ClassVar[tuple[str, ...]] = ()
+    """Names of the compiled kernels that draw training batches."""
+
     largest_batch: int
 
     def __init__(self, *, seed: int, batch_size: int) -> None:

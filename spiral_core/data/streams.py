@@ -8,10 +8,17 @@ does not know what is drawn.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
+from spiral_core import kernels
+from spiral_core.arrays import U64
 from spiral_core.errors import ArgumentError
+
+_WORD = 64
+_LOW_WORD = (1 << _WORD) - 1
 
 
 class Purpose(enum.IntEnum):
@@ -72,3 +79,39 @@ def derived_generator(seed: int, purpose: Purpose, index: int) -> np.random.Gene
     """
     key = (int(purpose), check_count("index", index, 0))
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(check_count("seed", seed, 0), spawn_key=key)))
+
+
+@contextmanager
+def drawn_by_kernels(generator: np.random.Generator) -> Iterator[U64]:
+    """Lend the state of a generator to kernels, which advance it as the generator itself would.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Over PCG64; not to be drawn from in between.
+
+    Yields
+    ------
+    (STATE_WORDS,) uint64
+        As `spiral_core.kernels.draws` has it.
+
+    Raises
+    ------
+    ArgumentError
+        When the generator runs over something else.
+    """
+    bits = generator.bit_generator
+    if not isinstance(bits, np.random.PCG64):
+        raise ArgumentError(
+            f"generator must run over PCG64, got {type(bits).__name__}; make it with numpy.random.default_rng"
+        )
+    told = bits.state
+    state, increment = told["state"]["state"], told["state"]["inc"]
+    words = np.empty(kernels.STATE_WORDS, np.uint64)
+    words[0], words[1] = state >> _WORD, state & _LOW_WORD
+    words[2], words[3] = increment >> _WORD, increment & _LOW_WORD
+    words[4], words[5] = told["has_uint32"], told["uinteger"]
+    yield words
+    told["state"]["state"] = int(words[0]) << _WORD | int(words[1])
+    told["has_uint32"], told["uinteger"] = int(words[4]), int(words[5])
+    bits.state = told

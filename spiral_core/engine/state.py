@@ -73,7 +73,7 @@ class RunState:
     own_entries: int = 0
     """Entries of the applied log that the engine has numbered by itself: -1, -2 and so on."""
     batch: Batch | None = None
-    """The last training batch, whose memory the next one takes over."""
+    """The last training batch, until the next update draws another one in its memory; copy what must last longer."""
     training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True, fuse=True))
     watching: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=False, accumulate=False))
     """Evaluation's and probes' own memory: nothing in it feeds back into training."""
@@ -86,7 +86,14 @@ class RunState:
     @property
     def kernels(self) -> list[str]:
         """Names of the compiled kernels that an update runs, those for rounding included: it can be turned on."""
-        return [*self.model.kernels(), *amp.autocast().kernels, *nn.LOSS_KERNELS, *self.optimizer.KERNELS]
+        rounding = amp.autocast().kernels
+        return [
+            *self.dataset.KERNELS,
+            *self.model.kernels(),
+            *rounding,
+            *nn.LOSS_KERNELS,
+            *self.optimizer.KERNELS,
+        ]
 
     @property
     def scaled(self) -> bool:

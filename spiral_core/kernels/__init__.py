@@ -15,6 +15,8 @@ from spiral_core.kernels.curved import geodesic_adam_update as geodesic_adam_upd
 from spiral_core.kernels.curved import geodesic_update as geodesic_update
 from spiral_core.kernels.curved import longest_column as longest_column
 from spiral_core.kernels.curved import pull_update as pull_update
+from spiral_core.kernels.draws import STATE_WORDS as STATE_WORDS
+from spiral_core.kernels.draws import draw_normals as draw_normals
 from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
 from spiral_core.kernels.elementwise import gaussian_gate_backward as gaussian_gate_backward
 from spiral_core.kernels.elementwise import rectify as rectify
@@ -55,6 +57,16 @@ from spiral_core.kernels.rowwise import add_parameter_sums as add_parameter_sums
 from spiral_core.kernels.rowwise import rowwise_norm as rowwise_norm
 from spiral_core.kernels.rowwise import rowwise_norm_backward as rowwise_norm_backward
 from spiral_core.kernels.rowwise import rowwise_statistics as rowwise_statistics
+from spiral_core.kernels.scenes import add_pieces as add_pieces
+from spiral_core.kernels.scenes import mark_boxes as mark_boxes
+from spiral_core.kernels.scenes import mark_spans as mark_spans
+from spiral_core.kernels.scenes import paint_scene as paint_scene
+from spiral_core.kernels.scenes import place_distractors as place_distractors
+from spiral_core.kernels.scenes import place_pieces as place_pieces
+from spiral_core.kernels.scenes import scale_pieces as scale_pieces
+from spiral_core.kernels.scenes import shift_and_flip as shift_and_flip
+from spiral_core.kernels.scenes import shuffle_glyphs as shuffle_glyphs
+from spiral_core.kernels.scenes import spread_fields as spread_fields
 from spiral_core.kernels.stripwise import stripwise_norm as stripwise_norm
 from spiral_core.kernels.stripwise import stripwise_norm_backward as stripwise_norm_backward
 from spiral_core.kernels.stripwise import stripwise_statistics as stripwise_statistics
@@ -64,6 +76,7 @@ from spiral_core.kernels.thin import multiply_thin_backward_weight as multiply_t
 from spiral_core.kernels.tile import product as product
 from spiral_core.kernels.update import adam_update as adam_update
 from spiral_core.kernels.update import add_parts as add_parts
+from spiral_core.kernels.update import add_row as add_row
 from spiral_core.kernels.update import sgd_update as sgd_update
 from spiral_core.kernels.update import sum_of_squares as sum_of_squares
 from spiral_core.kernels.warming import cold_count as cold_count

@@ -95,6 +95,20 @@ def add_parts(weights: Float, biases: F64, grad_weight: Float, grad_bias: Float)
         grad_bias[j] += bias[j]
 
 
+@kernel("void({f}[:,::1], {f}[::1])")
+def add_row(matrix: Float, row: Float) -> None:
+    """Add one row to all rows of a matrix.
+
+    Parameters
+    ----------
+    matrix : (N, D)    updated
+    row : (D,)
+    """
+    for i in range(matrix.shape[0]):
+        for j in range(row.size):
+            matrix[i, j] += row[j]
+
+
 @kernel("float64({f}[::1])")
 def sum_of_squares(values: Float) -> float:
     r"""Return :math:`\sum_j v_j^2`, squared and summed in float64 whatever the dtype; NaN and infinity show.

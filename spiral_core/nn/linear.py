@@ -82,8 +82,8 @@ class Linear(Module):
         return shape[0], self.out_features
 
     def kernels(self) -> tuple[str, ...]:
-        """Return the kernels of a thin layer; another runs none."""
-        return _THIN if self._thin else ()
+        """Return the kernels of a thin layer, or that which adds the bias of another."""
+        return _THIN if self._thin else ("add_row",)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         x, weight = precision.operands(self, x, (self.weight,), workspace)
@@ -96,7 +96,7 @@ class Linear(Module):
         # A diverged run must go on to show its NaN, so overflow is no warning here.
         with np.errstate(all="ignore"):
             np.matmul(x, weight, out=out)
-            out += self.bias.value
+        kernels.add_row(out, self.bias.value)
         return out
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:

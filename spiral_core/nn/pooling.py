@@ -166,6 +166,8 @@ class GlobalAveragePool2d(Module):
         if not input_grad:
             return None
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
+        share = workspace.array(self, "share", grad.shape, self.dtype)
         with np.errstate(all="ignore"):
-            grad_x[...] = (grad / self.dtype.type(x.shape[1] * x.shape[2]))[:, None, None, :]
+            np.divide(grad, self.dtype.type(x.shape[1] * x.shape[2]), out=share)
+        grad_x[...] = share[:, None, None, :]
         return grad_x

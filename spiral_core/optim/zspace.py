@@ -10,7 +10,7 @@ import numpy as np
 from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, NonFiniteError, StateDictError, StateError
 from spiral_core.nn import Module, Parameter
-from spiral_core.optim import riemannian
+from spiral_core.optim import hypergrad, riemannian
 from spiral_core.optim.clipping import check_max_norm, clip_factor
 from spiral_core.optim.group import NORMS_AND_BIASES, ParameterGroup, group_of
 from spiral_core.optim.mode import OptimizerMode
@@ -79,16 +79,7 @@ class ZSpaceOptimizer(Optimizer):
     ball, no movement of momentum, means and tapes, and no share in the norm that ``max_norm`` bounds.
     """
 
-    KERNELS = (
-        "sum_of_squares",
-        "sgd_update",
-        "adam_update",
-        "gather_compressed",
-        "pull_update",
-        "longest_column",
-        "geodesic_update",
-        "geodesic_adam_update",
-    )
+    KERNELS = ("sum_of_squares", "sgd_update", "adam_update", *hypergrad.KERNELS, *riemannian.KERNELS)
 
     def __init__(
         self,

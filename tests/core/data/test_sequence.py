@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spiral_core.data.sequence import CLASS_NAMES, MOTIF_STEPS, MOTIFS, STEPS, MotifDataset, _places, motif_batch
+from spiral_core.data.sequence import (
+    CLASS_NAMES,
+    MOTIF_STEPS,
+    MOTIFS,
+    STEPS,
+    MotifDataset,
+    Room,
+    _draw_places,
+    motif_batch,
+)
 from spiral_core.errors import ArgumentError
 
 
@@ -30,7 +39,9 @@ def test_the_motif_stands_where_the_mask_says() -> None:
 
 
 def test_pieces_never_overlap_and_go_everywhere() -> None:
-    places = _places(np.random.default_rng(1), 20_000)
+    room = Room.of(20_000)
+    _draw_places(np.random.default_rng(1), room)
+    places = room.places
     assert (places.min(), places.max()) == (0, STEPS - MOTIF_STEPS)
     assert np.diff(np.sort(places, axis=1), axis=1).min() == MOTIF_STEPS
     for slot in range(3):

@@ -73,3 +73,13 @@ def test_a_sum_of_squares_shows_nan_and_infinity_and_does_not_overflow_in_float3
         values = np.ones(40, np.float32)
         values[17] = odd
         assert not math.isfinite(kernels.sum_of_squares(values))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_is_added_to_all_rows(dtype: type[np.floating]) -> None:
+    matrix, row = np.random.default_rng(0).standard_normal((8, 5)).astype(dtype), np.arange(5, dtype=dtype)
+    row[3] = np.inf
+    for add in (kernels.add_row, kernels.python_function(kernels.add_row)):
+        total = matrix.copy()
+        add(total, row)
+        assert total.tobytes() == (matrix + row).tobytes()
