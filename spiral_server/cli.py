@@ -21,12 +21,11 @@ import typer  # noqa: E402
 from spiral_core import __version__  # noqa: E402
 from spiral_core.cli import (  # noqa: E402
     EXIT_BAD_USE,
-    TRAIN_HELP,
     DataOption,
     ModelOption,
     reads_environment,
+    register,
     run,
-    train,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
@@ -314,7 +313,7 @@ def application() -> typer.Typer:
     app.callback()(_options)
     app.command("demo", help=DEMO_HELP)(demo)
     app.command("serve", help=SERVE_HELP)(serve)
-    app.command("train", help=TRAIN_HELP)(train)
+    register(app)
     return app
 
 

@@ -72,7 +72,7 @@ def capture(state: RunState) -> tuple[dict[str, AnyArray], dict[str, Any]]:
         )
     metadata = {
         "format": FORMAT,
-        "config": msgspec.to_builtins(state.config),
+        "config": _as_json(state.config),
         "values": {name: msgspec.to_builtins(getattr(state, name)) for name in _plain_fields(RunState)},
         "rates": {name: msgspec.to_builtins(getattr(state.rates, name)) for name in _plain_fields(Rates)},
         "optimizer": {"momentum": state.optimizer.momentum, "weight_decay": state.optimizer.weight_decay},
@@ -128,8 +128,13 @@ def _load_plain(target: RunState | Rates, values: Mapping[str, Any]) -> None:
         setattr(target, name, msgspec.convert(values[name], kind))
 
 
+def _as_json(config: RunConfig) -> dict[str, Any]:
+    """Give a configuration as it comes back from a file: JSON knows no tuples."""
+    return msgspec.json.decode(msgspec.json.encode(config), type=dict[str, Any])
+
+
 def _check_config(config: RunConfig, held: object) -> None:
-    asked = msgspec.to_builtins(config)
+    asked = _as_json(config)
     if held == asked:
         return
     differing = [name for name in asked if not isinstance(held, dict) or held.get(name) != asked[name]]

@@ -16,6 +16,7 @@ from spiral_core import nn
 from spiral_core.choices import DataName, ModelName
 from spiral_core.data import image_shape, open_dataset
 from spiral_core.errors import ConfigError
+from spiral_core.wire.parts import Setting
 
 MOST_STEPS = 10**12
 """Longest run: thirty years at a thousand steps per second."""
@@ -30,6 +31,14 @@ OptimizerName = Literal["adam", "sgd"]
 ModeName = Literal["euclidean", "realgrad", "hypergrad", "riemannian"]
 ScheduleName = Literal["constant", "warmup-cosine", "restart"]
 PrecisionName = Literal["float32", "float16", "bfloat16"]
+
+
+class Steer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Values that come into force at a step, as if a person had set them there."""
+
+    step: int
+    """The first update computed under them."""
+    sets: tuple[Setting, ...]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +85,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Most steps per second; 0 means no limit. Slows a run down for watching; does not change its numbers."""
     telemetry_budget: float
     """Percent of the time of a step that observing the Z-space layers may take; does not change a run's numbers."""
+
+    steering: tuple[Steer, ...] = ()
+    """What is set while the run trains, with no one steering; by step."""
 
     @property
     def schedule_length(self) -> int:
@@ -269,6 +281,7 @@ def _check(config: RunConfig) -> None:
             raise ConfigError(f"{name} = {getattr(config, name)} cannot be used: it must be {demand}")
     _check_model(config)
     _check_schedule(config)
+    _check_steering(config)
 
 
 def _check_model(config: RunConfig) -> None:
@@ -302,6 +315,18 @@ def _check_schedule(config: RunConfig) -> None:
             f"warmup_steps = {config.warmup_steps} cannot be used: it must be at most {config.schedule_length}, the "
             "steps of the schedule"
         )
+
+
+def _check_steering(config: RunConfig) -> None:
+    before = 1
+    for steer in config.steering:
+        if steer.step < before:
+            raise ConfigError(
+                f"steering at step {steer.step} comes after step {before}: give steps from 1 on, in order"
+            )
+        if not steer.sets:
+            raise ConfigError(f"steering at step {steer.step} sets nothing: name a knob and a value, or leave it out")
+        before = steer.step
 
 
 def steps_per_epoch(config: RunConfig) -> int:

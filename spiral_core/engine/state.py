@@ -63,6 +63,8 @@ class RunState:
     """Asked for and not yet done."""
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
+    own_entries: int = 0
+    """Entries of the applied log that the engine has numbered by itself: -1, -2 and so on."""
     batch: Batch | None = None
     """The last training batch, whose memory the next one takes over."""
     training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True, fuse=True))

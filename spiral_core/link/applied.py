@@ -87,13 +87,22 @@ class History:
     """An applied log, read and folded."""
 
     origin: Origin
-    written: list[Entry] = field(default_factory=list)
-    """All that were ever applied, oldest first."""
+    lines: list[Entry | Resumed] = field(default_factory=list)
+    """All that was ever written, oldest first."""
     entries: list[Entry] = field(default_factory=list)
-    """Those that hold, by revision."""
-    resumptions: list[Resumed] = field(default_factory=list)
+    """The commands that hold, by revision."""
     torn: int = 0
     """Bytes of a half-written last line."""
+
+    @property
+    def written(self) -> list[Entry]:
+        """All commands that were ever applied, oldest first, those that were given up included."""
+        return [line for line in self.lines if isinstance(line, Entry)]
+
+    @property
+    def resumptions(self) -> list[Resumed]:
+        """All resumptions, oldest first."""
+        return [line for line in self.lines if isinstance(line, Resumed)]
 
     @property
     def last_rev(self) -> int:
@@ -102,8 +111,8 @@ class History:
 
     @property
     def incarnation(self) -> int:
-        """How often the run was resumed, its last time by number."""
-        return self.resumptions[-1].incarnation if self.resumptions else 0
+        """Number of the newest incarnation that has begun."""
+        return max((one.incarnation for one in self.resumptions), default=0)
 
     def holds(self, *, step: int, rev: int, incarnation: int) -> bool:
         """Tell whether what an incarnation wrote down after a step is part of the run as it now is."""
@@ -146,13 +155,14 @@ def read(path: Path) -> History:
     return history
 
 
-def _fold(history: History, entry: dict[str, object]) -> None:
-    if "resumed" not in entry:
-        history.written.append(msgspec.convert(entry, Entry))
-        history.entries.append(history.written[-1])
+def _fold(history: History, fields: dict[str, object]) -> None:
+    if "resumed" not in fields:
+        entry = msgspec.convert(fields, Entry)
+        history.lines.append(entry)
+        history.entries.append(entry)
         return
-    resumed = msgspec.convert(entry, Resumed)
-    history.resumptions.append(resumed)
+    resumed = msgspec.convert(fields, Resumed)
+    history.lines.append(resumed)
     history.entries = [one for one in history.entries if one.rev <= resumed.kept]
 
 

@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
 
-from spiral_core.engine import checkpoint, controls
+from spiral_core.engine import checkpoint, controls, planned
 from spiral_core.engine.config import RunConfig, from_fields
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState, initial_state
@@ -54,6 +55,11 @@ class Start:
     def name(self) -> str:
         """What people call the run."""
         return self.history.origin.name
+
+    @property
+    def followed(self) -> set[str]:
+        """Ids of what the configuration plans and that was applied before."""
+        return {entry.id for entry in self.history.entries if entry.source == planned.SOURCE}
 
     def state(self) -> RunState:
         """Give the state to begin with."""
@@ -134,8 +140,7 @@ def _reopened(directory: RunDir, step: int | None, lock: int) -> Start:
     one = _restored(start, step)
     state = start.held = one[1]
     kept = state.rev if step is not None else max(history.last_rev, state.rev)
-    entries = [number for number, _ in directory.segments(history.incarnation + 1)]
-    start.incarnation = max([history.incarnation, *entries]) + 1
+    start.incarnation = history.incarnation + 1
     resumed = Resumed(resumed=state.step, rev=state.rev, kept=kept, incarnation=start.incarnation)
     log = AppliedLog(directory.applied)
     log.resume(resumed)
@@ -279,6 +284,8 @@ class Past:
         while self._waiting and self._waiting[0].step <= state.step + 1:
             entry = self._waiting.popleft()
             command, outcome = reapply(state, entry)
+            if (place := contradiction(entry, outcome)) is not None:
+                raise RunLogError(f"at step {entry.step} this run has become another one: {place}")
             recorder.ack(command, outcome)
             moved |= bool(outcome.changes)
         return moved
@@ -290,7 +297,7 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
     Raises
     ------
     RunLogError
-        It does something else now.
+        It cannot be applied now.
     """
     command = Command(
         run="",
@@ -302,17 +309,29 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
         source=entry.source,
         time=0.0,
     )
+    state.own_entries = max(state.own_entries, -entry.number)
     if entry.verb == "set":
         outcome = controls.apply(state, command)
     else:
         state.rev += 1
         outcome = Outcome("applied", state.step + 1, state.rev, entry.changes)
-    if (outcome.state, outcome.step, outcome.changes, outcome.rev) != ("applied", entry.step, entry.changes, entry.rev):
+    if (outcome.state, outcome.step, outcome.rev) != ("applied", entry.step, entry.rev):
         raise RunLogError(
-            f"command {entry.number} at step {entry.step} does something else than when it was recorded: "
-            f"{outcome.reason or outcome.changes}; use the Spiral that recorded it"
+            f"command {entry.number} was revision {entry.rev} at step {entry.step}, and cannot be now: "
+            f"{outcome.reason or f'this is revision {outcome.rev}'}; use the Spiral that recorded it"
         )
     return command, outcome
+
+
+def contradiction(entry: Entry, outcome: Outcome) -> str | None:
+    """Tell in which value a command has done something else than when it was recorded."""
+    for then, now in zip_longest(entry.changes, outcome.changes):
+        if then is None or now is None:
+            return f"{(then or now).knob} by command {entry.number}"
+        if then != now:
+            moves = f"{then.old} to {then.in_force} then, {now.old} to {now.in_force} now"
+            return f"{then.knob} by command {entry.number}: {moves}"
+    return None
 
 
 def note_environment(start: Start) -> None:

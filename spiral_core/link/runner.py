@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import step
+from spiral_core.engine import planned, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
-from spiral_core.engine.state import RunState
+from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
 from spiral_core.link import dump, resume, spawn
 from spiral_core.link.applied import AppliedLog
@@ -103,6 +103,8 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
     if options.server is not None:
         # Refused before anything is made.
         spawn.engine_socket(options.server)
+    if config.steering:
+        planned.check(initial_state(config))
     return train_from(resume.begin(options.logdir, config, options.name), options, listen)
 
 
@@ -169,7 +171,7 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers)
+        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start.history.entries, state)
         self._dumps = start.directory.dumps
         self._listen = listen
@@ -242,6 +244,9 @@ class _Loop:
             elif (ahead := self._next_start - time.monotonic()) > 0:
                 self._inbox.wait(ahead)
             else:
+                self._steering.follow()
+                if self._state.phase != "training":
+                    continue
                 if self._steering.steered:
                     self._saver.steered()
                 self._step()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spiral_core.engine import controls
+import msgspec
+
+from spiral_core.engine import controls, planned
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.queue import CommandQueue
 from spiral_core.engine.state import RunState
+from spiral_core.errors import ConfigError
 from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
@@ -30,6 +33,8 @@ class Steering:
     recorder : Recorder
     answered : iterable of int, optional
         Numbers of commands that earlier incarnations of the run have answered.
+    followed : iterable of str, optional
+        Ids of what was planned and has been applied by them.
     """
 
     def __init__(
@@ -39,12 +44,14 @@ class Steering:
         applied: AppliedLog,
         recorder: Recorder,
         answered: Iterable[int] = (),
+        followed: Iterable[str] = (),
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._applied = applied
         self._recorder = recorder
         self._queue = CommandQueue(answered)
+        self._followed = set(followed)
         self._told: RunStatus | None = None
         self.steered = False
         """Whether a value has been set since this was last cleared."""
@@ -54,11 +61,34 @@ class Steering:
         for command in self._inbox.drain():
             self._queue.add(command)
         for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
-            if outcome.state == "applied":
-                self._applied.append(entry_of(command, outcome))
-                self.steered |= bool(outcome.changes)
-            self._recorder.ack(command, outcome)
-            self.tell()
+            self._enter(command, outcome)
+
+    def follow(self) -> None:
+        """Apply what the configuration plans for the next update, behind everything that people have asked for.
+
+        Raises
+        ------
+        ConfigError
+            What people have set does not let it.
+        """
+        for command in planned.due(self._state.config, self._state.step + 1):
+            if command.id in self._followed:
+                continue
+            self._followed.add(command.id)
+            self._state.own_entries += 1
+            command = msgspec.structs.replace(command, number=-self._state.own_entries)
+            outcome = controls.apply(self._state, command)
+            if outcome.state != "applied":
+                raise ConfigError(f"steering at step {self._state.step + 1}: {outcome.reason}")
+            self._enter(command, outcome)
+
+    def _enter(self, command: Command, outcome: Outcome) -> None:
+        """Put down what was done: on disk first, then for everyone to see."""
+        if outcome.state == "applied":
+            self._applied.append(entry_of(command, outcome))
+            self.steered |= bool(outcome.changes)
+        self._recorder.ack(command, outcome)
+        self.tell()
 
     def tell(self) -> None:
         """Say whether the run trains or pauses, where that has changed."""
