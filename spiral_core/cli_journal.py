@@ -34,6 +34,8 @@ Examples:
 
   spiral replay 20260101-120000-fashion-ab12 --verify
 
+  spiral replay runs/20260101-120000-fashion-ab12
+
 Without --verify it is told what would be compared, and nothing is trained. The exit status is 1 where the two differ;
 then the first step and the first tensor are named, and in what the two machines differ.
 """
@@ -88,13 +90,17 @@ def _table(history: History) -> Iterator[str]:
 
 
 def _what(entry: Entry) -> str:
-    if entry.verb != "set":
-        return f"step {entry.steps}" if entry.verb == "step" else entry.verb
-    return ", ".join(
+    words = entry.verb if entry.to_step is None else f"back to the weights of step {entry.to_step}"
+    if entry.verb == "step":
+        words = f"step {entry.steps}"
+    asked = {setting.knob for setting in entry.sets}
+    moves = [
         f"{change.knob} {_value(change.old)} -> {_value(change.in_force)}"
         for change in entry.changes
-        if any(change.knob == setting.knob for setting in entry.sets)
-    )
+        if change.knob in asked
+    ]
+    said = ", ".join(moves if entry.verb == "set" else [words, *moves])
+    return f"{said}  ({entry.reason})" if entry.reason else said
 
 
 def _value(value: object) -> str:

@@ -4,8 +4,8 @@ Sealed JSON lines (`chain`), never rewritten. The first says whose log it is; th
 revisions, the applied commands (number, id, step, verb, sets, changes, rev, actor, source), and one line for each time
 that the run was resumed. A run is its configuration, its seed and this file.
 
-A resumed run goes on from a checkpoint: ``resumed`` is its step, ``rev`` its revision. Commands with revisions beyond
-``kept`` belong to a future that was given up; those up to it are applied again at their recorded steps.
+A resumed run goes on from a checkpoint: ``resumed`` is its step, ``rev`` its revision. Of the commands that held until
+then, those behind the first ``kept`` belong to a future that was given up.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class Entry(Struct, frozen=True, kw_only=True):
     source: str
     instead_of: list[int]
     """Numbers of the commands whose place it took; they were superseded."""
+    reason: str = ""
+    """Why a guard has done it."""
+    to_step: int | None = None
+    """The step whose weights a rollback brought back."""
 
     def ack(self, *, run: str, incarnation: int, seq: int, time: float) -> Ack:
         """Give the acknowledgement of the command."""
@@ -63,7 +67,7 @@ class Entry(Struct, frozen=True, kw_only=True):
             verb=self.verb,
             state="applied",
             changes=self.changes,
-            reason="",
+            reason=self.reason,
             rev=self.rev,
             actor=self.actor,
             source=self.source,
@@ -78,7 +82,7 @@ class Resumed(Struct, frozen=True, kw_only=True):
     rev: int
     """Revision of the checkpoint."""
     kept: int
-    """Commands beyond this revision are given up."""
+    """How many of the commands that held until then still hold."""
     incarnation: int
 
 
@@ -90,7 +94,7 @@ class History:
     lines: list[Entry | Resumed] = field(default_factory=list)
     """All that was ever written, oldest first."""
     entries: list[Entry] = field(default_factory=list)
-    """The commands that hold, by revision."""
+    """The commands that hold, oldest first."""
     torn: int = 0
     """Bytes of a half-written last line."""
 
@@ -103,11 +107,6 @@ class History:
     def resumptions(self) -> list[Resumed]:
         """All resumptions, oldest first."""
         return [line for line in self.lines if isinstance(line, Resumed)]
-
-    @property
-    def last_rev(self) -> int:
-        """Revision that the last command led to; 0 for none."""
-        return self.entries[-1].rev if self.entries else 0
 
     @property
     def incarnation(self) -> int:
@@ -163,7 +162,7 @@ def _fold(history: History, fields: dict[str, object]) -> None:
         return
     resumed = msgspec.convert(fields, Resumed)
     history.lines.append(resumed)
-    history.entries = [one for one in history.entries if one.rev <= resumed.kept]
+    del history.entries[resumed.kept :]
 
 
 class AppliedLog:
@@ -177,6 +176,8 @@ class AppliedLog:
 
     def __init__(self, path: Path) -> None:
         self._lines = chain.ChainWriter(path, sync=True)
+        self.position = len(read(path).entries) if self._lines.lines else 0
+        """Number of commands that hold."""
 
     def begin(self, origin: Origin) -> None:
         """Write the first line."""
@@ -191,10 +192,12 @@ class AppliedLog:
             The disk is full or gone.
         """
         self._lines.append(codec.plain(entry))
+        self.position += 1
 
     def resume(self, resumed: Resumed) -> None:
         """Write that the run goes on from a checkpoint."""
         self._lines.append(codec.plain(resumed))
+        self.position = resumed.kept
 
     def close(self) -> None:
         """Close the file."""

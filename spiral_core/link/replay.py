@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spiral_core import kernels
-from spiral_core.engine import step
+from spiral_core.engine import guards, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.errors import RunLogError
 from spiral_core.link import applied, environment, hashes
 from spiral_core.link.applied import Entry
 from spiral_core.link.hashes import Hashes
-from spiral_core.link.resume import checked_config, contradiction, reapply
+from spiral_core.link.resume import boundary, checked_config, contradiction, reapply
 from spiral_core.link.rundir import RunDir
 
 Listener = Callable[[int, int], None]
@@ -88,7 +88,7 @@ def plan(directory: RunDir) -> Plan:
     if not recorded:
         raise RunLogError(f"{directory.hashes} holds no digest yet: there is nothing to compare a replay with")
     last = (recorded[-1].step, recorded[-1].rev)
-    entries = tuple(entry for entry in history.entries if (entry.step - 1, entry.rev) <= last)
+    entries = tuple(entry for entry in history.entries if (boundary(entry), entry.rev) <= last)
     return Plan(directory, config, entries, tuple(recorded))
 
 
@@ -101,6 +101,7 @@ def replay(planned: Plan, listen: Listener | None = None) -> Replay:
         Applied log and digests contradict each other.
     """
     state = initial_state(planned.config)
+    guards.begin(state)
     kernels.warm(state.kernels, state.model.dtype)
     done = Replay()
 
@@ -108,7 +109,8 @@ def replay(planned: Plan, listen: Listener | None = None) -> Replay:
         if listen is not None:
             listen(number, planned.steps)
 
-    _train(state, deque(planned.entries), deque(planned.recorded), done, trained)
+    wanted = {entry.to_step for entry in planned.entries if entry.to_step is not None}
+    _train(state, deque(planned.entries), deque(planned.recorded), done, wanted, trained)
     if done.difference is not None:
         incarnation = next(one.incarnation for one in planned.recorded if one.step >= done.difference.step)
         done.explanations = environment.differences(planned.directory.environment_of(incarnation))
@@ -116,16 +118,22 @@ def replay(planned: Plan, listen: Listener | None = None) -> Replay:
 
 
 def _train(
-    state: RunState, entries: deque[Entry], recorded: deque[Hashes], done: Replay, trained: Callable[[int], None]
+    state: RunState,
+    entries: deque[Entry],
+    recorded: deque[Hashes],
+    done: Replay,
+    wanted: set[int],
+    trained: Callable[[int], None],
 ) -> None:
     while True:
         _compare(state, recorded, done)
-        while done.difference is None and entries and entries[0].step == state.step + 1:
+        while done.difference is None and entries and boundary(entries[0]) == state.step:
             _apply(state, entries.popleft(), done)
             _compare(state, recorded, done)
         if done.difference is not None or not recorded:
             break
         step.update(state)
+        guards.keep(state, wanted)
         trained(state.step)
     if entries and done.difference is None:
         raise RunLogError(f"applied.log has a command for step {entries[0].step} behind later ones")

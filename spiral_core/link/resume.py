@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from spiral_core.engine import checkpoint, controls, planned
+from spiral_core.engine import checkpoint, controls, guards, planned
 from spiral_core.engine.config import RunConfig, from_fields
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState, initial_state
@@ -45,6 +45,8 @@ class Start:
     """Descriptor that keeps others out."""
     held: RunState | None = None
     """The state to go on from; None begins anew."""
+    position: int = 0
+    """How many of the commands in the applied log that state has behind it."""
     incarnation: int = 0
     answered: Answered = field(default_factory=Answered)
     """What earlier incarnations have answered."""
@@ -137,9 +139,9 @@ def _reopened(directory: RunDir, step: int | None, lock: int) -> Start:
     start = Start(directory, config, history, lock)
     if history.torn:
         start.notices.append(f"{directory.applied.name}: a half-written last line was cut off; nobody was told of it")
-    one = _restored(start, step)
-    state = start.held = one[1]
-    kept = state.rev if step is not None else max(history.last_rev, state.rev)
+    chosen, state = _restored(start, step)
+    start.held, start.position = state, chosen.position
+    kept = len(history.entries) if step is None else chosen.position
     start.incarnation = history.incarnation + 1
     resumed = Resumed(resumed=state.step, rev=state.rev, kept=kept, incarnation=start.incarnation)
     log = AppliedLog(directory.applied)
@@ -260,28 +262,34 @@ def _goes_on(start: Start, state: RunState, current: Sequence[Checkpoint]) -> Ru
 class Past:
     """Commands that were applied after the checkpoint: they are applied again, each at its step.
 
-    Until all are, no new command is taken: it would come before those, and the run would become another one.
+    Until all are, no new command is taken: it would come before those, and the run would become another one. Guards go
+    on following the run, and what they decide is what they decided then.
 
     Parameters
     ----------
-    entries : sequence of Entry
-        By revision.
-    state : RunState
-        Of the checkpoint.
+    start : Start
     """
 
-    def __init__(self, entries: Sequence[Entry], state: RunState) -> None:
-        self._waiting = deque(entry for entry in entries if entry.rev > state.rev)
+    def __init__(self, start: Start) -> None:
+        self._waiting = deque(start.history.entries[start.position :])
+        self._known = {entry.id for entry in start.history.entries}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     @property
     def last_step(self) -> int | None:
         """Step of the last of them; None when there are none left."""
         return self._waiting[-1].step if self._waiting else None
 
+    def covers(self, identity: str) -> bool:
+        """Tell whether what is about to be done was done then, or comes too early."""
+        return bool(self._waiting) or identity in self._known
+
     def catch_up(self, state: RunState, recorder: Recorder) -> bool:
         """Apply and acknowledge those that are due before the next update; tell whether a value was set."""
         moved = False
-        while self._waiting and self._waiting[0].step <= state.step + 1:
+        while self._waiting and boundary(self._waiting[0]) <= state.step:
             entry = self._waiting.popleft()
             command, outcome = reapply(state, entry)
             if (place := contradiction(entry, outcome)) is not None:
@@ -289,6 +297,11 @@ class Past:
             recorder.ack(command, outcome)
             moved |= bool(outcome.changes)
         return moved
+
+
+def boundary(entry: Entry) -> int:
+    """Give the number of updates that were done when a command was applied; a mark speaks of the last one."""
+    return entry.step if entry.verb == "mark" else entry.step - 1
 
 
 def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
@@ -312,6 +325,10 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
     state.own_entries = max(state.own_entries, -entry.number)
     if entry.verb == "set":
         outcome = controls.apply(state, command)
+    elif entry.verb == "rollback":
+        outcome = guards.go_back(state, entry.sets, entry.to_step, entry.reason)
+    elif entry.verb == "mark":
+        outcome = Outcome("applied", state.step, state.rev, [])
     else:
         state.rev += 1
         outcome = Outcome("applied", state.step + 1, state.rev, entry.changes)
@@ -325,6 +342,8 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
 
 def contradiction(entry: Entry, outcome: Outcome) -> str | None:
     """Tell in which value a command has done something else than when it was recorded."""
+    if entry.verb not in ("set", "rollback"):
+        return None
     for then, now in zip_longest(entry.changes, outcome.changes):
         if then is None or now is None:
             return f"{(then or now).knob} by command {entry.number}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import planned, step
+from spiral_core.engine import guards, planned, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
@@ -79,6 +79,8 @@ class Result:
     """Whether the server has everything; True without a server."""
     trouble: str = ""
     """Why the last checkpoint could not be taken."""
+    detail: str = ""
+    """Why a guard ended it; empty where none did."""
 
 
 Listener = Callable[[RunState, UpdateReport, Evaluation | None], None]
@@ -100,9 +102,10 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         The run cannot start, or its disk fails. The run log then ends with the status ``failed`` where that can still
         be written.
     """
+    # Refused before anything is made: a server without an address, and guards that speak of what the run has not.
     if options.server is not None:
-        # Refused before anything is made.
         spawn.engine_socket(options.server)
+    guards.check(initial_state(config))
     if config.steering:
         planned.check(initial_state(config))
     return train_from(resume.begin(options.logdir, config, options.name), options, listen)
@@ -149,6 +152,7 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
         accuracy=loop.accuracy,
         delivered=delivered,
         trouble=loop.notices.unsaved,
+        detail=loop.detail,
     )
 
 
@@ -172,7 +176,7 @@ class _Loop:
         self._line = line
         self._recorder = recorder
         self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers, start.followed)
-        self._past = Past(start.history.entries, state)
+        self._past = Past(start)
         self._dumps = start.directory.dumps
         self._listen = listen
         self._next_start = time.monotonic()
@@ -182,6 +186,7 @@ class _Loop:
             state,
             recorder,
             self.notices,
+            lambda: applied.position - len(self._past),
             checkpoint_every=options.checkpoint_every,
             keep=options.keep,
             keep_on_steer=options.keep_on_steer,
@@ -193,6 +198,7 @@ class _Loop:
         self._evaluated = 0
         """Updates that were done at the last evaluation."""
         self.accuracy: float | None = None
+        self.detail = ""
 
     def run(self, name: str) -> str:
         recorder = self._recorder
@@ -200,6 +206,7 @@ class _Loop:
         try:
             if self._warm():
                 self._steering.say(self._repeating())
+                guards.begin(self._state)
                 self._steps()
             self._saver.finish()
         except BaseException as error:
@@ -208,7 +215,7 @@ class _Loop:
         finally:
             self._saver.close()
         status: RunStatus = "finished" if self._state.phase == "finished" else "stopped"
-        recorder.status(status, self.notices.unsaved)
+        recorder.status(status, "; ".join(filter(None, (self.detail, self.notices.unsaved))))
         return status
 
     def _repeating(self) -> str:
@@ -262,8 +269,9 @@ class _Loop:
         observations = self._observe(seconds, probing)
         observed = time.perf_counter() - observing
         probe = step.probe(state) if probing else None
-        # Before the evaluation, which takes commands: they belong to the next update.
+        # Before guards and the evaluation, which takes commands: what these set belongs to the next update.
         self._dump(probe)
+        guarded = self._guard(report)
         evaluation = self._evaluate() if step.evaluation_due(state) else None
         writing = time.perf_counter()
         self._recorder.frame(report, seconds, observations, evaluation, probe)
@@ -273,7 +281,7 @@ class _Loop:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
         self._saver.updated()
-        if (detail := self.notices.after(report)) is not None:
+        if (detail := self.notices.after(report, guarded)) is not None:
             self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
@@ -327,10 +335,27 @@ class _Loop:
             dump.write(self._dumps, self._state, probe)
         self._steering.steered = False
 
+    def _guard(self, report: UpdateReport) -> str:
+        """Let the guards act on the step just done; give what they have to say."""
+        decisions = guards.decide(self._state, report)
+        # What was decided and put down before the run was interrupted is not done twice.
+        self._catch_up()
+        decisions = [decision for decision in decisions if not self._past.covers(decision.id)]
+        for decision in decisions:
+            self._steering.enter(*guards.carry_out(self._state, decision))
+            if decision.verb == "pause" and self._options.server is None:
+                # Nobody is there to look at it and to let it go on, and a batch job would wait for ever.
+                self._state.phase = "stopped"
+                self.detail = f"guard {decision.reason}; without a server nobody can resume it"
+        return guards.notable(decisions)
+
     def _drain(self) -> None:
         rate = self._state.rate
-        self._steering.steered |= self._past.catch_up(self._state, self._recorder)
+        self._catch_up()
         if self._past.last_step is None:
             self._steering.drain()
         if self._state.rate != rate:
             self._next_start = time.monotonic()
+
+    def _catch_up(self) -> None:
+        self._steering.steered |= self._past.catch_up(self._state, self._recorder)

@@ -13,7 +13,6 @@ from spiral_core.engine import controls, planned
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.queue import CommandQueue
 from spiral_core.engine.state import RunState
-from spiral_core.errors import ConfigError
 from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
@@ -61,15 +60,12 @@ class Steering:
         for command in self._inbox.drain():
             self._queue.add(command)
         for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
-            self._enter(command, outcome)
+            self.enter(command, outcome)
 
     def follow(self) -> None:
         """Apply what the configuration plans for the next update, behind everything that people have asked for.
 
-        Raises
-        ------
-        ConfigError
-            What people have set does not let it.
+        What they have set may not let it; then it is refused, and the journal has the reason.
         """
         for command in planned.due(self._state.config, self._state.step + 1):
             if command.id in self._followed:
@@ -77,12 +73,9 @@ class Steering:
             self._followed.add(command.id)
             self._state.own_entries += 1
             command = msgspec.structs.replace(command, number=-self._state.own_entries)
-            outcome = controls.apply(self._state, command)
-            if outcome.state != "applied":
-                raise ConfigError(f"steering at step {self._state.step + 1}: {outcome.reason}")
-            self._enter(command, outcome)
+            self.enter(command, controls.apply(self._state, command))
 
-    def _enter(self, command: Command, outcome: Outcome) -> None:
+    def enter(self, command: Command, outcome: Outcome) -> None:
         """Put down what was done: on disk first, then for everyone to see."""
         if outcome.state == "applied":
             self._applied.append(entry_of(command, outcome))
@@ -115,4 +108,6 @@ def entry_of(command: Command, outcome: Outcome) -> Entry:
         actor=command.actor,
         source=command.source,
         instead_of=list(outcome.instead_of),
+        reason=outcome.reason,
+        to_step=outcome.to_step,
     )

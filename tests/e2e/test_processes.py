@@ -260,6 +260,36 @@ def test_a_courier_that_is_killed_is_replaced_and_the_run_stays_steerable(tmp_pa
         finish(cockpit)
 
 
+def test_a_paused_start_steps_holds_a_command_and_an_engine_that_is_killed_lets_it_expire(tmp_path: Path) -> None:
+    server = start(tmp_path / "runs", "serve", "--port", "0")
+    words = ["train", "--quiet", "--data", "needle", "--start-paused", "--server", server.url]
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "spiral_server.cli", *words, "--logdir", str(tmp_path / "runs")],
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: server.run().get("status") == "paused", COLD_SECONDS)
+        commands = f"/api/runs/{server.run()['id']}/commands"
+        assert server.post(commands, {"id": "some", "verb": "step", "steps": 3})[0] == 202
+        wait_for(lambda: server.run()["status"] == "paused" and server.run()["step"] == 3, 20)
+        held = {"id": "held", "verb": "set", "sets": [{"knob": "zspace.gain", "value": 0.5}], "at_step": 10}
+        assert server.post(commands, held)[0] == 202
+        assert server.post(commands, {"id": "more", "verb": "step", "steps": 2})[0] == 202
+        wait_for(lambda: server.run()["step"] == 5, 20)
+        assert [one["state"] for one in server.get(commands)["commands"]] == ["applied", "accepted", "applied"]
+        engine.kill()
+        engine.wait()
+        wait_for(lambda: server.run()["status"] == "failed", 15, "for the courier's word")
+        assert "killed" in server.run()["detail"]
+        wait_for(lambda: server.get(commands)["commands"][1]["state"] == "expired", 5)
+        status, refused = server.post(commands, {"id": "late", "verb": "resume"})
+        assert (status, "takes no more commands" in refused["error"]) == (409, True)
+    finally:
+        engine.kill()
+        engine.wait()
+        finish(server)
+
+
 def test_a_server_that_comes_back_finds_its_engine_its_page_and_every_step(tmp_path: Path, chromium: Browser) -> None:
     """The token and the cookie outlive the server; the engine trains on meanwhile and loses nothing."""
     server = start(tmp_path / "runs", "serve", "--port", "0")

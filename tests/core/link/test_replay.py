@@ -134,7 +134,7 @@ def planned_config(*plan: tuple[int, dict[str, Any]]) -> RunConfig:
     ("plan", "said"),
     [
         (((5, {"optim.speed": 1.0}),), "steering at step 5: .*optim.speed"),
-        (((5, {"optim.lr": 99.0}),), "steering at step 5: optim.lr = 99 is out of bounds"),
+        (((5, {"optim.lr": 1e9}),), "steering at step 5: optim.lr = 1000000000 is out of bounds"),
         (((5, {"zspace.auto_gain": 0.7}), (9, {"zspace.gain": 0.1})), "steering at step 9: zspace.gain cannot be set"),
     ],
 )
@@ -167,6 +167,69 @@ def test_a_run_that_was_stopped_by_hand_is_exported_with_its_length_and_the_leng
     first = made(steered(tmp_path, config, ((20, "set", {"optim.lr": 0.01}), (30, "stop", {}))))
     again = planned(config, applied.read(first.applied))
     assert (again.steps, again.schedule_steps) == (30, 60)
+    assert last_tensors(made(steered(tmp_path / "again", again, ()))) == last_tensors(first)
+
+
+HARMED: Plan = ((60, "set", {"optim.lr": 1000.0}), (80, "set", {"guard.spike": 20.0}))
+
+
+def guarded(tmp_path: Path, plan: Plan, run: str | None = None) -> runner.Result:
+    config = for_data("fashion", batch_size=32, steps=120, evaluate_every=60, xai_every=0)
+    return steered(tmp_path, config, plan, run, checkpoint_every=20, keep=9, hash_every=10)
+
+
+@pytest.fixture(scope="module")
+def rolled_back(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run that a rate of 1000 has harmed, and a guard has brought back."""
+    return made(guarded(tmp_path_factory.mktemp("runs"), HARMED))
+
+
+def test_what_a_guard_has_done_is_done_again_in_a_replay_that_decides_nothing(rolled_back: RunDir) -> None:
+    verbs = [(entry.verb, entry.actor) for entry in applied.read(rolled_back.applied).entries]
+    assert verbs == [("set", "me"), ("rollback", "guard"), ("mark", "guard"), ("set", "me")]
+    done = replay(plan(rolled_back))
+    assert (done.difference, done.same_until) == (None, 120)
+
+
+@pytest.mark.parametrize("kept", [40, 60, 80])
+def test_a_resumed_run_does_what_its_guards_did_once(tmp_path: Path, rolled_back: RunDir, kept: int) -> None:
+    """From before the harm, from the step of it, and from behind the rollback."""
+    first = guarded(tmp_path, (*HARMED, (100, "stop", {})))
+    for path in (first.path / "checkpoints").iterdir():
+        if int(path.stem.split("-")[1]) > kept:
+            path.unlink()
+    done = guarded(tmp_path, HARMED, first.run)
+    assert (done.status, done.step) == ("finished", 120)
+    assert last_tensors(made(first)) == last_tensors(rolled_back)
+    told = [entry for entry in applied.read(made(first).applied).entries if entry.verb != "stop"]
+    assert told == applied.read(rolled_back.applied).entries
+    assert replay(plan(made(first))).difference is None
+
+
+def test_going_back_lets_guards_decide_anew(tmp_path: Path) -> None:
+    first = guarded(tmp_path, HARMED)
+    harm = (62, "set", {"optim.lr": 1000.0})
+    again = guarded(tmp_path, (harm,), f"{first.run}@60")
+    entries = applied.read(made(again).applied).entries
+    assert entries == [], "the command with this number is not taken again, so nothing is there to guard against"
+    third = guarded(tmp_path, ((3, "set", {}), (4, "set", {}), harm), f"{first.run}@60")
+    assert [entry.verb for entry in applied.read(made(third).applied).entries] == ["set", "rollback", "mark"]
+    assert replay(plan(made(third))).difference is None
+
+
+def test_a_rollback_cannot_be_planned_and_that_is_said(rolled_back: RunDir) -> None:
+    with pytest.raises(ConfigError, match="at step 63 a guard went back to the weights of step 50"):
+        as_config(rolled_back, applied.read(rolled_back.applied))
+
+
+def test_what_guards_have_set_is_planned_and_the_new_run_has_none(tmp_path: Path) -> None:
+    rules = ("low: when train.loss < 2 set zspace.zbn1.gain = 0.5",)
+    config = for_data("fashion", batch_size=16, steps=60, evaluate_every=0, xai_every=0, guards=rules)
+    first = made(steered(tmp_path, config, ((50, "set", {"guard.low.on": False}),)))
+    history = applied.read(first.applied)
+    assert [entry.actor for entry in history.entries] == ["guard", "me"]
+    again = planned(config, history)
+    assert (again.guards, len(again.steering)) == ((), 1)
     assert last_tensors(made(steered(tmp_path / "again", again, ()))) == last_tensors(first)
 
 
