@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 EXIT_BAD_USE = 2
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""As a shell reports a process that Ctrl-C has ended."""
 
 TRAIN_HELP = """Train a run, alone or watched by a server.
 
