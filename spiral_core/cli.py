@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EXIT_BAD_USE = 2
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""As a shell reports a process that Ctrl-C has ended."""
 
 TRAIN_HELP = """Train a run, alone or watched by a server.
 
@@ -52,6 +54,8 @@ Examples:
   spiral train --config runs/20260101-120000-fashion-ab12/config.json --seed 1
 
   spiral train --resume 20260101-120000-fashion-ab12
+
+  spiral train --data needle --guard "when zspace.*.saturation > 0.3 for 50 set zspace.*.gain = 0.5"
 
 A resumed run goes on from its newest checkpoint as if it had never stopped; RUN@STEP goes back to the checkpoint of a
 step, and what was steered after it is given up.
@@ -115,6 +119,8 @@ def train(
     precision: Annotated[str | None, typer.Option(help="Of products: float32, float16 or bfloat16.")] = None,
     rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
     telemetry_budget: Annotated[float | None, typer.Option(help="Percent of the time for observing; 0: off.")] = None,
+    guards: Annotated[list[str] | None, typer.Option("--guard", help="A further guard rule; repeatable.")] = None,
+    no_guards: Annotated[bool, typer.Option("--no-guards", help="Without the guard rules of the start.")] = False,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
     token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
     logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
@@ -138,7 +144,11 @@ def train(
         for name in context.params
         if (source := context.get_parameter_source(name)) is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
     }
-    _train({**context.params, "token": token or (_token_of(logdir, server) if server else "")}, given)
+    from_variable = (source := context.get_parameter_source("guards")) is not None and source.name == "ENVIRONMENT"
+    further = _rules(guards or [], split=from_variable)
+    _train(
+        {**context.params, "guards": further, "token": token or (_token_of(logdir, server) if server else "")}, given
+    )
 
 
 def _train(asked: dict[str, Any], given: set[str]) -> None:
@@ -153,9 +163,9 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
     if asked["resume"] is None:
         _train_all(_planned(asked, given & fields), options, say)
         return
-    settled = sorted(given & (fields | {"config", "epochs", "seeds"}))
+    settled = sorted(given & (fields | {"config", "epochs", "seeds", "no_guards"}))
     if settled:
-        option = "--" + settled[0].replace("_", "-")
+        option = "--" + {"guards": "guard"}.get(settled[0], settled[0]).replace("_", "-")
         raise ConfigError(f"{option} cannot be given with --resume: the run keeps its configuration; steer it instead")
     start = runner.reopen(asked["resume"], options)
     for notice in start.notices:
@@ -164,21 +174,30 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
     _tell(runner.train_from(start, options, _Teller(say)), say)
 
 
+def _rules(more: list[str], *, split: bool) -> list[str]:
+    """Give the lines of further guard rules; what a variable holds was split at each blank, and ``;`` parts rules."""
+    return [line.strip() for line in " ".join(more).split(";") if line.strip()] if split else more
+
+
 def _planned(asked: dict[str, Any], given: set[str]) -> list[RunConfig]:
     """Give the configurations to train, one for each seed."""
     from spiral_core.engine import config as configs
+    from spiral_core.engine import guard_rules
     from spiral_core.link.resume import config_from
 
     if asked["config"] is None:
-        fields = set(configs.RunConfig.__struct_fields__) - {"data", "steering"}
+        fields = set(configs.RunConfig.__struct_fields__) - {"data", "steering", "guards"}
         make: Callable[..., RunConfig] = partial(configs.for_data, asked["data"])
         seed = asked["seed"]
     else:
-        fields = given
+        fields = given - {"guards"}
         base = config_from(asked["config"])
         make = partial(configs.changed, base)
         seed = asked["seed"] if "seed" in given else base.seed
     changes = {field: asked[field] for field in fields}
+    if asked["no_guards"] or asked["guards"]:
+        rules = () if asked["no_guards"] else make(**changes).guards
+        changes["guards"] = guard_rules.merged(rules, asked["guards"])
     seeds = range(seed, seed + asked["seeds"])
     return [_plan(make, asked["epochs"], {**changes, "seed": one}) for one in seeds]
 
@@ -219,8 +238,9 @@ def _tell(result: Result, say: Callable[[str], None]) -> None:
     say(f"{result.status} at step {result.step}{accuracy}  ({result.path})")
     if not result.delivered:
         typer.echo(f"spiral train: the server has not taken in everything; the log is kept: {result.path}", err=True)
-    if result.trouble:
-        typer.echo(f"spiral train: {result.trouble}", err=True)
+    for word in (result.detail, result.trouble):
+        if word:
+            typer.echo(f"spiral train: {word}", err=True)
 
 
 def _plainly(config: RunConfig) -> str:

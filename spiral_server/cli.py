@@ -21,6 +21,7 @@ import typer  # noqa: E402
 from spiral_core import __version__  # noqa: E402
 from spiral_core.cli import (  # noqa: E402
     EXIT_BAD_USE,
+    EXIT_INTERRUPTED,
     TRAIN_HELP,
     DataOption,
     ModelOption,
@@ -120,10 +121,19 @@ def _open_page(url: str) -> None:
 
 
 def _run_server(
-    settings: Settings, listener: socket.socket, url: str, *, show: bool, engine: EngineProcess | None
+    settings: Settings,
+    listener: socket.socket,
+    url: str,
+    *,
+    show: bool,
+    engine: EngineProcess | None,
+    interrupted: threading.Event,
 ) -> None:
     """Serve until Ctrl-C; then end the engine first, so that its last words still arrive."""
     from spiral_server import app
+
+    if interrupted.is_set():
+        sys.exit(EXIT_INTERRUPTED)
 
     class Server(app.Server):
         leaving_at: float | None = None
@@ -151,6 +161,10 @@ def _run_server(
             engine.terminate()
 
         async def on_tick(self, counter: int) -> bool:
+            # It came after the last look, before the server minded signals itself.
+            if interrupted.is_set():
+                interrupted.clear()
+                self.handle_exit(signal.SIGINT, None)
             gone = engine is None or engine.ended
             if engine is not None and gone and self.leaving_at is None and not self.told:
                 self.told = True
@@ -199,12 +213,14 @@ def _serve(
         allowed_hosts=tuple(allowed),
         root_path=root_path,
     )
-    # Until the server takes over, Ctrl-C goes straight to the end of this function.
-    signal.signal(signal.SIGINT, lambda _number, _frame: sys.exit(130))
+    # Until the server takes over, Ctrl-C is noted and looked at when its parts are loaded: an exception that is raised
+    # while modules are loaded may end up in a callback that swallows it.
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda _number, _frame: interrupted.set())
     # The engine loads its own world while the server loads its; the listening socket holds its knocks until then.
     engine = None if train_with is None else EngineProcess(train_with, server=url, token=settings.token)
     try:
-        _run_server(settings, listener, url, show=show, engine=engine)
+        _run_server(settings, listener, url, show=show, engine=engine, interrupted=interrupted)
     finally:
         if engine is not None:
             engine.terminate()

@@ -45,11 +45,12 @@ describe("deltas", () => {
     const model = new RunModel(goldenSnapshot());
     const parts = messagesOf("deltas").map((message) => model.apply(message));
     expect(parts).toEqual(
-      [null, "frames", "frames", "strips", "heatMaps", "probe", "status", "knobs", "series", "run"],
+      [null, "frames", "frames", "strips", "heatMaps", "probe", "status", "knobs", "series", "run", "knobs"],
     );
     expect(points(model, "train/loss").values).toEqual([2.5, Number.NaN, Infinity, Number.NaN, 1.5]);
     expect([model.step, model.merged, model.status.status]).toEqual([5, 3, "lost"]);
     expect(model.knobs.get("zspace.gain")?.value).toBe(0.5);
+    expect(model.guards).toEqual([{ name: "spike", text: "spike: off when train.loss > 4 mark", on: false }]);
   });
 
   test("merged points join the curve, and none is taken twice", () => {

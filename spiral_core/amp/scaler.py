@@ -11,6 +11,7 @@ from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, StateDictError, StateError
 from spiral_core.nn import Module
 from spiral_core.optim import Optimizer, ZSpaceOptimizer
+from spiral_core.optim.optimizer import gradient_is_finite
 
 
 class GradScaler:
@@ -142,7 +143,7 @@ class GradScaler:
         """
         if not self._unscaled:
             self.unscale(module)
-        if not all(np.isfinite(parameter.grad).all() for parameter in module.parameters()):
+        if not all(gradient_is_finite(parameter) for parameter in module.parameters()):
             self.skip(optimizer, module)
             return False
         self._unscaled = False

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from spiral_core.arrays import AnyArray
+from spiral_core.engine import rollback
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.optimization import Rates
 from spiral_core.engine.state import RunState, initial_state
@@ -26,7 +27,7 @@ FORMAT = 1
 
 _REBUILT = frozenset({"config", "probe", "batch", "training", "watching"})
 """Fields of `RunState` that come from the configuration, or are memory."""
-_APART = frozenset({"dataset", "model", "optimizer", "scaler", "rates"})
+_APART = frozenset({"dataset", "model", "optimizer", "scaler", "rates", "snapshots"})
 """Fields that are written down in their own way; every other one is a plain value."""
 
 
@@ -53,7 +54,7 @@ def capture(state: RunState) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     Returns
     -------
     arrays : dict
-        ``model/<name>``, ``optimizer/<name>``, ``scaler/<name>`` and ``data/<name>``.
+        ``model/<name>``, ``optimizer/<name>``, ``scaler/<name>``, ``data/<name>``, and ``snapshots/...`` of `rollback`.
     metadata : dict
         Numbers, words and lists, ready for JSON: configuration, step, revision, phase and every value in force.
 
@@ -65,6 +66,8 @@ def capture(state: RunState) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     arrays = {
         f"{part}/{name}": array for part, held in _parts(state).items() for name, array in held.state_dict().items()
     }
+    snapshots, told = rollback.pack(state.snapshots)
+    arrays |= {f"snapshots/{name}": array for name, array in snapshots.items()}
     bad = next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
     if bad is not None:
         raise StateError(
@@ -72,9 +75,10 @@ def capture(state: RunState) -> tuple[dict[str, AnyArray], dict[str, Any]]:
         )
     metadata = {
         "format": FORMAT,
-        "config": msgspec.to_builtins(state.config),
+        "config": _as_json(state.config),
         "values": {name: msgspec.to_builtins(getattr(state, name)) for name in _plain_fields(RunState)},
         "rates": {name: msgspec.to_builtins(getattr(state.rates, name)) for name in _plain_fields(Rates)},
+        "snapshots": told,
         "optimizer": {"momentum": state.optimizer.momentum, "weight_decay": state.optimizer.weight_decay},
     }
     return arrays, metadata
@@ -117,10 +121,16 @@ def _load(state: RunState, arrays: Mapping[str, AnyArray], metadata: Mapping[str
         state.optimizer.momentum = metadata["optimizer"]["momentum"]
     state.optimizer.weight_decay = metadata["optimizer"]["weight_decay"]
     for part, held in _parts(state).items():
-        prefix = f"{part}/"
-        held.load_state_dict(
-            {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        )
+        held.load_state_dict(_below(f"{part}/", arrays))
+    state.snapshots = rollback.unpack(_below("snapshots/", arrays), metadata["snapshots"])
+
+
+def _below(prefix: str, arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _as_json(config: RunConfig) -> Any:  # noqa: ANN401 - numbers, words and lists
+    return msgspec.json.decode(msgspec.json.encode(config))
 
 
 def _load_plain(target: RunState | Rates, values: Mapping[str, Any]) -> None:
@@ -129,7 +139,7 @@ def _load_plain(target: RunState | Rates, values: Mapping[str, Any]) -> None:
 
 
 def _check_config(config: RunConfig, held: object) -> None:
-    asked = msgspec.to_builtins(config)
+    asked = _as_json(config)
     if held == asked:
         return
     differing = [name for name in asked if not isinstance(held, dict) or held.get(name) != asked[name]]

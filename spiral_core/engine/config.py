@@ -15,6 +15,7 @@ import msgspec
 from spiral_core import nn
 from spiral_core.choices import DataName, ModelName
 from spiral_core.data import image_shape, open_dataset
+from spiral_core.engine import guard_rules
 from spiral_core.errors import ConfigError
 
 MOST_STEPS = 10**12
@@ -76,6 +77,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Most steps per second; 0 means no limit. Slows a run down for watching; does not change its numbers."""
     telemetry_budget: float
     """Percent of the time of a step that observing the Z-space layers may take; does not change a run's numbers."""
+    guards: tuple[str, ...]
+    """Guard rules, a line each (see `spiral_core.engine.guard_rules`); none turns the guards off."""
 
     @property
     def schedule_length(self) -> int:
@@ -134,8 +137,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 _OF_MODEL: dict[str, dict[str, Any]] = {
     # Its layers have no places, so there is nothing for a probe to map.
-    "z_mlp": {"optimizer": "adam", "lr": 3e-3, "weight_decay": 0.0, "xai_every": 0},
-    "z_lstm": {"optimizer": "adam", "lr": 1e-2, "weight_decay": 0.0},
+    "z_mlp": {
+        "optimizer": "adam",
+        "lr": 3e-3,
+        "weight_decay": 0.0,
+        "xai_every": 0,
+        "guards": guard_rules.defaults("zln1"),
+    },
+    "z_lstm": {"optimizer": "adam", "lr": 1e-2, "weight_decay": 0.0, "guards": guard_rules.defaults("zln1")},
 }
 """What a model wants otherwise than the data set that it is trained on."""
 
@@ -180,6 +189,7 @@ def for_data(data: str, **changes: object) -> RunConfig:
         "precision": "float32",
         "rate": 0.0,
         "telemetry_budget": TELEMETRY_PERCENT,
+        "guards": guard_rules.defaults("zbn1"),
         **_DEFAULTS[data],
         **_OF_MODEL.get(str(model), {}),
         **asked,
@@ -269,6 +279,7 @@ def _check(config: RunConfig) -> None:
             raise ConfigError(f"{name} = {getattr(config, name)} cannot be used: it must be {demand}")
     _check_model(config)
     _check_schedule(config)
+    guard_rules.parse_all(config.guards)
 
 
 def _check_model(config: RunConfig) -> None:

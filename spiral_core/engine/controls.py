@@ -23,6 +23,8 @@ class Outcome:
     """In force from here on."""
     changes: list[Change]
     reason: str = ""
+    to_step: int | None = None
+    """The step whose weights a rollback brought back."""
     by: int | None = None
     """Number of the command that took the place of a superseded one."""
     instead_of: tuple[int, ...] = ()

@@ -10,6 +10,9 @@ PATIENCE = 20
 """Updates in a row that a target must be out of reach, or within it again, to be spoken of: at the edge of its reach a
 layer goes in and out with every batch."""
 
+GUARD_STEPS = 100
+"""Updates for which the last word of a guard is shown; it stays in the journal."""
+
 
 class Notices:
     """Follows the reports of a run and says what has changed."""
@@ -23,9 +26,21 @@ class Notices:
         self.unsaved = ""
         """Why the last checkpoint could not be taken."""
         self._said = ""
+        self._guarded = ""
+        self._guarded_at = 0
 
-    def after(self, report: UpdateReport) -> str | None:
-        """Take in a report; give the sentences that now hold, empty when all is well again, or None for no change."""
+    def after(self, report: UpdateReport, guarded: str = "") -> str | None:
+        """Take in a report and what guards had to say of it.
+
+        Returns
+        -------
+        str or None
+            The sentences that now hold, empty when all is well again; None for no change.
+        """
+        if guarded:
+            self._guarded, self._guarded_at = guarded, report.step
+        elif report.step - self._guarded_at >= GUARD_STEPS:
+            self._guarded = ""
         if report.divergence is None:
             self._diverged = ""
         elif not self._diverged:
@@ -57,4 +72,5 @@ class Notices:
     @property
     def words(self) -> str:
         """The sentences that now hold."""
-        return "; ".join(sentence for sentence in (self._diverged, self.unsaved, *self._unreached.values()) if sentence)
+        said = (self._guarded, self._diverged, self.unsaved, *self._unreached.values())
+        return "; ".join(sentence for sentence in said if sentence)

@@ -8,7 +8,10 @@ from typing import Literal
 from spiral_core import amp, data, nn, optim
 from spiral_core.data import Batch, Dataset
 from spiral_core.engine.config import PrecisionName, RunConfig
+from spiral_core.engine.guard_rules import parse_all
+from spiral_core.engine.guard_state import GuardState
 from spiral_core.engine.optimization import Rates, build_optimizer, build_rates
+from spiral_core.engine.rollback import Snapshots
 
 AUTO_GAIN_SMOOTHING = 0.1
 """At the start: a gain goes nine tenths of its way in 22 steps, too slowly to follow the noise of single batches."""
@@ -63,6 +66,12 @@ class RunState:
     """Asked for and not yet done."""
     since: dict[str, int] = field(default_factory=dict)
     """For each knob that was ever set: the first step under the value in force."""
+    guards: GuardState = field(default_factory=GuardState)
+    """The guard rules in force, and what they remember."""
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    """What a guard may go back to."""
+    own_entries: int = 0
+    """Entries of the applied log that the engine has numbered by itself: -1, -2 and so on."""
     batch: Batch | None = None
     """The last training batch, whose memory the next one takes over."""
     training: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=True, fuse=True))
@@ -117,6 +126,7 @@ def initial_state(config: RunConfig) -> RunState:
         auto_gain_smoothing=AUTO_GAIN_SMOOTHING,
         total_steps=config.steps,
         telemetry_budget=config.telemetry_budget,
+        guards=GuardState(parse_all(config.guards)),
         precision=config.precision,
         xai_layer=nn.models.cam_target(model),
     )

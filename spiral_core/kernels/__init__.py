@@ -10,6 +10,11 @@ from spiral_core.kernels.accelerate import registered as registered
 from spiral_core.kernels.accelerate import scalar as scalar
 from spiral_core.kernels.convolution import convolve as convolve
 from spiral_core.kernels.convolution import convolve_backward as convolve_backward
+from spiral_core.kernels.curved import gather_compressed as gather_compressed
+from spiral_core.kernels.curved import geodesic_adam_update as geodesic_adam_update
+from spiral_core.kernels.curved import geodesic_update as geodesic_update
+from spiral_core.kernels.curved import longest_column as longest_column
+from spiral_core.kernels.curved import pull_update as pull_update
 from spiral_core.kernels.elementwise import gaussian_gate as gaussian_gate
 from spiral_core.kernels.elementwise import gaussian_gate_backward as gaussian_gate_backward
 from spiral_core.kernels.elementwise import rectify as rectify

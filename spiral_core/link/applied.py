@@ -49,6 +49,10 @@ class Entry(Struct, frozen=True, kw_only=True):
     source: str
     instead_of: list[int]
     """Numbers of the commands whose place it took; they were superseded."""
+    reason: str = ""
+    """Why a guard has done it."""
+    to_step: int | None = None
+    """The step whose weights a rollback brought back."""
 
     def ack(self, *, run: str, incarnation: int, seq: int, time: float) -> Ack:
         """Give the acknowledgement of the command."""
@@ -63,7 +67,7 @@ class Entry(Struct, frozen=True, kw_only=True):
             verb=self.verb,
             state="applied",
             changes=self.changes,
-            reason="",
+            reason=self.reason,
             rev=self.rev,
             actor=self.actor,
             source=self.source,

@@ -21,6 +21,7 @@ from spiral_core.wire.messages import (
     CheckpointSaved,
     Command,
     Frame,
+    GuardsDeclared,
     HeatMaps,
     KnobsDeclared,
     KnobsMoved,
@@ -31,7 +32,7 @@ from spiral_core.wire.messages import (
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import Array, Change, RunStatus, Value, ZLayer
+from spiral_core.wire.parts import Array, Change, GuardSpec, RunStatus, Value, ZLayer
 
 STRIP_SECONDS = 0.1
 """Strips of radii are looked at, not analyzed: ten a second are enough for the eye."""
@@ -92,6 +93,7 @@ class Recorder:
         declared = knobs.declare(state)
         self._told = {spec.name: spec.value for spec in declared}
         self._log.append(KnobsDeclared, state.step, knobs=declared, rev=state.rev)
+        self.guards()
         if not self._mapped:
             return
         masks = state.probe.masks
@@ -102,6 +104,11 @@ class Recorder:
             labels=state.probe.labels.tolist(),
             masks=None if masks is None else Array.of(masks, "|u1"),
         )
+
+    def guards(self) -> None:
+        """Say which guard rules are in force."""
+        rules = [GuardSpec(name=rule.name, text=str(rule), on=rule.on) for rule in self._state.guards.rules]
+        self._log.append(GuardsDeclared, self._state.step, guards=rules)
 
     def status(self, status: RunStatus, detail: str = "", *, done: int | None = None, total: int | None = None) -> None:
         """Say what the engine is doing; progress is counted in steps unless told otherwise."""
@@ -131,6 +138,8 @@ class Recorder:
             actor=command.actor,
             source=command.source,
         )
+        if any(change.knob.startswith("guard.") for change in outcome.changes):
+            self.guards()
 
     def checkpoint(self, *, file: str, size: int, digest: str, reason: CheckpointReason, files: list[str]) -> None:
         """Say that a checkpoint was taken, and which ones are there now."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import step
+from spiral_core.engine import guards, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
-from spiral_core.engine.state import RunState
+from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
 from spiral_core.link import dump, resume, spawn
 from spiral_core.link.applied import AppliedLog
@@ -79,6 +79,8 @@ class Result:
     """Whether the server has everything; True without a server."""
     trouble: str = ""
     """Why the last checkpoint could not be taken."""
+    detail: str = ""
+    """Why a guard ended it; empty where none did."""
 
 
 Listener = Callable[[RunState, UpdateReport, Evaluation | None], None]
@@ -100,9 +102,10 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         The run cannot start, or its disk fails. The run log then ends with the status ``failed`` where that can still
         be written.
     """
+    # Refused before anything is made: a server without an address, and guards that speak of what the run has not.
     if options.server is not None:
-        # Refused before anything is made.
         spawn.engine_socket(options.server)
+    guards.check(initial_state(config))
     return train_from(resume.begin(options.logdir, config, options.name), options, listen)
 
 
@@ -147,6 +150,7 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
         accuracy=loop.accuracy,
         delivered=delivered,
         trouble=loop.notices.unsaved,
+        detail=loop.detail,
     )
 
 
@@ -191,6 +195,7 @@ class _Loop:
         self._evaluated = 0
         """Updates that were done at the last evaluation."""
         self.accuracy: float | None = None
+        self.detail = ""
 
     def run(self, name: str) -> str:
         recorder = self._recorder
@@ -198,6 +203,7 @@ class _Loop:
         try:
             if self._warm():
                 self._steering.say(self._repeating())
+                guards.begin(self._state)
                 self._steps()
             self._saver.finish()
         except BaseException as error:
@@ -206,7 +212,7 @@ class _Loop:
         finally:
             self._saver.close()
         status: RunStatus = "finished" if self._state.phase == "finished" else "stopped"
-        recorder.status(status, self.notices.unsaved)
+        recorder.status(status, "; ".join(filter(None, (self.detail, self.notices.unsaved))))
         return status
 
     def _repeating(self) -> str:
@@ -257,8 +263,9 @@ class _Loop:
         observations = self._observe(seconds, probing)
         observed = time.perf_counter() - observing
         probe = step.probe(state) if probing else None
-        # Before the evaluation, which takes commands: they belong to the next update.
+        # Before guards and the evaluation, which takes commands: what these set belongs to the next update.
         self._dump(probe)
+        guarded = self._guard(report)
         evaluation = self._evaluate() if step.evaluation_due(state) else None
         writing = time.perf_counter()
         self._recorder.frame(report, seconds, observations, evaluation, probe)
@@ -268,7 +275,7 @@ class _Loop:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
         self._saver.updated()
-        if (detail := self.notices.after(report)) is not None:
+        if (detail := self.notices.after(report, guarded)) is not None:
             self._steering.say(detail)
         if self._listen is not None:
             self._listen(state, report, evaluation)
@@ -321,6 +328,17 @@ class _Loop:
         if every and (self._state.step % every == 0 or self._steering.steered):
             dump.write(self._dumps, self._state, probe)
         self._steering.steered = False
+
+    def _guard(self, report: UpdateReport) -> str:
+        """Let the guards act on the step just done; give what they have to say."""
+        decisions = guards.decide(self._state, report)
+        for decision in decisions:
+            self._steering.enter(*guards.carry_out(self._state, decision))
+            if decision.verb == "pause" and self._options.server is None:
+                # Nobody is there to look at it and to let it go on, and a batch job would wait for ever.
+                self._state.phase = "stopped"
+                self.detail = f"guard {decision.reason}; without a server nobody can resume it"
+        return guards.notable(decisions)
 
     def _drain(self) -> None:
         rate = self._state.rate

@@ -54,11 +54,15 @@ class Steering:
         for command in self._inbox.drain():
             self._queue.add(command)
         for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
-            if outcome.state == "applied":
-                self._applied.append(entry_of(command, outcome))
-                self.steered |= bool(outcome.changes)
-            self._recorder.ack(command, outcome)
-            self.tell()
+            self.enter(command, outcome)
+
+    def enter(self, command: Command, outcome: Outcome) -> None:
+        """Put down what was done: on disk first, then for everyone to see."""
+        if outcome.state == "applied":
+            self._applied.append(entry_of(command, outcome))
+            self.steered |= bool(outcome.changes)
+        self._recorder.ack(command, outcome)
+        self.tell()
 
     def tell(self) -> None:
         """Say whether the run trains or pauses, where that has changed."""
@@ -85,4 +89,6 @@ def entry_of(command: Command, outcome: Outcome) -> Entry:
         actor=command.actor,
         source=command.source,
         instead_of=list(outcome.instead_of),
+        reason=outcome.reason,
+        to_step=outcome.to_step,
     )

@@ -26,6 +26,7 @@ from spiral_core.nn.norm import ZSpaceBatchNorm2d as ZSpaceBatchNorm2d
 from spiral_core.nn.observation import ZSpaceBatchNormTelemetry as ZSpaceBatchNormTelemetry
 from spiral_core.nn.observation import ZSpaceLayerNormTelemetry as ZSpaceLayerNormTelemetry
 from spiral_core.nn.observation import ZSpaceObservation as ZSpaceObservation
+from spiral_core.nn.pass_means import PassMeans as PassMeans
 from spiral_core.nn.pooling import AvgPool2d as AvgPool2d
 from spiral_core.nn.pooling import GlobalAveragePool2d as GlobalAveragePool2d
 from spiral_core.nn.pooling import MaxPool2d as MaxPool2d

@@ -17,6 +17,7 @@ from spiral_core.errors import ArgumentError, StateError
 from spiral_core.nn import observation
 from spiral_core.nn.module import Module, StateEntry, check_number
 from spiral_core.nn.observation import ZSpaceObservation, ZSpacePass, ZSpaceTelemetry
+from spiral_core.nn.pass_means import PassMeans, means
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain
 
@@ -238,6 +239,16 @@ class ZSpaceNorm(Module):
             There was none.
         """
         return observation.observe(self._pass(workspace))
+
+    def pass_means(self, workspace: Workspace | None = None) -> PassMeans:
+        """Give the means of the last pass, which cost nothing to speak of: the pass has summed them up anyway.
+
+        Raises
+        ------
+        StateError
+            There was none.
+        """
+        return means(self._pass(workspace))
 
     def last_ball_radius(self, workspace: Workspace | None = None) -> F64 | None:
         """Give the mean ball radius in the last pass, of each feature or each sample; None before the first."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.errors import NonFiniteError
 from spiral_core.zspace import check_curvature, root_curvature
@@ -20,14 +21,7 @@ SATURATION = 1e6
 """L: sums beyond it are bent back. The reference system's value."""
 POROSITY = 0.2
 """The reference system's value; a quarter of it is the largest share that `saturate` takes off."""
-
-
-def compress(grad: Float, curvature: float) -> Float:
-    r"""Return :math:`u(g) = g / (1 + |\kappa| g^2)`: the identity for small g, at most 1/(2s), then falling."""
-    kappa = -check_curvature(curvature)
-    with np.errstate(over="ignore"):
-        small: Float = grad / (1 + kappa * grad * grad)
-    return small
+_MOST_BENT = 0.25 * POROSITY
 
 
 def saturate(v: Float) -> Float:
@@ -41,28 +35,44 @@ def saturate(v: Float) -> Float:
     if not beyond.any():
         return v
     share = (np.where(beyond, size, SATURATION) - SATURATION) / (size + SATURATION)
-    bent: Float = np.where(beyond, np.sign(v) * SATURATION * (1 - 0.25 * POROSITY * share), v).astype(v.dtype)
+    bent: Float = np.where(beyond, np.sign(v) * SATURATION * (1 - _MOST_BENT * share), v).astype(v.dtype)
     return bent
 
 
-def row_axes(ndim: int) -> tuple[int, ...]:
-    """Return the axes of one row: features of a matrix, all of a vector, the taps and channels of one filter."""
-    return (0,) if ndim == 1 else (1,) if ndim == 2 else tuple(range(ndim - 1))
+def _rows(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return how many rows there are, and how far apart they and their elements lie.
+
+    A row is a line of a matrix, all of a vector, the taps and channels of one filter.
+    """
+    if len(shape) == 1:
+        return 1, shape[0], 1
+    return (shape[0], shape[1], 1) if len(shape) == 2 else (shape[-1], 1, shape[-1])
 
 
-def pull_rows(value: Float, curvature: float) -> Float:
-    r"""Return the rows scaled to the length :math:`\tanh(\rho / s)`; a row of zeros stays."""
-    length = np.sqrt(np.sum(value * value, axis=row_axes(value.ndim), keepdims=True))
-    shorter = np.tanh(length / root_curvature(curvature))
-    still = length == 0
-    pulled: Float = value * np.where(still, 1, shorter / np.where(still, 1, length)).astype(value.dtype)
-    return pulled
+def gather(total: Float, grad: Float, curvature: float) -> None:
+    r"""Add a compressed gradient to a tape in place: :math:`A \leftarrow \mathrm{sat}(A + u(g))`.
 
-
-def stepped(value: Float, direction: Float, curvature: float, lr: float) -> Float:
-    r"""Return the weights after one step of rate ``lr`` against ``direction`` (A, or what momentum made of it)."""
+    :math:`u(g) = g / (1 + |\kappa| g^2)` is the identity for small g, at most 1/(2s), then falling.
+    """
     kappa = -check_curvature(curvature)
-    return pull_rows(saturate(value - lr / (1 + kappa * value * value) * direction), curvature)
+    kernels.gather_compressed(total.reshape(-1), grad.reshape(-1), kappa, SATURATION, _MOST_BENT)
+
+
+def step(value: Float, direction: Float, curvature: float, lr: float) -> None:
+    r"""Step weights in place with rate ``lr`` against ``direction``, which is A or what momentum made of it.
+
+    Then the rows are pulled in; one of zeros stays.
+    """
+    kernels.pull_update(
+        value.reshape(-1),
+        direction.reshape(-1),
+        *_rows(value.shape),
+        lr,
+        -curvature,
+        root_curvature(curvature),
+        SATURATION,
+        _MOST_BENT,
+    )
 
 
 class HypergradTape:
@@ -88,7 +98,7 @@ class HypergradTape:
         """
         if not np.isfinite(grad).all():
             raise NonFiniteError("a gradient has a value that is not finite; nothing was added to the tape")
-        self.total[...] = saturate(self.total + compress(grad, self.curvature))
+        gather(self.total, grad, self.curvature)
 
     def accumulate_pair(self, prediction: Float, target: Float) -> None:
         """Add the difference of a prediction and its target, not compressed."""
@@ -96,5 +106,5 @@ class HypergradTape:
 
     def apply(self, value: Float, lr: float) -> None:
         """Step ``value`` in place, and clear the tape."""
-        value[...] = stepped(value, self.total, self.curvature, lr)
+        step(value, self.total, self.curvature, lr)
         self.total.fill(0)

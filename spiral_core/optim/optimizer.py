@@ -151,3 +151,11 @@ def checked_slots(
 def gradient_norm(parameters: Sequence[Parameter]) -> float:
     """Return the L2 norm of all gradients together, summed in float64 in the order given; NaN and infinity show."""
     return math.sqrt(sum(kernels.sum_of_squares(parameter.grad.reshape(-1)) for parameter in parameters))
+
+
+def gradient_is_finite(parameter: Parameter) -> bool:
+    """Tell whether every element of a gradient is finite."""
+    # The sum needs no memory, and where it is finite so is every element; large float64 numbers can overflow in it.
+    if math.isfinite(kernels.sum_of_squares(parameter.grad.reshape(-1))):
+        return True
+    return bool(np.isfinite(parameter.grad).all())

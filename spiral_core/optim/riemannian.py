@@ -17,9 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spiral_core import kernels
 from spiral_core.arrays import Float
 from spiral_core.nn import Parameter
-from spiral_core.zspace import poincare
+from spiral_core.zspace import poincare, root_curvature
 
 
 def as_points(array: Float) -> Float:
@@ -29,7 +30,12 @@ def as_points(array: Float) -> Float:
 
 def points_outside(parameter: Parameter, curvature: float) -> list[int]:
     """Return the numbers of the points that lie outside the ball (or within half its margin)."""
-    return [int(j) for j in np.flatnonzero(poincare.outside(as_points(parameter.value), curvature))]
+    points = as_points(parameter.value)
+    # Steps keep the whole margin: below three quarters of it, one length tells that there are none.
+    clear = (1 - 0.75 * poincare.boundary_margin(points.dtype)) / root_curvature(curvature)
+    if kernels.longest_column(points) <= clear:
+        return []
+    return [int(j) for j in np.flatnonzero(poincare.outside(points, curvature))]
 
 
 def lift(parameters: Sequence[Parameter], curvature: float) -> None:
@@ -48,27 +54,11 @@ def lift(parameters: Sequence[Parameter], curvature: float) -> None:
         points[...] = poincare.exponential(np.zeros_like(points), points, curvature)
 
 
-def descend(x: Float, direction: Float, curvature: float, lr: float, carried: tuple[Float, ...] = ()) -> None:
-    """Move the points along their geodesics, in place.
-
-    Parameters
-    ----------
-    x : (K, P)            points, updated; a point with a zero direction stays bit for bit
-    direction : (K, P)    d, tangent at x
-    curvature, lr         kappa < 0 and eta
-    carried : arrays      tangent vectors (K, P) that are transported along, in place
-    """
-    reached = poincare.exponential(x, -lr * direction, curvature)
-    still = (reached == x).all(axis=0)
-    for v in carried:
-        v[...] = np.where(still, v, poincare.transport(x, reached, v, curvature))
-    x[...] = reached
-
-
-def momentum_step(x: Float, grad: Float, velocity: Float, curvature: float, lr: float, momentum: float) -> None:
+def momentum_step(
+    x: Float, grad: Float, velocity: Float, curvature: float, lr: float, momentum: float, decay: float
+) -> None:
     """Take one step with momentum; ``velocity`` (K, P) is updated and carried to the new points."""
-    velocity[...] = momentum * velocity + poincare.riemannian_gradient(x, grad, curvature)
-    descend(x, velocity, curvature, lr, (velocity,) if momentum else ())
+    kernels.geodesic_update(x, grad, velocity, curvature, _limit(x, curvature), lr, momentum, decay)
 
 
 def adam_step(
@@ -80,13 +70,16 @@ def adam_step(
     lr: float,
     betas: tuple[float, float],
     eps: float,
+    decay: float,
     count: int,
 ) -> None:
     """Take one step of Riemannian Adam; ``first`` (K, P) and ``second`` (P,) are updated."""
-    beta1, beta2 = betas
-    g = poincare.riemannian_gradient(x, grad, curvature)
-    length = (poincare.conformal(x, curvature) * poincare.norms(g))[0]
-    first[...] = beta1 * first + (1 - beta1) * g
-    second[...] = beta2 * second + (1 - beta2) * length * length
-    below = np.sqrt(second / (1 - beta2**count)) + eps
-    descend(x, first / (1 - beta1**count) / below, curvature, lr, (first,))
+    corrections = (1 - beta**count for beta in betas)
+    kernels.geodesic_adam_update(
+        x, grad, first, second, curvature, _limit(x, curvature), lr, *betas, eps, decay, *corrections
+    )
+
+
+def _limit(x: Float, curvature: float) -> float:
+    """Return how far from the origin a step may end."""
+    return (1 - poincare.boundary_margin(x.dtype)) / root_curvature(curvature)

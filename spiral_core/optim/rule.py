@@ -55,11 +55,12 @@ class Rule:
         second = np.zeros(riemannian.as_points(value).shape[1], value.dtype) if points else np.zeros_like(value)
         return {"steps": np.zeros((), np.int64), "first": np.zeros_like(value), "second": second}
 
-    def on_tape(self, tape: Float, grad: Float, curvature: float | None) -> Float:
-        """Return what the tape becomes with one more gradient: compressed where there is a curvature."""
+    def gather(self, tape: Float, grad: Float, curvature: float | None) -> None:
+        """Add one more gradient to the tape, compressed where there is a curvature."""
         if curvature is None:
-            return tape + grad
-        return hypergrad.saturate(tape + hypergrad.compress(grad, curvature))
+            tape += grad
+        else:
+            hypergrad.gather(tape, grad, curvature)
 
     def straight(self, value: Float, grad: Float, slots: dict[str, AnyArray], lr: float, decay: float) -> None:
         """Step ``value`` in place as `SGD` or `Adam` would, to the last bit."""
@@ -80,23 +81,36 @@ class Rule:
         )
 
     def hypergrad(
-        self, value: Float, total: Float, slots: dict[str, AnyArray], curvature: float, lr: float, decay: float
+        self,
+        value: Float,
+        total: Float,
+        slots: dict[str, AnyArray],
+        curvature: float,
+        lr: float,
+        decay: float,
+        turned: Float,
     ) -> None:
-        """Step ``value`` in place; ``total`` is the tape's sum, to which the decay is added uncompressed."""
+        """Step ``value`` in place; ``total`` is the tape's sum, to which the decay is added uncompressed.
+
+        ``turned``, of the shape of ``value``, is overwritten.
+        """
         # A straight step of rate 1 from zero is the direction with its sign turned.
-        turned = np.zeros_like(value)
-        self.straight(turned, total + decay * value if decay else total, slots, 1.0, 0.0)
-        value[...] = hypergrad.stepped(value, -turned, curvature, lr)
+        if decay:
+            np.multiply(value, value.dtype.type(decay), out=turned)
+            total += turned
+        turned.fill(0)
+        self.straight(turned, total, slots, 1.0, 0.0)
+        hypergrad.step(value, turned, curvature, -lr)
 
     def riemannian(
         self, value: Float, grad: Float, slots: dict[str, AnyArray], curvature: float, lr: float, decay: float
     ) -> None:
         """Step the points of ``value`` in place along geodesics."""
         points = riemannian.as_points
-        x, g = points(value), points(grad + decay * value if decay else grad)
+        x, g = points(value), points(grad)
         if self.adam is None:
-            riemannian.momentum_step(x, g, points(slots["velocity"]), curvature, lr, self.momentum)
+            riemannian.momentum_step(x, g, points(slots["velocity"]), curvature, lr, self.momentum, decay)
             return
         slots["steps"] += 1
         first, count = points(slots["first"]), int(slots["steps"])
-        riemannian.adam_step(x, g, first, slots["second"], curvature, lr, self.adam, self.eps, count)
+        riemannian.adam_step(x, g, first, slots["second"], curvature, lr, self.adam, self.eps, decay, count)

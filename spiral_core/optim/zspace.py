@@ -14,7 +14,14 @@ from spiral_core.optim import riemannian
 from spiral_core.optim.clipping import check_max_norm, clip_factor
 from spiral_core.optim.group import NORMS_AND_BIASES, ParameterGroup, group_of
 from spiral_core.optim.mode import OptimizerMode
-from spiral_core.optim.optimizer import Optimizer, check_decay, check_rate, checked_slots, gradient_norm
+from spiral_core.optim.optimizer import (
+    Optimizer,
+    check_decay,
+    check_rate,
+    checked_slots,
+    gradient_is_finite,
+    gradient_norm,
+)
 from spiral_core.optim.rule import Rule
 from spiral_core.zspace import poincare
 
@@ -72,7 +79,16 @@ class ZSpaceOptimizer(Optimizer):
     ball, no movement of momentum, means and tapes, and no share in the norm that ``max_norm`` bounds.
     """
 
-    KERNELS = ("sum_of_squares", "sgd_update", "adam_update")
+    KERNELS = (
+        "sum_of_squares",
+        "sgd_update",
+        "adam_update",
+        "gather_compressed",
+        "pull_update",
+        "longest_column",
+        "geodesic_update",
+        "geodesic_adam_update",
+    )
 
     def __init__(
         self,
@@ -96,6 +112,7 @@ class ZSpaceOptimizer(Optimizer):
         self._mode = OptimizerMode.euclidean()
         self._ratio = 1.0
         self._slots: dict[str, dict[str, AnyArray]] = {}
+        self._rooms: dict[str, Float] = {}
 
     # Rates.
 
@@ -266,25 +283,36 @@ class ZSpaceOptimizer(Optimizer):
             Hypergrad, and a gradient is not finite; nothing was moved.
         """
         chosen = self._thawed(module)
-        gathered = self._gathered(chosen)
-        for parameter, total in zip(chosen, gathered, strict=True):
-            tape = self._slots[parameter.name].get("tape")
-            if tape is not None:
-                tape[...] = total
+        factor = self._clip_factor(chosen)
+        for parameter in chosen:
+            if "tape" in self._slots[parameter.name]:
+                self._gathered(parameter, factor)
                 parameter.grad.fill(0)
 
-    def _gathered(self, chosen: Sequence[Parameter]) -> list[Float]:
-        """Return for each parameter its tape and its (clipped) gradient together."""
-        factor = 1.0 if self.max_norm is None else clip_factor(gradient_norm(chosen), self.max_norm)
+    def _clip_factor(self, chosen: Sequence[Parameter]) -> float:
+        """Return what the gradients are multiplied by, after refusing those that cannot be bent."""
         for parameter in chosen:
-            if self._bends(parameter, self._mode) and not np.isfinite(parameter.grad).all():
+            if self._bends(parameter, self._mode) and not gradient_is_finite(parameter):
                 raise NonFiniteError(f"{parameter.name}: the gradient is not finite; nothing was changed")
-        totals = []
-        for parameter in chosen:
-            grad = parameter.grad if factor == 1.0 else parameter.grad * parameter.grad.dtype.type(factor)
-            tape = self._slots[parameter.name].get("tape")
-            totals.append(grad if tape is None else self._rule.on_tape(tape, grad, self._mode.curvature))
-        return totals
+        return 1.0 if self.max_norm is None else clip_factor(gradient_norm(chosen), self.max_norm)
+
+    def _gathered(self, parameter: Parameter, factor: float) -> Float:
+        """Add the (clipped) gradient to the tape and return that, or the gradient where there is none."""
+        grad = parameter.grad
+        if factor != 1.0:
+            grad = np.multiply(grad, grad.dtype.type(factor), out=self._scratch(parameter))
+        tape = self._slots[parameter.name].get("tape")
+        if tape is None:
+            return grad
+        self._rule.gather(tape, grad, self._mode.curvature)
+        return tape
+
+    def _scratch(self, parameter: Parameter) -> Float:
+        """Return an array like the parameter with old or no content, always the same one."""
+        room = self._rooms.get(parameter.name)
+        if room is None or room.shape != parameter.value.shape or room.dtype != parameter.value.dtype:
+            room = self._rooms[parameter.name] = np.empty_like(parameter.value)
+        return room
 
     def step(self, module: Module | None = None) -> None:
         """Update the parameters of a module, or of every prepared one, and clear the tapes.
@@ -298,14 +326,17 @@ class ZSpaceOptimizer(Optimizer):
         """
         chosen = self._thawed(module)
         self._check_inside([parameter for parameter in chosen if self._on_ball(parameter)], StateError)
-        for parameter, grad in zip(chosen, self._gathered(chosen), strict=True):
+        factor = self._clip_factor(chosen)
+        for parameter in chosen:
+            grad = self._gathered(parameter, factor)
             own = group_of(parameter, self.groups).weight_decay
             decay = self.weight_decay if own is None else own
             slots = self._slots[parameter.name]
             if not self._bends(parameter, self._mode):
                 self._rule.straight(parameter.value, grad, slots, self.lr, decay)
             elif self._mode.name == "hypergrad":
-                self._rule.hypergrad(parameter.value, grad, slots, self._mode.kappa, self.lr, decay)
+                room = self._scratch(parameter)
+                self._rule.hypergrad(parameter.value, grad, slots, self._mode.kappa, self.lr, decay, room)
             else:
                 self._rule.riemannian(parameter.value, grad, slots, self._mode.kappa, self.lr, decay)
             if "tape" in slots:

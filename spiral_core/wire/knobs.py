@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from spiral_core.wire.messages import Asked, CommandRequest
-from spiral_core.wire.parts import KnobSpec, Setting, Value
+from spiral_core.wire.parts import GUARD_VERBS, KnobSpec, Setting, Value
 
 
 def number(value: float) -> str:
@@ -52,6 +52,8 @@ def stale(expected: int | None, rev: int) -> str | None:
 
 def _misshapen(asked: Asked | CommandRequest) -> str | None:
     """Tell which fields do not go together, whatever the knobs are."""
+    if asked.verb in GUARD_VERBS:
+        return f"{asked.verb} is for the guards of a run; set guard.* to steer those"
     if asked.verb != "set":
         if asked.sets:
             return f"{asked.verb} takes no settings"

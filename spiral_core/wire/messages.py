@@ -19,6 +19,7 @@ from spiral_core.wire.parts import (
     Change,
     Column,
     CommandState,
+    GuardSpec,
     KnobSpec,
     RunStatus,
     RunSummary,
@@ -84,6 +85,12 @@ class KnobsMoved(Logged, tag="knobs-moved", frozen=True, kw_only=True):
     changes: list[Change]
 
 
+class GuardsDeclared(Logged, tag="guards-declared", frozen=True, kw_only=True):
+    """The guard rules in force; said again whenever one of them is changed."""
+
+    guards: list[GuardSpec]
+
+
 class StatusChanged(Logged, tag="status-changed", frozen=True, kw_only=True):
     """What the engine is doing; with ``done`` of ``total`` where that can be told."""
 
@@ -147,9 +154,10 @@ class HeatMaps(Logged, tag="heat-maps", frozen=True, kw_only=True):
 
 
 class Ack(Logged, tag="ack", frozen=True, kw_only=True):
-    """What became of a command. ``step`` is the first update computed under the new values."""
+    """What became of a command. ``step`` is the first update under the new values, or the one that is marked."""
 
     number: int
+    """Below 0 for what the engine did by itself, such as its guards."""
     id: str
     verb: Verb
     state: Literal["applied", "rejected", "superseded"]
@@ -187,6 +195,7 @@ RunMessage: TypeAlias = (
     | SeriesDeclared
     | KnobsDeclared
     | KnobsMoved
+    | GuardsDeclared
     | StatusChanged
     | Frame
     | Strip
@@ -238,7 +247,7 @@ class Asked(Message, frozen=True, kw_only=True):
     """Take the place of earlier sets of the same knobs that have not been applied by then."""
     actor: str
     source: str
-    """``ui``, ``cli`` or ``api``."""
+    """``ui``, ``cli``, ``api`` or ``guard``."""
 
 
 class Command(Asked, tag="command", frozen=True, kw_only=True):
@@ -324,6 +333,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     series: list[SeriesSpec]
     columns: list[Column]
     knobs: list[KnobSpec]
+    guards: list[GuardSpec]
     commands: list[CommandRecord]
     """The journal, oldest first."""
     probe: ProbeBatch | None
@@ -362,24 +372,7 @@ ViewerToServer: TypeAlias = ViewHello | Watch | Ping | Pong
 ServerToViewer: TypeAlias = (
     ViewWelcome | RunsListed | Snapshot | Tick | Merged | RunChanged | CommandRecord | Ping | Pong | RunMessage
 )
-AnyMessage: TypeAlias = (
-    EngineHello
-    | EngineWelcome
-    | Stored
-    | Command
-    | Ping
-    | Pong
-    | ViewHello
-    | ViewWelcome
-    | Watch
-    | RunsListed
-    | Snapshot
-    | Tick
-    | Merged
-    | RunChanged
-    | CommandRecord
-    | RunMessage
-)
+AnyMessage: TypeAlias = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer
 
 # --- REST ---------------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,11 @@ RunStatus: TypeAlias = Literal["starting", "compiling", "training", "paused", "f
 
 FINAL_STATUSES: frozenset[str] = frozenset({"finished", "stopped", "failed"})
 
-Verb: TypeAlias = Literal["set", "pause", "resume", "step", "stop", "checkpoint", "evaluate"]
-"""``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied."""
+Verb: TypeAlias = Literal["set", "pause", "resume", "step", "stop", "checkpoint", "evaluate", "mark", "rollback"]
+"""``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied.
+Guards alone say ``mark`` (an alarm, nothing changes) and ``rollback`` (to the weights of an earlier step)."""
+
+GUARD_VERBS: frozenset[str] = frozenset({"mark", "rollback"})
 
 CommandState: TypeAlias = Literal["accepted", "applied", "rejected", "superseded", "expired"]
 """``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came."""
@@ -114,6 +117,15 @@ class KnobSpec(Struct, frozen=True, kw_only=True):
     """In force; None means mixed: the parts that this knob drives hold different values."""
     since: int
     """The first step that was computed under this value."""
+
+
+class GuardSpec(Struct, frozen=True, kw_only=True):
+    """One guard rule as it is in force; its switch is the knob ``guard.NAME.on``, its limit ``guard.NAME``."""
+
+    name: str
+    text: str
+    """The rule's line, such as ``when train.loss > 4 x its median of 50 mark``."""
+    on: bool
 
 
 class ZLayer(Struct, frozen=True, kw_only=True):

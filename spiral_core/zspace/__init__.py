@@ -15,6 +15,12 @@ from spiral_core.zspace.ball import (
 from spiral_core.zspace.ball import (
     root_curvature as root_curvature,
 )
+from spiral_core.zspace.natural import (
+    natural_radius as natural_radius,
+)
+from spiral_core.zspace.natural import (
+    natural_saturation as natural_saturation,
+)
 from spiral_core.zspace.projector import (
     GAIN_FLOOR as GAIN_FLOOR,
 )

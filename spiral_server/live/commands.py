@@ -200,8 +200,8 @@ class Ledger:
         return list(self._records.values())
 
     def newest(self) -> list[CommandRecord]:
-        """Give the newest `LISTED` records, oldest first."""
-        return self.records()[-LISTED:]
+        """Give the newest `LISTED` records, oldest first; what engines number by themselves has its place by time."""
+        return sorted(self.records(), key=lambda record: record.time)[-LISTED:]
 
 
 def _unasked(ack: Ack) -> CommandRecord:

@@ -12,6 +12,7 @@ from spiral_core.wire.messages import (
     CheckpointSaved,
     CommandRecord,
     Frame,
+    GuardsDeclared,
     HeatMaps,
     KnobsDeclared,
     KnobsMoved,
@@ -22,7 +23,7 @@ from spiral_core.wire.messages import (
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import FINAL_STATUSES, Change, KnobSpec, RunStatus, RunSummary, SeriesSpec
+from spiral_core.wire.parts import FINAL_STATUSES, Change, GuardSpec, KnobSpec, RunStatus, RunSummary, SeriesSpec
 from spiral_server.live.commands import Ledger
 
 
@@ -50,6 +51,7 @@ class RunView:
         self.status: StatusChanged | None = None
         self.series: dict[int, SeriesSpec] = {}
         self.knobs: dict[str, KnobSpec] = {}
+        self.guards: list[GuardSpec] = []
         self.rev = 0
         self.ledger = Ledger()
         self.heat_maps: dict[tuple[str, str], HeatMaps] = {}
@@ -110,6 +112,8 @@ class RunView:
                 self.rev = message.rev
             case KnobsMoved():
                 self._bring_into_force(message.changes, message.step)
+            case GuardsDeclared():
+                self.guards = message.guards
             case ProbeBatch():
                 self.probe = message
             case CheckpointSaved():

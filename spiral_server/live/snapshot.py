@@ -65,6 +65,7 @@ def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
         series=list(view.series.values()),
         columns=[],
         knobs=list(view.knobs.values()),
+        guards=view.guards,
         commands=view.ledger.newest(),
         probe=probe,
         heat_maps=heat_maps,

@@ -26,7 +26,8 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
     if not math.isfinite(message.time) or abs(message.time) > NEVER:
         return f"wall time {message.time} is no time"
     if isinstance(message, Ack):
-        for number in (message.number, message.rev, message.by or 0):
+        # Engines number what they do by themselves below 0.
+        for number in (abs(message.number), message.rev, message.by or 0):
             if not 0 <= number < LARGEST:
                 return f"command number or revision {number} is out of range"
     if isinstance(message, CheckpointSaved) and not (0 <= message.size < LARGEST and 0 <= message.rev < LARGEST):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from spiral_core.wire import codec
 from spiral_core.wire.messages import RunStarted
 
 
-def spiral(*words: str) -> subprocess.CompletedProcess[str]:
+def spiral(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "spiral_core.cli", *words],
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -74,7 +75,7 @@ def test_bad_values_are_refused_in_one_line_with_the_remedy(tmp_path: Path, word
 
 def test_a_run_that_diverges_says_so_once_with_step_layer_and_remedy_and_goes_on(tmp_path: Path) -> None:
     words = ["--data", "fashion", "--lr", "1e38", "--momentum", "0", "--steps", "12", "--xai-every", "0"]
-    done = spiral("train", *words, "--logdir", str(tmp_path))
+    done = spiral("train", *words, "--logdir", str(tmp_path), "--no-guards")
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("spiral train: not finite at step ")
@@ -86,3 +87,34 @@ def test_the_help_shows_an_example_of_each_system() -> None:
     shown = spiral("train", "--help").stdout
     for example in ("--mode riemannian", "--schedule warmup-cosine", "--auto-gain 0.7", "--clip-norm 5"):
         assert example in shown
+
+
+def test_a_run_that_guards_cannot_mend_ends_by_itself_where_nobody_can_resume_it(tmp_path: Path) -> None:
+    words = ["--data", "digits", "--steps", "40", "--logdir", str(tmp_path), "--no-guards"]
+    done = spiral("train", *words, "--guard", "when train.loss < 100 for 3 pause")
+    assert done.returncode == 0, done.stderr
+    assert "stopped at step 3" in done.stdout
+    assert "guard rule_1: train.loss = " in done.stderr
+    assert "without a server nobody can resume it" in done.stderr
+
+
+def test_guard_rules_come_from_options_and_from_the_environment_and_are_refused_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "runs"
+    words = ["train", "--data", "digits", "--steps", "1", "--logdir", str(runs)]
+    done = spiral(*words, "--guard", "when train.loss > 1 explode")
+    assert done.returncode == 2
+    assert "a rule reads like: when train.loss" in done.stderr
+    done = spiral(*words, "--guard", "when zspace.zbn1.gain > 1 mark")
+    assert done.returncode == 2
+    assert "this run has no value zspace.zbn1.gain" in done.stderr
+    assert not runs.exists()
+
+    more = "a: when train.loss > 1 mark; spike: when train.loss > 9 mark"
+    assert spiral(*words, env={"SPIRAL_GUARD": more}).returncode == 0
+    (config,) = runs.glob("*/config.json")
+    rules = json.loads(config.read_text(encoding="utf-8"))["guards"]
+    assert rules[-1] == "a: when train.loss > 1 mark"
+    assert "spike: when train.loss > 9 mark" in rules
+    assert len(rules) == 13

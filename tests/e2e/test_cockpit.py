@@ -120,7 +120,7 @@ def test_a_learning_rate_typed_in_comes_into_force(page: Page, demo: Cockpit) ->
     assert rates[record["step"] - 1] != 0.0015
 
 
-@pytest.mark.parametrize("typed", ["1000", "-1", "0"])
+@pytest.mark.parametrize("typed", ["1001", "-1", "0"])
 def test_a_value_out_of_bounds_is_refused_with_its_reason(page: Page, demo: Cockpit, typed: str) -> None:
     before = in_force(page, "optim.lr")
     revision = state(page)["rev"]
@@ -285,7 +285,9 @@ def test_the_curvature_slider_of_negative_numbers_steers_every_layer(page: Page,
     record = wait_for(lambda: applied(page, "zspace.curvature", -1.1), 10)
     wait_for(lambda: demo.run()["step"] > record["step"] + 2, 10)
     told = demo.series(demo.run()["id"], "zspace/zbn2/curvature")
-    assert (told[record["step"] - 1], told[record["step"]]) == (-1.0, -1.1)
+    # Where observing has no time left, the step before is not observed; the first one under a new value always is.
+    before = max(step for step in told if step < record["step"])
+    assert (told[before], told[record["step"]]) == (-1.0, -1.1)
 
 
 def test_a_switch_freezes_a_layer_and_the_run_keeps_its_weights(page: Page, demo: Cockpit) -> None:
@@ -327,7 +329,7 @@ def test_folded_groups_leave_the_journal_in_sight(page: Page) -> None:
     page.set_viewport_size({"width": 1600, "height": 1000})
     expect(page.locator(".journal h2")).to_be_in_viewport(ratio=1)
     assert page.locator(".more[open]").count() == 0
-    assert page.locator(".knob-groups details").count() == 9
+    assert page.locator(".knob-groups details").count() == 10
 
 
 def test_stop_asks_first_and_then_ends_the_run(page: Page, demo: Cockpit) -> None:

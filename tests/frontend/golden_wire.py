@@ -82,6 +82,20 @@ def applied() -> m.CommandRecord:
     return record(1, "applied", step=3, rev=1, changes=[parts.Change(knob="zspace.gain", old=None, in_force=0.2)])
 
 
+def guarded() -> list[m.CommandRecord]:
+    """Give what guards did at step 9: an alarm, and a rollback that has cut the rate."""
+    cut = parts.Change(knob="optim.lr", old=1000.0, in_force=0.015)
+    own: dict[str, Any] = {"actor": "guard", "source": "guard", "rev": 2}
+    return [
+        record(-1, "applied", verb="rollback", sets=[], step=10, changes=[cut], reason="explosion: 9 > 1", **own),
+        record(-2, "applied", verb="mark", sets=[], step=9, changes=[], reason="spike: 9 > 4", **own),
+    ]
+
+
+def guard(*, on: bool) -> parts.GuardSpec:
+    return parts.GuardSpec(name="spike", text=f"spike: {'' if on else 'off '}when train.loss > 4 mark", on=on)
+
+
 def heat_maps(step: int) -> m.HeatMaps:
     maps = np.linspace(-0.5, 1.0, 2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
     return m.HeatMaps(
@@ -154,6 +168,7 @@ def snapshot() -> m.Snapshot:
         series=series(),
         columns=[column(0, [1, 2, 3], [2.5, math.nan, math.inf]), column(1, [1, 3], [1e-300, 0.003], reduced=True)],
         knobs=[knob("zspace.gain", None, 3), knob("zspace.zbn1.gain", 0.2, 3)],
+        guards=[guard(on=True)],
         commands=[applied(), record(2, "rejected", reason="out of bounds")],
         probe=probe(masks=True),
         heat_maps=heat_maps(3),
@@ -179,6 +194,7 @@ def packets() -> dict[str, list[m.Message]]:
                 series=[],
                 columns=[],
                 knobs=[],
+                guards=[],
                 commands=[],
                 probe=None,
                 heat_maps=None,
@@ -196,6 +212,7 @@ def packets() -> dict[str, list[m.Message]]:
             m.KnobsDeclared(**logged(13, 5), knobs=[knob("zspace.gain", 0.5)], rev=2),
             m.SeriesDeclared(**logged(14, 5), series=series()),
             m.RunChanged(run=summary("lost")),
+            m.GuardsDeclared(**logged(15, 5), guards=[guard(on=False)]),
         ],
         "numbers": [frame(2**40, 2**33, special)],
         "commands": [
@@ -204,6 +221,7 @@ def packets() -> dict[str, list[m.Message]]:
             record(2, "rejected", reason="理由"),
             record(4, "superseded", by=5, rev=1),
             record(6, "expired", verb="step", sets=[], steps=10, reason="the run ended"),
+            *guarded(),
         ],
         "merged": [
             m.Tick(run="r-1", number=2, merged=40),

@@ -2,7 +2,7 @@ import uPlot from "uplot";
 import { align, decimate, type Points } from "../lib/decimate";
 import { short } from "../lib/format";
 import type { AxisSpec, ChartSpec, CurveSpec } from "./catalogue";
-import { drawMarkers, drawOddPoints, type Marker, type OddPoint } from "./marks";
+import { drawMarkers, drawOddPoints, type Drawn, type Marker, type OddPoint } from "./marks";
 import { faded, palette, type Palette } from "./palette";
 
 /** What a chart tells the page. */
@@ -11,8 +11,8 @@ export interface ChartEvents {
   hover: (step: number | null) => void;
   /** A person chose a part of the step axis; null: back to following. */
   zoom: (range: { from: number; to: number } | null) => void;
-  /** Painted: how many markers are in view, and the newest step that has a point. */
-  painted: (markers: number, step: number | null) => void;
+  /** Painted: the markers in view, and the newest step that has a point. */
+  painted: (drawn: Drawn, step: number | null) => void;
 }
 
 const SYNC_KEY = "spiral";

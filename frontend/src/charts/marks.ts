@@ -1,10 +1,17 @@
 import type uPlot from "uplot";
 import type { Palette } from "./palette";
 
-/** A vertical line at a step, with what it says. */
+/** A vertical line at a step, with what it says: of a steer, or of a guard's alarm. */
 export interface Marker {
   step: number;
   text: string;
+  alarm: boolean;
+}
+
+/** How many markers were drawn, and how many of them are alarms. */
+export interface Drawn {
+  markers: number;
+  alarms: number;
 }
 
 /** A value that is not a number, or none that a log axis can show. */
@@ -18,20 +25,19 @@ export interface OddPoint {
 const FLAG = 4;
 const TRIANGLE = 4.5;
 
-/** Draw the markers that lie in view; gives how many were drawn. */
-export function drawMarkers(plot: uPlot, markers: readonly Marker[], colors: Palette): number {
+/** Draw the markers that lie in view. */
+export function drawMarkers(plot: uPlot, markers: readonly Marker[], colors: Palette): Drawn {
   const { ctx } = plot;
   const { left, top, width, height } = plot.bbox;
   const ratio = devicePixelRatio;
-  let drawn = 0;
+  const drawn: Drawn = { markers: 0, alarms: 0 };
   ctx.save();
-  ctx.strokeStyle = colors.steer;
-  ctx.fillStyle = colors.steer;
   ctx.lineWidth = ratio;
   ctx.setLineDash([4 * ratio, 3 * ratio]);
   for (const marker of markers) {
     const x = Math.round(plot.valToPos(marker.step, "x", true)) + 0.5;
     if (x < left || x > left + width) continue;
+    ctx.strokeStyle = ctx.fillStyle = marker.alarm ? colors.alarm : colors.steer;
     ctx.globalAlpha = 0.75;
     ctx.beginPath();
     ctx.moveTo(x, top);
@@ -43,7 +49,8 @@ export function drawMarkers(plot: uPlot, markers: readonly Marker[], colors: Pal
     ctx.lineTo(x + FLAG * ratio, top);
     ctx.lineTo(x, top + 1.5 * FLAG * ratio);
     ctx.fill();
-    drawn++;
+    drawn.markers++;
+    if (marker.alarm) drawn.alarms++;
   }
   ctx.restore();
   return drawn;

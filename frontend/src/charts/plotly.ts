@@ -1,7 +1,7 @@
 import type { Points } from "../lib/decimate";
 import type { ChartSpec, CurveSpec } from "./catalogue";
 import type { Marker } from "./marks";
-import { faded, palette } from "./palette";
+import { faded, palette, type Palette } from "./palette";
 
 /** The part of Plotly that the page uses. */
 interface Plotly {
@@ -53,12 +53,12 @@ function bandRank(curve: CurveSpec): number {
 }
 
 /** A small flag for each step with markers; what they say is shown on hover, because many of them lie close together. */
-function steerFlags(markers: readonly Marker[], color: string): unknown[] {
-  const texts = new Map<number, string[]>();
-  for (const { step, text } of markers) texts.set(step, [...(texts.get(step) ?? []), text]);
-  const font = { size: 12, color };
-  return [...texts].map(([x, lines]) => {
-    const hovertext = lines.join("<br>");
+function steerFlags(markers: readonly Marker[], colors: Palette): unknown[] {
+  const at = new Map<number, Marker[]>();
+  for (const marker of markers) at.set(marker.step, [...(at.get(marker.step) ?? []), marker]);
+  return [...at].map(([x, here]) => {
+    const hovertext = here.map(({ text }) => text).join("<br>");
+    const font = { size: 12, color: here.some(({ alarm }) => alarm) ? colors.alarm : colors.steer };
     return { x, y: 1, yref: "paper", yanchor: "top", text: "▼", showarrow: false, font, hovertext };
   });
 }
@@ -123,16 +123,16 @@ export async function drawLarge(
     xaxis: { ...axis, title: { text: "step" } },
     yaxis: { ...axis, type: log ? "log" : "linear", range: log ? undefined : (spec.left.fixed ?? undefined) },
     yaxis2: { overlaying: "y", side: "right", showgrid: false, tickmode: "auto", type: spec.right?.scale ?? "linear" },
-    shapes: markers.map(({ step }) => ({
+    shapes: markers.map(({ step, alarm }) => ({
       type: "line",
       x0: step,
       x1: step,
       yref: "paper",
       y0: 0,
       y1: 1,
-      line: { color: colors.steer, width: 1, dash: "dash" },
+      line: { color: alarm ? colors.alarm : colors.steer, width: 1, dash: "dash" },
     })),
-    annotations: [...steerFlags(markers, colors.steer), ...oddFlags(curves, colors.alarm)],
+    annotations: [...steerFlags(markers, colors), ...oddFlags(curves, colors.alarm)],
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colors.faint, activecolor: colors.text },
   };
   await plotly.newPlot(host, traces, layout, CONFIG);

@@ -38,11 +38,13 @@ export function t(key: StringKey, parts: Record<string, string | number> = {}): 
   return words.replace(/\{(\w+)\}/g, (whole, name: string) => String(parts[name] ?? whole));
 }
 
-/** Knobs of one layer each. */
+/** Knobs of one layer or of one guard rule each. */
 const OF_LAYER: readonly [RegExp, StringKey][] = [
   [/^zspace\.(.+)\.gain$/, "knob.layer.gain"],
   [/^zspace\.(.+)\.curvature$/, "knob.layer.curvature"],
   [/^freeze\.(.+)$/, "knob.layer.freeze"],
+  [/^guard\.(.+)\.on$/, "knob.guard.on"],
+  [/^guard\.(.+)$/, "knob.guard.limit"],
 ];
 
 /** The words for a name that a server chose, when the table has them; else the name itself, made readable. */

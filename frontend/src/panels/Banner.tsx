@@ -27,8 +27,8 @@ export function Banner({ reconnect }: { reconnect: () => void }) {
   }
   return (
     <>
-      {/* What the engine says of a run that goes on: a step that was skipped, a target out of reach. */}
-      {engine?.status === "training" && engine.detail !== "" && (
+      {/* What the engine says of a run that goes on: a step that was skipped, a target out of reach, what guards did. */}
+      {(engine?.status === "training" || engine?.status === "paused") && engine.detail !== "" && (
         <Strip tone="warn" testid="banner-notice">
           {engine.detail}
         </Strip>

@@ -2,7 +2,7 @@ import { effect, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { ChartSpec } from "../charts/catalogue";
 import { LineChart } from "../charts/lineChart";
-import type { Marker } from "../charts/marks";
+import type { Drawn, Marker } from "../charts/marks";
 import { schedule, unschedule } from "../charts/scheduler";
 import { named, t } from "../i18n/language";
 import type { Points } from "../lib/decimate";
@@ -18,7 +18,7 @@ const NEAR = 7;
 
 interface CardProps {
   spec: ChartSpec;
-  /** The steers that took effect, in words. */
+  /** The steers that took effect and the alarms of guards, in words. */
   markers: () => readonly Marker[];
   expand: (spec: ChartSpec, log: boolean) => void;
 }
@@ -38,7 +38,7 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
   const legend = useRef<HTMLDivElement>(null);
   const log = useSignal(spec.left.scale === "log");
   const tip = useSignal<{ left: number; text: string } | null>(null);
-  const drawn = useSignal(0);
+  const drawn = useSignal<Drawn>({ markers: 0, alarms: 0 });
   const blank = useSignal(false);
   const name = named("chart", spec.key);
   const appearance = look.value;
@@ -53,7 +53,8 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
       },
       zoom: (range) => (zoom.value = range),
       painted: (count, step) => {
-        drawn.value = count;
+        const { markers: all, alarms } = drawn.peek();
+        if (count.markers !== all || count.alarms !== alarms) drawn.value = count;
         painted(spec.key, step);
       },
     });
@@ -97,7 +98,13 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
   const entries = spec.curves.filter((curve) => curve.label !== "");
   const noteKey = `note.${spec.key}`;
   return (
-    <article class="chart" data-testid={`chart-${spec.key}`} data-markers={drawn.value} aria-label={name}>
+    <article
+      class="chart"
+      data-testid={`chart-${spec.key}`}
+      data-markers={drawn.value.markers}
+      data-alarms={drawn.value.alarms}
+      aria-label={name}
+    >
       <div class="chart-head">
         <h3 title={name}>{name}</h3>
         {noteKey in STRINGS && <span class="note">{t(noteKey as StringKey)}</span>}

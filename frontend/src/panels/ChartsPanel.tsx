@@ -4,7 +4,7 @@ import { chartsOf, type ChartSpec } from "../charts/catalogue";
 import type { Marker } from "../charts/marks";
 import { knobText, named, t } from "../i18n/language";
 import { grouped } from "../lib/format";
-import { run, steers, version } from "../store/live";
+import { alarms, run, steers, version } from "../store/live";
 import { moreCharts } from "../store/preferences";
 import { cursor, span, zoom } from "../store/view";
 import type { Value } from "../wire/messages";
@@ -17,17 +17,21 @@ const charts = computed(() => {
   return chartsOf([...(run.value?.series.values() ?? [])].map((series) => series.spec));
 });
 
-/** Steers in the words of the page, for markers and their hover text. */
-export const markers = computed<readonly Marker[]>(() =>
-  steers.value.map((steer) => {
+/** Steers and alarms in the words of the page, for markers and their hover text; alarms are drawn above steers. */
+export const markers = computed<readonly Marker[]>(() => [
+  ...steers.value.map((steer) => {
     const what = steer.knobs
       .map(({ knob, old, inForce }) => {
         return `${named("knob", knob)} ${knobText(knob, old as Value | null)} → ${knobText(knob, inForce as Value | null)}`;
       })
       .join(", ");
-    return { step: steer.step, text: t("charts.steerAt", { what, step: grouped(steer.step) }) };
+    return { step: steer.step, text: t("charts.steerAt", { what, step: grouped(steer.step) }), alarm: false };
   }),
-);
+  ...alarms.value.map(({ step, record }) => {
+    const parts = { verb: t(`verb.${record.verb}`), step: grouped(step), reason: record.reason };
+    return { step, text: t("charts.guardAt", parts), alarm: true };
+  }),
+]);
 
 /** The grid of charts; `card` draws one, given from outside. */
 export function ChartsPanel({ card }: { card: (spec: ChartSpec) => ComponentChildren }) {

@@ -27,12 +27,19 @@ export function Journal() {
 function Row({ record }: { record: CommandRecord }) {
   const when = new Date(record.time * 1000);
   return (
-    <li class={`entry entry-${record.state}`} data-testid="journal-row" data-state={record.state} data-number={record.number}>
+    <li
+      class={`entry entry-${record.state} ${record.source === "guard" ? "entry-guard" : ""}`}
+      data-testid="journal-row"
+      data-state={record.state}
+      data-number={record.number}
+      data-source={record.source}
+    >
       <span class="entry-step">{record.step === null || record.state !== "applied" ? "—" : grouped(record.step)}</span>
       <span class="entry-what">
         {what(record)}
         {record.state === "accepted" && <span class="soft"> · {waits(record)}</span>}
         {record.state === "superseded" && <span class="soft"> · {t("journal.superseded", { number: record.by ?? "" })}</span>}
+        {record.state === "applied" && record.reason !== "" && <span class="entry-reason">{record.reason}</span>}
         {(record.state === "rejected" || record.state === "expired") && (
           <span class="entry-reason">
             {t(`journal.${record.state}`)}: {record.reason}
@@ -40,7 +47,7 @@ function Row({ record }: { record: CommandRecord }) {
         )}
       </span>
       <span class="entry-who" title={when.toLocaleString()}>
-        {record.actor === "" ? record.source : `${record.actor} (${record.source})`}
+        {record.actor === "" || record.actor === record.source ? record.source : `${record.actor} (${record.source})`}
       </span>
     </li>
   );
@@ -54,13 +61,11 @@ function waits(record: CommandRecord): string {
 
 function what(record: CommandRecord): string {
   if (record.verb === "step") return `${t("verb.step")} ${grouped(record.steps ?? 1)}`;
-  if (record.verb !== "set") return t(`verb.${record.verb}`);
-  return record.sets
-    .map((set) => {
-      const change = record.changes.find((one) => one.knob === set.knob);
-      const words = (value: Value | null): string => knobText(set.knob, value);
-      const moved = change === undefined ? words(set.value) : `${words(change.old)} → ${words(change.in_force)}`;
-      return `${named("knob", set.knob)} ${moved}`;
-    })
-    .join(", ");
+  const settings = record.sets.map((set) => {
+    const change = record.changes.find((one) => one.knob === set.knob);
+    const words = (value: Value | null): string => knobText(set.knob, value);
+    const moved = change === undefined ? words(set.value) : `${words(change.old)} → ${words(change.in_force)}`;
+    return `${named("knob", set.knob)} ${moved}`;
+  });
+  return [...(record.verb === "set" ? [] : [t(`verb.${record.verb}`)]), ...settings].join(", ");
 }

@@ -64,8 +64,25 @@ function Group({ group, knob }: GroupProps) {
       <summary>
         {named("group", group.key)} <span class="count">{group.knobs.length}</span>
       </summary>
-      {open && group.knobs.map((spec) => <div key={spec.name}>{knob(spec)}</div>)}
+      {open &&
+        group.knobs.map((spec) => (
+          <div key={spec.name}>
+            <RuleText knob={spec.name} />
+            {knob(spec)}
+          </div>
+        ))}
     </details>
+  );
+}
+
+/** The line of a guard rule, above the switch that turns it on and off. */
+function RuleText({ knob }: { knob: string }) {
+  version("knobs");
+  const rule = run.value?.guards.find(({ name }) => knob === `guard.${name}.on`);
+  return rule === undefined ? null : (
+    <p class="rule-text" data-testid={`rule-${rule.name}`}>
+      {rule.text}
+    </p>
   );
 }
 

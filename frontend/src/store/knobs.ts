@@ -4,7 +4,7 @@ import type { KnobSpec, Need } from "../wire/messages";
 export const PROMINENT = ["optim.lr", "zspace.gain"];
 
 /** Groups in the order of the panel; a group that this list does not know comes last. */
-const ORDER = ["optimizer", "schedule", "zspace", "layers", "data", "precision", "freeze", "xai", "run"];
+const ORDER = ["optimizer", "schedule", "zspace", "layers", "data", "precision", "freeze", "xai", "run", "guards"];
 
 /** Knobs that are folded away together. */
 export interface KnobGroup {

@@ -1,5 +1,5 @@
 import { batch, computed, signal } from "@preact/signals";
-import type { RunSummary, ServerToViewer } from "../wire/messages";
+import type { CommandRecord, RunSummary, ServerToViewer } from "../wire/messages";
 import { wished, type Wishes } from "./asks";
 import { RunModel, type Part } from "./run";
 
@@ -36,11 +36,13 @@ export const step = computed(() => (version("frames"), version("run"), run.value
 /** What the watched run is doing. */
 export const status = computed(() => (version("status"), version("run"), run.value?.status ?? null));
 
-/** The journal of the watched run, newest first. */
+/** The journal of the watched run, newest first; by time, for an engine numbers what it does by itself below 0. */
 export const journal = computed(() => {
   version("commands");
-  return [...(run.value?.commands.values() ?? [])].sort((a, b) => b.number - a.number);
+  return [...(run.value?.commands.values() ?? [])].sort((a, b) => b.time - a.time || b.number - a.number);
 });
+
+const GUARD = "guard";
 
 /** A change that took effect: drawn as a line on every chart. */
 export interface Steer {
@@ -54,11 +56,27 @@ export const steers = computed<readonly Steer[]>(() => {
   version("commands");
   const found: Steer[] = [];
   for (const record of run.value?.commands.values() ?? []) {
-    if (record.state !== "applied" || record.step === null || record.verb !== "set") continue;
+    if (record.state !== "applied" || record.step === null || record.verb !== "set" || record.source === GUARD) continue;
     const asked = new Set(record.sets.map((set) => set.knob));
     const shown = record.changes.filter((change) => asked.has(change.knob));
     const knobs = shown.map((change) => ({ knob: change.knob, old: change.old, inForce: change.in_force }));
     if (knobs.length > 0) found.push({ step: record.step, knobs });
+  }
+  return found.sort((a, b) => a.step - b.step);
+});
+
+/** What a guard did: drawn on every chart in the color of alarms. */
+export interface Alarm {
+  step: number;
+  record: CommandRecord;
+}
+
+/** What guards did to the watched run, oldest first. */
+export const alarms = computed<readonly Alarm[]>(() => {
+  version("commands");
+  const found: Alarm[] = [];
+  for (const record of run.value?.commands.values() ?? []) {
+    if (record.source === GUARD && record.state === "applied" && record.step !== null) found.push({ step: record.step, record });
   }
   return found.sort((a, b) => a.step - b.step);
 });

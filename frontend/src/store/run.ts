@@ -4,6 +4,7 @@ import type {
   Column,
   CommandRecord,
   Frame,
+  GuardSpec,
   HeatMaps,
   KnobSpec,
   ProbeBatch,
@@ -58,6 +59,8 @@ export class RunModel {
   readonly series = new Map<number, Series>();
   readonly byName = new Map<string, Series>();
   readonly knobs = new Map<string, KnobSpec>();
+  /** The guard rules in force. */
+  guards: readonly GuardSpec[];
   readonly commands = new Map<string, CommandRecord>();
   probe: ProbeBatch | null;
   heatMaps: HeatMaps | null;
@@ -71,6 +74,7 @@ export class RunModel {
     this.started = snapshot.started;
     this.rev = snapshot.rev;
     this.step = snapshot.run.step;
+    this.guards = snapshot.guards;
     this.probe = snapshot.probe;
     this.heatMaps = snapshot.heat_maps;
     const { status, detail } = snapshot.run;
@@ -115,6 +119,7 @@ export class RunModel {
       case "series-declared":
       case "knobs-declared":
       case "knobs-moved":
+      case "guards-declared":
       case "status-changed":
       case "frame":
       case "strip":
@@ -148,6 +153,9 @@ export class RunModel {
         return "knobs";
       case "knobs-moved":
         this.inForce(message.changes, message.step, null);
+        return "knobs";
+      case "guards-declared":
+        this.guards = message.guards;
         return "knobs";
       case "status-changed":
         this.status = { status: message.status, done: message.done, total: message.total, detail: message.detail };

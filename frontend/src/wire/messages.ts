@@ -71,8 +71,11 @@ export type DType = "<f4" | "<f8" | "<u2" | "<i4" | "|u1";
 /** ``finished``: all steps done; ``stopped``: by a command or Ctrl-C; ``lost``: said by the server of a mute engine. */
 export type RunStatus = "starting" | "compiling" | "training" | "paused" | "finished" | "stopped" | "failed" | "lost";
 
-/** ``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied. */
-export type Verb = "set" | "pause" | "resume" | "step" | "stop" | "checkpoint" | "evaluate";
+/**
+ * ``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied.
+ * Guards alone say ``mark`` (an alarm, nothing changes) and ``rollback`` (to the weights of an earlier step).
+ */
+export type Verb = "set" | "pause" | "resume" | "step" | "stop" | "checkpoint" | "evaluate" | "mark" | "rollback";
 
 /** ``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came. */
 export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | "expired";
@@ -80,7 +83,7 @@ export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | 
 /** ``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run. */
 export type CheckpointReason = "every" | "steer" | "asked" | "end";
 
-export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved;
+export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved;
 
 export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
@@ -90,7 +93,7 @@ export type ViewerToServer = ViewHello | Watch | Ping | Pong;
 
 export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Tick | Merged | RunChanged | CommandRecord | Ping | Pong | RunMessage;
 
-export type AnyMessage = EngineHello | EngineWelcome | Stored | Command | Ping | Pong | ViewHello | ViewWelcome | Watch | RunsListed | Snapshot | Tick | Merged | RunChanged | CommandRecord | RunMessage;
+export type AnyMessage = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer;
 
 /**
  * An array as little-endian raw bytes in C order.
@@ -145,6 +148,14 @@ export interface KnobSpec {
   value: Value | null;
   /** The first step that was computed under this value. */
   since: number;
+}
+
+/** One guard rule as it is in force; its switch is the knob ``guard.NAME.on``, its limit ``guard.NAME``. */
+export interface GuardSpec {
+  name: string;
+  /** The rule's line, such as ``when train.loss > 4 x its median of 50 mark``. */
+  text: string;
+  on: boolean;
 }
 
 /** One Z-space layer of the model. */
@@ -245,6 +256,12 @@ export interface KnobsMoved extends Logged {
   changes: Change[];
 }
 
+/** The guard rules in force; said again whenever one of them is changed. */
+export interface GuardsDeclared extends Logged {
+  type: "guards-declared";
+  guards: GuardSpec[];
+}
+
 /** What the engine is doing; with ``done`` of ``total`` where that can be told. */
 export interface StatusChanged extends Logged {
   type: "status-changed";
@@ -309,9 +326,10 @@ export interface HeatMaps extends Logged {
   energy_over_area: number[] | null;
 }
 
-/** What became of a command. ``step`` is the first update computed under the new values. */
+/** What became of a command. ``step`` is the first update under the new values, or the one that is marked. */
 export interface Ack extends Logged {
   type: "ack";
+  /** Below 0 for what the engine did by itself, such as its guards. */
   number: number;
   id: string;
   verb: Verb;
@@ -378,7 +396,7 @@ export interface Asked {
   /** Take the place of earlier sets of the same knobs that have not been applied by then. */
   supersede?: boolean;
   actor: string;
-  /** ``ui``, ``cli`` or ``api``. */
+  /** ``ui``, ``cli``, ``api`` or ``guard``. */
   source: string;
 }
 
@@ -462,6 +480,7 @@ export interface Snapshot {
   series: SeriesSpec[];
   columns: Column[];
   knobs: KnobSpec[];
+  guards: GuardSpec[];
   /** The journal, oldest first. */
   commands: CommandRecord[];
   probe: ProbeBatch | null;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spiral_core.engine.knobs import batches, optimizer, projectors, run
+from spiral_core.engine.knobs import batches, guards, optimizer, projectors, run
 from spiral_core.engine.knobs.row import Knob
 from spiral_core.engine.state import RunState
 from spiral_core.wire.parts import KnobSpec, Value
@@ -22,6 +22,7 @@ def table(state: RunState) -> dict[str, Knob]:
         *batches.knobs(state),
         *optimizer.freezing(state),
         *run.knobs(state),
+        *guards.knobs(state),
     ]
     return {knob.name: knob for knob in rows}
 

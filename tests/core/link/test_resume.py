@@ -24,7 +24,7 @@ from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, KnobsDeclared
 from steered_engine import EVERY_KIND, Plan, spawn, steered
 
 CONFIG = for_data("fashion", batch_size=16, steps=100, evaluate_every=25, xai_every=0, optimizer="sgd")
-SMALL = for_data("digits", batch_size=8, steps=60, evaluate_every=0)
+SMALL = for_data("digits", batch_size=8, steps=60, evaluate_every=0, guards=())
 STEERED: Plan = ((25, "set", {"optim.lr": 0.02}), (45, "set", {"zspace.gain": 0.9}))
 
 

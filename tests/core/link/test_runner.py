@@ -143,7 +143,7 @@ def test_the_weights_are_the_same_bits_whatever_the_budget_with_auto_gain_on(tmp
 
 
 def test_a_divergence_is_one_status_with_step_and_layer_and_the_run_goes_on(tmp_path: Path) -> None:
-    state = initial_state(for_data("needle", batch_size=8, evaluate_every=0, steps=12, mode="riemannian"))
+    state = initial_state(for_data("needle", batch_size=8, evaluate_every=0, steps=12, mode="riemannian", guards=[]))
     drawn = state.dataset.train_batch
 
     def bad_for_a_while(index: int, into: Batch | None = None) -> Batch:
@@ -315,3 +315,62 @@ def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_
     said = [one for one in first if isinstance(one, Ack)]
     assert [ack.number for ack in answered("r", read(tmp_path / "applied.log").written, said).acks] == [2, 1, 3, 4]
     applied.close()
+
+
+def test_a_rate_of_a_thousand_leads_to_alarm_rollback_and_cut_in_log_and_journal(tmp_path: Path) -> None:
+    state = initial_state(for_data("fashion", batch_size=32, steps=120, evaluate_every=60, xai_every=0))
+    inbox = Inbox()
+    held_out = state.dataset.test_batches
+
+    def steered_once() -> Iterator[Batch]:
+        if state.step == 60:
+            give(inbox, 1, "set", {"optim.lr": 1000.0})
+        return held_out()
+
+    state.dataset.test_batches = steered_once  # type: ignore[method-assign]
+    rundir = RunDir(path=tmp_path, id="r")
+    said = trained(state, inbox, rundir, dump_every=0)
+
+    told = read(rundir.applied).entries
+    assert [(one.number, one.verb, one.step, one.rev, one.actor) for one in told] == [
+        (1, "set", 61, 1, ""),
+        (-1, "rollback", 63, 2, "guard"),
+        (-2, "mark", 62, 2, "guard"),
+    ]
+    back = told[1]
+    assert (back.id, back.to_step, back.source) == ("guard-62-explosion", 50, "guard")
+    assert "back to the weights of step 50, try 1 of 3" in back.reason
+    assert [change.knob for change in back.changes] == ["optim.lr"]
+    old, cut = float(back.changes[0].old or 0), float(back.changes[0].in_force or 0)
+    assert old > 900
+    assert cut < 0.02
+    acks = [one for one in said if isinstance(one, Ack)]
+    assert [(ack.number, ack.verb, ack.reason) for ack in acks] == [(one.number, one.verb, one.reason) for one in told]
+
+    frames = [one for one in said if isinstance(one, Frame)]
+    assert [one.step for one in frames] == list(range(1, 121)), "the count of steps goes on"
+    losses = {one.step: float(one.values.numpy()[0]) for one in frames}
+    rates = {one.step: float(one.values.numpy()[list(one.index.numpy()).index(4)]) for one in frames}
+    assert losses[62] > 1000
+    assert rates[61] == 1000.0
+    assert rates[63] == cut
+    assert np.mean([losses[step] for step in range(111, 121)]) < np.mean([losses[step] for step in range(51, 61)])
+    details = [one.detail for one in said if isinstance(one, StatusChanged) and one.status == "training"]
+    assert any(detail.startswith("guard explosion: train.loss_over_chance = ") for detail in details)
+
+
+def test_guards_do_the_same_whatever_is_observed(tmp_path: Path) -> None:
+    ends, logs = set(), set()
+    for percent in (0.0, 100.0):
+        lines = ["when zspace.*.saturation > 0.001 for 3 set zspace.*.gain = 0.5", "when train.loss > 1 mark"]
+        config = for_data(
+            "needle", batch_size=8, evaluate_every=0, xai_every=0, steps=20, telemetry_budget=percent, guards=lines
+        )
+        state = initial_state(config)
+        rundir = RunDir(path=tmp_path / f"{percent}", id="r")
+        trained(state, Inbox(), rundir, dump_every=0)
+        ends.add(digest(state))
+        logs.add(codec.to_json(read(rundir.applied).entries))
+    assert len(ends) == 1
+    (told,) = logs
+    assert told.count(b'"id"') >= 2
