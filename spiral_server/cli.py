@@ -10,10 +10,10 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import os  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-import threading  # noqa: E402
 import time  # noqa: E402
 import webbrowser  # noqa: E402
 from pathlib import Path  # noqa: E402
+from threading import Event, Thread  # noqa: E402
 from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
@@ -116,22 +116,16 @@ def _open_page(url: str) -> None:
     graphical = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if graphical:
         # In a thread: some browsers' launchers wait until the browser is closed.
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _run_server(
-    settings: Settings,
-    listener: socket.socket,
-    url: str,
-    *,
-    show: bool,
-    engine: EngineProcess | None,
-    interrupted: threading.Event,
+    settings: Settings, listener: socket.socket, url: str, *, show: bool, engine: EngineProcess | None, asked: Event
 ) -> None:
     """Serve until Ctrl-C; then end the engine first, so that its last words still arrive."""
     from spiral_server import app
 
-    if interrupted.is_set():
+    if asked.is_set():
         sys.exit(EXIT_INTERRUPTED)
 
     class Server(app.Server):
@@ -161,8 +155,8 @@ def _run_server(
 
         async def on_tick(self, counter: int) -> bool:
             # It came after the last look, before the server minded signals itself.
-            if interrupted.is_set():
-                interrupted.clear()
+            if asked.is_set():
+                asked.clear()
                 self.handle_exit(signal.SIGINT, None)
             gone = engine is None or engine.ended
             if engine is not None and gone and self.leaving_at is None and not self.told:
@@ -214,12 +208,12 @@ def _serve(
     )
     # Until the server takes over, Ctrl-C is noted and looked at when its parts are loaded: an exception that is raised
     # while modules are loaded may end up in a callback that swallows it.
-    interrupted = threading.Event()
+    interrupted = Event()
     signal.signal(signal.SIGINT, lambda _number, _frame: interrupted.set())
     # The engine loads its own world while the server loads its; the listening socket holds its knocks until then.
     engine = None if train_with is None else EngineProcess(train_with, server=url, token=settings.token)
     try:
-        _run_server(settings, listener, url, show=show, engine=engine, interrupted=interrupted)
+        _run_server(settings, listener, url, show=show, engine=engine, asked=interrupted)
     finally:
         if engine is not None:
             engine.terminate()
@@ -275,7 +269,7 @@ def _join(there: Living, words: list[str], *, show: bool) -> None:
     sys.stdout.flush()
     if show:
         _open_page(page)
-    asked = threading.Event()
+    asked = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: asked.set())
     while not engine.ended and not asked.wait(0.1):

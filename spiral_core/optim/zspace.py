@@ -22,7 +22,7 @@ from spiral_core.optim.optimizer import (
     gradient_is_finite,
     gradient_norm,
 )
-from spiral_core.optim.rule import Rule
+from spiral_core.optim.rule import KERNELS, Rule
 from spiral_core.zspace import poincare
 
 _SCALARS = {"lr", "mode", "mode_lr", "curvature", "ratio"}
@@ -79,16 +79,7 @@ class ZSpaceOptimizer(Optimizer):
     ball, no movement of momentum, means and tapes, and no share in the norm that ``max_norm`` bounds.
     """
 
-    KERNELS = (
-        "sum_of_squares",
-        "sgd_update",
-        "adam_update",
-        "gather_compressed",
-        "pull_update",
-        "longest_column",
-        "geodesic_update",
-        "geodesic_adam_update",
-    )
+    KERNELS = KERNELS
 
     def __init__(
         self,
