@@ -29,6 +29,7 @@ from spiral_core.cli import (  # noqa: E402
     run,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
+from spiral_server.cli_steer import add_commands  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
     Living,
@@ -59,6 +60,10 @@ Examples:
   spiral serve                    a server alone; runs come from elsewhere
 
   spiral train --help             train a run, watched or not
+
+  spiral set optim.lr=3e-4        steer the run that trains
+
+  spiral watch                    follow it in the terminal
 """
 
 DEMO_HELP = """Start a server, train a run and open the page to watch and steer it.
@@ -330,6 +335,7 @@ def application() -> typer.Typer:
     app.command("demo", help=DEMO_HELP)(demo)
     app.command("serve", help=SERVE_HELP)(serve)
     register(app)
+    add_commands(app)
     return app
 
 
