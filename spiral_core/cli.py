@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from spiral_core import cli_journal
 from spiral_core.choices import DATA, MODELS, listed
 from spiral_core.errors import ConfigError, SpiralError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 EXIT_BAD_USE = 2
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""As a shell reports a process that Ctrl-C has ended."""
 
 TRAIN_HELP = """Train a run, alone or watched by a server.
 
@@ -275,8 +278,15 @@ def application() -> typer.Typer:
     """Build the command line of the engine alone."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(lambda: None)
-    app.command("train", help=TRAIN_HELP)(train)
+    register(app)
     return app
+
+
+def register(app: typer.Typer) -> None:
+    """Add the engine's commands to a command line."""
+    app.command("train", help=TRAIN_HELP)(train)
+    app.command("journal", help=cli_journal.JOURNAL_HELP)(reads_environment(cli_journal.journal))
+    app.command("replay", help=cli_journal.REPLAY_HELP)(reads_environment(cli_journal.replay))
 
 
 def run(app: typer.Typer, name: str) -> None:

@@ -10,10 +10,10 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import os  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-import threading  # noqa: E402
 import time  # noqa: E402
 import webbrowser  # noqa: E402
 from pathlib import Path  # noqa: E402
+from threading import Event, Thread  # noqa: E402
 from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
@@ -21,14 +21,15 @@ import typer  # noqa: E402
 from spiral_core import __version__  # noqa: E402
 from spiral_core.cli import (  # noqa: E402
     EXIT_BAD_USE,
-    TRAIN_HELP,
+    EXIT_INTERRUPTED,
     DataOption,
     ModelOption,
     reads_environment,
+    register,
     run,
-    train,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
+from spiral_server.cli_steer import add_commands  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
     Living,
@@ -59,6 +60,10 @@ Examples:
   spiral serve                    a server alone; runs come from elsewhere
 
   spiral train --help             train a run, watched or not
+
+  spiral set optim.lr=3e-4        steer the run that trains
+
+  spiral watch                    follow it in the terminal
 """
 
 DEMO_HELP = """Start a server, train a run and open the page to watch and steer it.
@@ -111,14 +116,17 @@ def _open_page(url: str) -> None:
     graphical = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if graphical:
         # In a thread: some browsers' launchers wait until the browser is closed.
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _run_server(
-    settings: Settings, listener: socket.socket, url: str, *, show: bool, engine: EngineProcess | None
+    settings: Settings, listener: socket.socket, url: str, *, show: bool, engine: EngineProcess | None, asked: Event
 ) -> None:
     """Serve until Ctrl-C; then end the engine first, so that its last words still arrive."""
     from spiral_server import app
+
+    if asked.is_set():
+        sys.exit(EXIT_INTERRUPTED)
 
     class Server(app.Server):
         leaving_at: float | None = None
@@ -146,6 +154,10 @@ def _run_server(
             engine.terminate()
 
         async def on_tick(self, counter: int) -> bool:
+            # It came after the last look, before the server minded signals itself.
+            if asked.is_set():
+                asked.clear()
+                self.handle_exit(signal.SIGINT, None)
             gone = engine is None or engine.ended
             if engine is not None and gone and self.leaving_at is None and not self.told:
                 self.told = True
@@ -194,12 +206,14 @@ def _serve(
         allowed_hosts=tuple(allowed),
         root_path=root_path,
     )
-    # Until the server takes over, Ctrl-C goes straight to the end of this function.
-    signal.signal(signal.SIGINT, lambda _number, _frame: sys.exit(130))
+    # Until the server takes over, Ctrl-C is noted and looked at when its parts are loaded: an exception that is raised
+    # while modules are loaded may end up in a callback that swallows it.
+    interrupted = Event()
+    signal.signal(signal.SIGINT, lambda _number, _frame: interrupted.set())
     # The engine loads its own world while the server loads its; the listening socket holds its knocks until then.
     engine = None if train_with is None else EngineProcess(train_with, server=url, token=settings.token)
     try:
-        _run_server(settings, listener, url, show=show, engine=engine)
+        _run_server(settings, listener, url, show=show, engine=engine, asked=interrupted)
     finally:
         if engine is not None:
             engine.terminate()
@@ -255,7 +269,7 @@ def _join(there: Living, words: list[str], *, show: bool) -> None:
     sys.stdout.flush()
     if show:
         _open_page(page)
-    asked = threading.Event()
+    asked = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: asked.set())
     while not engine.ended and not asked.wait(0.1):
@@ -314,7 +328,8 @@ def application() -> typer.Typer:
     app.callback()(_options)
     app.command("demo", help=DEMO_HELP)(demo)
     app.command("serve", help=SERVE_HELP)(serve)
-    app.command("train", help=TRAIN_HELP)(train)
+    register(app)
+    add_commands(app)
     return app
 
 

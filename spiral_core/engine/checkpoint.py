@@ -129,13 +129,14 @@ def _below(prefix: str, arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _as_json(config: RunConfig) -> Any:  # noqa: ANN401 - numbers, words and lists
-    return msgspec.json.decode(msgspec.json.encode(config))
-
-
 def _load_plain(target: RunState | Rates, values: Mapping[str, Any]) -> None:
     for name, kind in _plain_fields(type(target)).items():
         setattr(target, name, msgspec.convert(values[name], kind))
+
+
+def _as_json(config: RunConfig) -> dict[str, Any]:
+    """Give a configuration as it comes back from a file: JSON knows no tuples."""
+    return msgspec.json.decode(msgspec.json.encode(config), type=dict[str, Any])
 
 
 def _check_config(config: RunConfig, held: object) -> None:

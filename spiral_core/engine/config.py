@@ -17,6 +17,7 @@ from spiral_core.choices import DataName, ModelName
 from spiral_core.data import image_shape, open_dataset
 from spiral_core.engine import guard_rules
 from spiral_core.errors import ConfigError
+from spiral_core.wire.parts import Setting
 
 MOST_STEPS = 10**12
 """Longest run: thirty years at a thousand steps per second."""
@@ -31,6 +32,14 @@ OptimizerName = Literal["adam", "sgd"]
 ModeName = Literal["euclidean", "realgrad", "hypergrad", "riemannian"]
 ScheduleName = Literal["constant", "warmup-cosine", "restart"]
 PrecisionName = Literal["float32", "float16", "bfloat16"]
+
+
+class Steer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Values that come into force at a step, as if a person had set them there."""
+
+    step: int
+    """The first update computed under them."""
+    sets: tuple[Setting, ...]
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +88,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Percent of the time of a step that observing the Z-space layers may take; does not change a run's numbers."""
     guards: tuple[str, ...]
     """Guard rules, a line each (see `spiral_core.engine.guard_rules`); none turns the guards off."""
+
+    steering: tuple[Steer, ...] = ()
+    """What is set while the run trains, with no one steering; by step."""
 
     @property
     def schedule_length(self) -> int:
@@ -279,6 +291,7 @@ def _check(config: RunConfig) -> None:
             raise ConfigError(f"{name} = {getattr(config, name)} cannot be used: it must be {demand}")
     _check_model(config)
     _check_schedule(config)
+    _check_steering(config)
     guard_rules.parse_all(config.guards)
 
 
@@ -313,6 +326,18 @@ def _check_schedule(config: RunConfig) -> None:
             f"warmup_steps = {config.warmup_steps} cannot be used: it must be at most {config.schedule_length}, the "
             "steps of the schedule"
         )
+
+
+def _check_steering(config: RunConfig) -> None:
+    before = 1
+    for steer in config.steering:
+        if steer.step < before:
+            raise ConfigError(
+                f"steering at step {steer.step} comes after step {before}: give steps from 1 on, in order"
+            )
+        if not steer.sets:
+            raise ConfigError(f"steering at step {steer.step} sets nothing: name a knob and a value, or leave it out")
+        before = steer.step
 
 
 def steps_per_epoch(config: RunConfig) -> int:

@@ -51,6 +51,11 @@ class Decision:
     sets: list[Setting] = field(default_factory=list)
     to_step: int | None = None
 
+    @property
+    def id(self) -> str:
+        """Tell it from all others of a run."""
+        return f"{ACTOR}-{self.step}-{self.rule}"
+
 
 # Deciding.
 
@@ -153,7 +158,7 @@ def carry_out(state: RunState, decision: Decision) -> tuple[Command, Outcome]:
         # The run log knows the run, and nobody sends this command anywhere.
         run="",
         number=-(state.own_entries + 1),
-        id=f"{ACTOR}-{decision.step}-{decision.rule}",
+        id=decision.id,
         verb=decision.verb,
         sets=decision.sets,
         actor=ACTOR,
@@ -164,7 +169,7 @@ def carry_out(state: RunState, decision: Decision) -> tuple[Command, Outcome]:
         case "mark":
             outcome = Outcome("applied", decision.step, state.rev, [], decision.reason)
         case "rollback":
-            outcome = _go_back(state, decision)
+            outcome = go_back(state, decision.sets, decision.to_step, decision.reason)
         case _:
             done = controls.apply(state, command)
             reason = f"{decision.reason}; {done.reason}" if done.reason else decision.reason
@@ -173,17 +178,23 @@ def carry_out(state: RunState, decision: Decision) -> tuple[Command, Outcome]:
     return command, outcome
 
 
-def _go_back(state: RunState, decision: Decision) -> Outcome:
-    target = None if decision.to_step is None else state.snapshots.at(decision.to_step)
+def go_back(state: RunState, sets: list[Setting], to_step: int | None, reason: str) -> Outcome:
+    """Bring back the weights of a snapshot, and set the rate to go on with.
+
+    Raises
+    ------
+    StateError
+        There is no snapshot of that step; nothing was changed.
+    """
+    target = None if to_step is None else state.snapshots.at(to_step)
     if target is None:
         raise StateError(
-            f"cannot roll back after step {decision.step}: no snapshot of step {decision.to_step} was kept; see "
-            "guards.keep"
+            f"cannot roll back after step {state.step}: no snapshot of step {to_step} was kept; see guards.keep"
         )
     before = knobs.in_force(state)
     rollback.restore(state, target)
     step = state.step + 1
-    for setting in decision.sets:
+    for setting in sets:
         state.rates.steer(step, float(setting.value))
     state.rev += 1
     after = knobs.in_force(state)
@@ -191,7 +202,7 @@ def _go_back(state: RunState, decision: Decision) -> Outcome:
         Change(knob=name, old=before[name], in_force=after[name]) for name in after if after[name] != before[name]
     ]
     state.since.update((change.knob, step) for change in changes)
-    return Outcome("applied", step, state.rev, changes, decision.reason, to_step=decision.to_step)
+    return Outcome("applied", step, state.rev, changes, reason, to_step=to_step)
 
 
 def keep(state: RunState, wanted: Container[int]) -> None:

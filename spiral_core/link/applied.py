@@ -4,8 +4,8 @@ Sealed JSON lines (`chain`), never rewritten. The first says whose log it is; th
 revisions, the applied commands (number, id, step, verb, sets, changes, rev, actor, source), and one line for each time
 that the run was resumed. A run is its configuration, its seed and this file.
 
-A resumed run goes on from a checkpoint: ``resumed`` is its step, ``rev`` its revision. Commands with revisions beyond
-``kept`` belong to a future that was given up; those up to it are applied again at their recorded steps.
+A resumed run goes on from a checkpoint: ``resumed`` is its step, ``rev`` its revision. Of the commands that held until
+then, those behind the first ``kept`` belong to a future that was given up.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Resumed(Struct, frozen=True, kw_only=True):
     rev: int
     """Revision of the checkpoint."""
     kept: int
-    """Commands beyond this revision are given up."""
+    """How many of the commands that held until then still hold."""
     incarnation: int
 
 
@@ -91,23 +91,27 @@ class History:
     """An applied log, read and folded."""
 
     origin: Origin
-    written: list[Entry] = field(default_factory=list)
-    """All that were ever applied, oldest first."""
+    lines: list[Entry | Resumed] = field(default_factory=list)
+    """All that was ever written, oldest first."""
     entries: list[Entry] = field(default_factory=list)
-    """Those that hold, by revision."""
-    resumptions: list[Resumed] = field(default_factory=list)
+    """The commands that hold, oldest first."""
     torn: int = 0
     """Bytes of a half-written last line."""
 
     @property
-    def last_rev(self) -> int:
-        """Revision that the last command led to; 0 for none."""
-        return self.entries[-1].rev if self.entries else 0
+    def written(self) -> list[Entry]:
+        """All commands that were ever applied, oldest first, those that were given up included."""
+        return [line for line in self.lines if isinstance(line, Entry)]
+
+    @property
+    def resumptions(self) -> list[Resumed]:
+        """All resumptions, oldest first."""
+        return [line for line in self.lines if isinstance(line, Resumed)]
 
     @property
     def incarnation(self) -> int:
-        """How often the run was resumed, its last time by number."""
-        return self.resumptions[-1].incarnation if self.resumptions else 0
+        """Number of the newest incarnation that has begun."""
+        return max((one.incarnation for one in self.resumptions), default=0)
 
     def holds(self, *, step: int, rev: int, incarnation: int) -> bool:
         """Tell whether what an incarnation wrote down after a step is part of the run as it now is."""
@@ -150,14 +154,15 @@ def read(path: Path) -> History:
     return history
 
 
-def _fold(history: History, entry: dict[str, object]) -> None:
-    if "resumed" not in entry:
-        history.written.append(msgspec.convert(entry, Entry))
-        history.entries.append(history.written[-1])
+def _fold(history: History, fields: dict[str, object]) -> None:
+    if "resumed" not in fields:
+        entry = msgspec.convert(fields, Entry)
+        history.lines.append(entry)
+        history.entries.append(entry)
         return
-    resumed = msgspec.convert(entry, Resumed)
-    history.resumptions.append(resumed)
-    history.entries = [one for one in history.entries if one.rev <= resumed.kept]
+    resumed = msgspec.convert(fields, Resumed)
+    history.lines.append(resumed)
+    del history.entries[resumed.kept :]
 
 
 class AppliedLog:
@@ -171,6 +176,8 @@ class AppliedLog:
 
     def __init__(self, path: Path) -> None:
         self._lines = chain.ChainWriter(path, sync=True)
+        self.position = len(read(path).entries) if self._lines.lines else 0
+        """Number of commands that hold."""
 
     def begin(self, origin: Origin) -> None:
         """Write the first line."""
@@ -185,10 +192,12 @@ class AppliedLog:
             The disk is full or gone.
         """
         self._lines.append(codec.plain(entry))
+        self.position += 1
 
     def resume(self, resumed: Resumed) -> None:
         """Write that the run goes on from a checkpoint."""
         self._lines.append(codec.plain(resumed))
+        self.position = resumed.kept
 
     def close(self) -> None:
         """Close the file."""

@@ -96,6 +96,8 @@ class ChainWriter:
     ----------
     torn : int
         Bytes of a half-written line that were cut when the file was opened.
+    lines : int
+        Number of lines.
 
     Raises
     ------
@@ -108,7 +110,7 @@ class ChainWriter:
         self._sync = sync
         chain = read(path) if path.exists() else Chain()
         self._seal = chain.seal
-        self.torn = chain.torn
+        self.torn, self.lines = chain.torn, len(chain.entries)
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             if chain.torn:
@@ -138,6 +140,7 @@ class ChainWriter:
             os.ftruncate(self._file, start)
             raise RunLogError(f"cannot write to {self._path}: {error.strerror}; free some space") from error
         self._seal = seal
+        self.lines += 1
 
     def close(self) -> None:
         """Close the file."""

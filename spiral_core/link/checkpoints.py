@@ -40,6 +40,8 @@ class Checkpoint:
     step: int
     rev: int
     incarnation: int
+    position: int
+    """How many of the commands in the applied log the state has behind it."""
     reason: str
     """``"every"``, ``"steer"``, ``"asked"`` or ``"end"``."""
 
@@ -85,6 +87,7 @@ def _described(path: Path, metadata: Mapping[str, Any]) -> Checkpoint:
         step=int(values["step"]),
         rev=int(values["rev"]),
         incarnation=int(metadata["incarnation"]),
+        position=int(metadata["position"]),
         reason=str(metadata["reason"]),
     )
 
@@ -106,7 +109,13 @@ class CheckpointFolder:
         return self._path / f"step-{step:08d}{SUFFIX}"
 
     def save(
-        self, arrays: Mapping[str, AnyArray], metadata: Mapping[str, Any], *, incarnation: int, reason: str
+        self,
+        arrays: Mapping[str, AnyArray],
+        metadata: Mapping[str, Any],
+        *,
+        incarnation: int,
+        position: int,
+        reason: str,
     ) -> Saved:
         """Write a checkpoint; when this returns, the disk has it under its name. An older one of the step gives way.
 
@@ -115,7 +124,7 @@ class CheckpointFolder:
         CheckpointError
             The disk is full or gone. Nothing is left behind, and an older checkpoint of the step is still there.
         """
-        metadata = {**metadata, "incarnation": incarnation, "reason": reason}
+        metadata = {**metadata, "incarnation": incarnation, "position": position, "reason": reason}
         path = self.file(int(metadata["values"]["step"]))
         told = json.dumps(metadata, allow_nan=False, sort_keys=True)
         digest = _digest(told, arrays)

@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
 
-from spiral_core.engine import checkpoint, controls
+from spiral_core.engine import checkpoint, controls, guards, planned
 from spiral_core.engine.config import RunConfig, from_fields
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState, initial_state
@@ -44,6 +45,8 @@ class Start:
     """Descriptor that keeps others out."""
     held: RunState | None = None
     """The state to go on from; None begins anew."""
+    position: int = 0
+    """How many of the commands in the applied log that state has behind it."""
     incarnation: int = 0
     answered: Answered = field(default_factory=Answered)
     """What earlier incarnations have answered."""
@@ -54,6 +57,11 @@ class Start:
     def name(self) -> str:
         """What people call the run."""
         return self.history.origin.name
+
+    @property
+    def followed(self) -> set[str]:
+        """Ids of what the configuration plans and that was applied before."""
+        return {entry.id for entry in self.history.entries if entry.source == planned.SOURCE}
 
     def state(self) -> RunState:
         """Give the state to begin with."""
@@ -131,11 +139,10 @@ def _reopened(directory: RunDir, step: int | None, lock: int) -> Start:
     start = Start(directory, config, history, lock)
     if history.torn:
         start.notices.append(f"{directory.applied.name}: a half-written last line was cut off; nobody was told of it")
-    one = _restored(start, step)
-    state = start.held = one[1]
-    kept = state.rev if step is not None else max(history.last_rev, state.rev)
-    entries = [number for number, _ in directory.segments(history.incarnation + 1)]
-    start.incarnation = max([history.incarnation, *entries]) + 1
+    chosen, state = _restored(start, step)
+    start.held, start.position = state, chosen.position
+    kept = len(history.entries) if step is None else chosen.position
+    start.incarnation = history.incarnation + 1
     resumed = Resumed(resumed=state.step, rev=state.rev, kept=kept, incarnation=start.incarnation)
     log = AppliedLog(directory.applied)
     log.resume(resumed)
@@ -255,33 +262,46 @@ def _goes_on(start: Start, state: RunState, current: Sequence[Checkpoint]) -> Ru
 class Past:
     """Commands that were applied after the checkpoint: they are applied again, each at its step.
 
-    Until all are, no new command is taken: it would come before those, and the run would become another one.
+    Until all are, no new command is taken: it would come before those, and the run would become another one. Guards go
+    on following the run, and what they decide is what they decided then.
 
     Parameters
     ----------
-    entries : sequence of Entry
-        By revision.
-    state : RunState
-        Of the checkpoint.
+    start : Start
     """
 
-    def __init__(self, entries: Sequence[Entry], state: RunState) -> None:
-        self._waiting = deque(entry for entry in entries if entry.rev > state.rev)
+    def __init__(self, start: Start) -> None:
+        self._waiting = deque(start.history.entries[start.position :])
+        self._known = {entry.id for entry in start.history.entries}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     @property
     def last_step(self) -> int | None:
         """Step of the last of them; None when there are none left."""
         return self._waiting[-1].step if self._waiting else None
 
+    def covers(self, identity: str) -> bool:
+        """Tell whether what is about to be done was done then, or comes too early."""
+        return bool(self._waiting) or identity in self._known
+
     def catch_up(self, state: RunState, recorder: Recorder) -> bool:
         """Apply and acknowledge those that are due before the next update; tell whether a value was set."""
         moved = False
-        while self._waiting and self._waiting[0].step <= state.step + 1:
+        while self._waiting and boundary(self._waiting[0]) <= state.step:
             entry = self._waiting.popleft()
             command, outcome = reapply(state, entry)
+            if (place := contradiction(entry, outcome)) is not None:
+                raise RunLogError(f"at step {entry.step} this run has become another one: {place}")
             recorder.ack(command, outcome)
             moved |= bool(outcome.changes)
         return moved
+
+
+def boundary(entry: Entry) -> int:
+    """Give the number of updates that were done when a command was applied; a mark speaks of the last one."""
+    return entry.step if entry.verb == "mark" else entry.step - 1
 
 
 def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
@@ -290,7 +310,7 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
     Raises
     ------
     RunLogError
-        It does something else now.
+        It cannot be applied now.
     """
     command = Command(
         run="",
@@ -302,17 +322,35 @@ def reapply(state: RunState, entry: Entry) -> tuple[Command, Outcome]:
         source=entry.source,
         time=0.0,
     )
+    state.own_entries = max(state.own_entries, -entry.number)
     if entry.verb == "set":
         outcome = controls.apply(state, command)
+    elif entry.verb == "rollback":
+        outcome = guards.go_back(state, entry.sets, entry.to_step, entry.reason)
+    elif entry.verb == "mark":
+        outcome = Outcome("applied", state.step, state.rev, [])
     else:
         state.rev += 1
         outcome = Outcome("applied", state.step + 1, state.rev, entry.changes)
-    if (outcome.state, outcome.step, outcome.changes, outcome.rev) != ("applied", entry.step, entry.changes, entry.rev):
+    if (outcome.state, outcome.step, outcome.rev) != ("applied", entry.step, entry.rev):
         raise RunLogError(
-            f"command {entry.number} at step {entry.step} does something else than when it was recorded: "
-            f"{outcome.reason or outcome.changes}; use the Spiral that recorded it"
+            f"command {entry.number} was revision {entry.rev} at step {entry.step}, and cannot be now: "
+            f"{outcome.reason or f'this is revision {outcome.rev}'}; use the Spiral that recorded it"
         )
     return command, outcome
+
+
+def contradiction(entry: Entry, outcome: Outcome) -> str | None:
+    """Tell in which value a command has done something else than when it was recorded."""
+    if entry.verb not in ("set", "rollback"):
+        return None
+    for then, now in zip_longest(entry.changes, outcome.changes):
+        if then is None or now is None:
+            return f"{(then or now).knob} by command {entry.number}"
+        if then != now:
+            moves = f"{then.old} to {then.in_force} then, {now.old} to {now.in_force} now"
+            return f"{then.knob} by command {entry.number}: {moves}"
+    return None
 
 
 def note_environment(start: Start) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core import kernels
-from spiral_core.engine import guards, step
+from spiral_core.engine import guards, planned, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
@@ -106,6 +106,8 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
     if options.server is not None:
         spawn.engine_socket(options.server)
     guards.check(initial_state(config))
+    if config.steering:
+        planned.check(initial_state(config))
     return train_from(resume.begin(options.logdir, config, options.name), options, listen)
 
 
@@ -173,8 +175,8 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers)
-        self._past = Past(start.history.entries, state)
+        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers, start.followed)
+        self._past = Past(start)
         self._dumps = start.directory.dumps
         self._listen = listen
         self._next_start = time.monotonic()
@@ -184,6 +186,7 @@ class _Loop:
             state,
             recorder,
             self.notices,
+            lambda: applied.position - len(self._past),
             checkpoint_every=options.checkpoint_every,
             keep=options.keep,
             keep_on_steer=options.keep_on_steer,
@@ -248,6 +251,9 @@ class _Loop:
             elif (ahead := self._next_start - time.monotonic()) > 0:
                 self._inbox.wait(ahead)
             else:
+                self._steering.follow()
+                if self._state.phase != "training":
+                    continue
                 if self._steering.steered:
                     self._saver.steered()
                 self._step()
@@ -332,6 +338,9 @@ class _Loop:
     def _guard(self, report: UpdateReport) -> str:
         """Let the guards act on the step just done; give what they have to say."""
         decisions = guards.decide(self._state, report)
+        # What was decided and put down before the run was interrupted is not done twice.
+        self._catch_up()
+        decisions = [decision for decision in decisions if not self._past.covers(decision.id)]
         for decision in decisions:
             self._steering.enter(*guards.carry_out(self._state, decision))
             if decision.verb == "pause" and self._options.server is None:
@@ -342,8 +351,11 @@ class _Loop:
 
     def _drain(self) -> None:
         rate = self._state.rate
-        self._steering.steered |= self._past.catch_up(self._state, self._recorder)
+        self._catch_up()
         if self._past.last_step is None:
             self._steering.drain()
         if self._state.rate != rate:
             self._next_start = time.monotonic()
+
+    def _catch_up(self) -> None:
+        self._steering.steered |= self._past.catch_up(self._state, self._recorder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spiral_core.engine import checkpoint
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState
@@ -23,6 +25,8 @@ class Saver:
         Read, never changed.
     recorder : Recorder
         Says what was kept.
+    position : callable
+        Tells how many of the commands in the applied log the state has behind it.
     notices : Notices
         Says what could not be.
     checkpoint_every : int
@@ -41,6 +45,7 @@ class Saver:
         state: RunState,
         recorder: Recorder,
         notices: Notices,
+        position: Callable[[], int],
         *,
         checkpoint_every: int,
         keep: int,
@@ -51,13 +56,15 @@ class Saver:
         self._state = state
         self._recorder = recorder
         self._notices = notices
+        self._position = position
         self._checkpoint_every = checkpoint_every
         self._keep = keep
         self._keep_on_steer = keep_on_steer
         self._hash_every = hash_every
         self._folder = CheckpointFolder(start.directory.checkpoints)
         self._hashes = HashLog(start.directory.hashes)
-        self._hashed = self._kept = (state.step, state.rev)
+        self._hashed = (state.step, state.rev)
+        self._kept = self._here()
 
     def updated(self) -> None:
         """Keep what is due after an update."""
@@ -80,12 +87,14 @@ class Saver:
         self._hash()
         try:
             arrays, metadata = checkpoint.capture(state)
-            saved = self._folder.save(arrays, metadata, incarnation=self._start.incarnation, reason=reason)
+            saved = self._folder.save(
+                arrays, metadata, incarnation=self._start.incarnation, position=self._position(), reason=reason
+            )
         except (CheckpointError, StateError) as error:
             self._notices.unsaved = f"no checkpoint at step {state.step}: {error}"
             return ""
         self._notices.unsaved = ""
-        self._kept = (state.step, state.rev)
+        self._kept = self._here()
         self._folder.prune(self._keep, self._start.holds)
         files = [one.path.name for one in self._folder.listed() if self._start.holds(one)]
         self._recorder.checkpoint(
@@ -95,8 +104,11 @@ class Saver:
 
     def finish(self) -> None:
         """Keep the last state, unless it is kept already."""
-        if self._kept != (self._state.step, self._state.rev):
+        if self._kept != self._here():
             self.save("end")
+
+    def _here(self) -> tuple[int, int]:
+        return self._state.step, self._position()
 
     def close(self) -> None:
         """Close the files."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spiral_core.engine import controls
+import msgspec
+
+from spiral_core.engine import controls, planned
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.queue import CommandQueue
 from spiral_core.engine.state import RunState
@@ -30,6 +32,8 @@ class Steering:
     recorder : Recorder
     answered : iterable of int, optional
         Numbers of commands that earlier incarnations of the run have answered.
+    followed : iterable of str, optional
+        Ids of what was planned and has been applied by them.
     """
 
     def __init__(
@@ -39,12 +43,14 @@ class Steering:
         applied: AppliedLog,
         recorder: Recorder,
         answered: Iterable[int] = (),
+        followed: Iterable[str] = (),
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._applied = applied
         self._recorder = recorder
         self._queue = CommandQueue(answered)
+        self._followed = set(followed)
         self._told: RunStatus | None = None
         self.steered = False
         """Whether a value has been set since this was last cleared."""
@@ -55,6 +61,19 @@ class Steering:
             self._queue.add(command)
         for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
             self.enter(command, outcome)
+
+    def follow(self) -> None:
+        """Apply what the configuration plans for the next update, behind everything that people have asked for.
+
+        What they have set may not let it; then it is refused, and the journal has the reason.
+        """
+        for command in planned.due(self._state.config, self._state.step + 1):
+            if command.id in self._followed:
+                continue
+            self._followed.add(command.id)
+            self._state.own_entries += 1
+            command = msgspec.structs.replace(command, number=-self._state.own_entries)
+            self.enter(command, controls.apply(self._state, command))
 
     def enter(self, command: Command, outcome: Outcome) -> None:
         """Put down what was done: on disk first, then for everyone to see."""

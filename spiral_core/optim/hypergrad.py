@@ -17,7 +17,6 @@ from spiral_core.arrays import Float
 from spiral_core.errors import NonFiniteError
 from spiral_core.zspace import check_curvature, root_curvature
 
-KERNELS = ("gather_compressed", "pull_update")
 SATURATION = 1e6
 """L: sums beyond it are bent back. The reference system's value."""
 POROSITY = 0.2

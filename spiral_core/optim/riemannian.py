@@ -22,8 +22,6 @@ from spiral_core.arrays import Float
 from spiral_core.nn import Parameter
 from spiral_core.zspace import poincare, root_curvature
 
-KERNELS = ("longest_column", "geodesic_update", "geodesic_adam_update")
-
 
 def as_points(array: Float) -> Float:
     """Return (K, P): the points of a weight as columns, in the memory of the weight."""

@@ -13,6 +13,18 @@ from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError
 from spiral_core.optim import hypergrad, riemannian
 
+KERNELS = (
+    "sum_of_squares",
+    "sgd_update",
+    "adam_update",
+    "gather_compressed",
+    "pull_update",
+    "longest_column",
+    "geodesic_update",
+    "geodesic_adam_update",
+)
+"""What the steps of all modes run."""
+
 
 @lru_cache(maxsize=16)
 def _scalars(dtype: np.dtype[Any], *numbers: float) -> tuple[float, ...]:

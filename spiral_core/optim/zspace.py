@@ -10,7 +10,7 @@ import numpy as np
 from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, NonFiniteError, StateDictError, StateError
 from spiral_core.nn import Module, Parameter
-from spiral_core.optim import hypergrad, riemannian
+from spiral_core.optim import riemannian
 from spiral_core.optim.clipping import check_max_norm, clip_factor
 from spiral_core.optim.group import NORMS_AND_BIASES, ParameterGroup, group_of
 from spiral_core.optim.mode import OptimizerMode
@@ -22,7 +22,7 @@ from spiral_core.optim.optimizer import (
     gradient_is_finite,
     gradient_norm,
 )
-from spiral_core.optim.rule import Rule
+from spiral_core.optim.rule import KERNELS, Rule
 from spiral_core.zspace import poincare
 
 _SCALARS = {"lr", "mode", "mode_lr", "curvature", "ratio"}
@@ -79,7 +79,7 @@ class ZSpaceOptimizer(Optimizer):
     ball, no movement of momentum, means and tapes, and no share in the norm that ``max_norm`` bounds.
     """
 
-    KERNELS = ("sum_of_squares", "sgd_update", "adam_update", *hypergrad.KERNELS, *riemannian.KERNELS)
+    KERNELS = KERNELS
 
     def __init__(
         self,

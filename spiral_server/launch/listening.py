@@ -62,14 +62,24 @@ class Living:
     token: str
 
 
-def living_server(logdir: Path) -> Living | None:
-    """Find the server that keeps its runs in this directory and answers."""
+def announced(logdir: Path) -> Living | None:
+    """Read which server keeps its runs in this directory; it may have died since."""
     try:
         told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
-        found = Living(url=str(told["url"]), token=str(told["token"]))
+        return Living(url=str(told["url"]), token=str(told["token"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def living_server(logdir: Path) -> Living | None:
+    """Find the server that keeps its runs in this directory and answers."""
+    found = announced(logdir)
+    if found is None:
+        return None
+    try:
         with urllib.request.urlopen(f"{found.url}/healthz", timeout=1) as answer:  # noqa: S310 - our own file's http URL
             return found if answer.status == 200 else None
-    except (OSError, ValueError, KeyError, urllib.error.URLError):
+    except (OSError, ValueError, urllib.error.URLError):
         return None
 
 

@@ -111,6 +111,7 @@ CONFIGS = {
     "hypergrad with momentum": ("fashion", {"mode": "hypergrad"}),
     "realgrad in float16": ("digits", {"mode": "realgrad", "precision": "float16"}),
     "lstm in bfloat16": ("motif", {"precision": "bfloat16", "clip_norm": 1.0}),
+    "planned": ("digits", {"steering": [{"step": 3, "sets": [{"knob": "optim.lr", "value": 0.1}]}]}),
     "restarts": ("digits", {"schedule": "restart", "schedule_steps": 5, "steps": 40}),
 }
 

@@ -30,7 +30,7 @@ def trained(steps: int) -> RunState:
 
 
 def kept(folder: CheckpointFolder, state: RunState, reason: str = "every", incarnation: int = 0) -> Saved:
-    return folder.save(*capture(state), incarnation=incarnation, reason=reason)
+    return folder.save(*capture(state), incarnation=incarnation, position=4, reason=reason)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def test_a_flipped_bit_anywhere_is_found_and_the_file_and_an_older_one_are_named
     state = trained(2)
     arrays, metadata = capture(state)
     small = {name: array for name, array in arrays.items() if array.size <= 10}
-    path = folder.save(small, metadata, incarnation=0, reason="every").checkpoint.path
+    path = folder.save(small, metadata, incarnation=0, position=0, reason="every").checkpoint.path
     spoil_everywhere(folder, path, range(0, 8 * path.stat().st_size, 3))
     kept(folder, state)
     spoil_everywhere(folder, path, random.Random(0).sample(range(8 * path.stat().st_size), 300))
@@ -133,6 +133,7 @@ def test_what_is_listed_is_what_the_file_says(tmp_path: Path) -> None:
     state.rev = 5
     saved = kept(folder, state, "asked", incarnation=3)
     assert folder.listed() == [saved.checkpoint]
-    assert (saved.checkpoint.step, saved.checkpoint.rev, saved.checkpoint.incarnation) == (2, 5, 3)
+    one = saved.checkpoint
+    assert (one.step, one.rev, one.incarnation, one.position) == (2, 5, 3, 4)
     arrays, _ = folder.load(saved.checkpoint.path)
     assert arrays["model/fc1.weight"].dtype == np.float32

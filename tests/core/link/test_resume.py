@@ -109,6 +109,22 @@ def test_what_was_applied_after_the_checkpoint_is_applied_and_acknowledged_again
     assert metadata["values"] == {**other["values"], "rev": 3}, "the stop counts, and changes nothing else"
 
 
+def test_a_checkpoint_that_is_taken_while_a_run_catches_up_knows_how_far_it_has_come(tmp_path: Path) -> None:
+    """Resumed from step 20, when one command of two has been applied again; then resumed from step 30."""
+    first = steered(tmp_path, SMALL, (*STEERED, (50, "stop", {})), checkpoint_every=20)
+    directory = directory_of(first)
+    folder = CheckpointFolder(directory.checkpoints)
+    for step in (40, 50):
+        folder.file(step).unlink()
+    steered(tmp_path, SMALL, STEERED, first.run, checkpoint_every=10, keep=9)
+    for step in (40, 50, 60):
+        folder.file(step).unlink()
+    assert [(one.step, one.position) for one in folder.listed()] == [(20, 0), (30, 1)]
+    steered(tmp_path, SMALL, STEERED, first.run)
+    alone = directory_of(steered(tmp_path / "alone", SMALL, STEERED))
+    assert last_state(directory)[0] == last_state(alone)[0]
+
+
 def test_going_back_to_a_step_gives_up_what_was_steered_after_it(tmp_path: Path) -> None:
     first = steered(tmp_path, SMALL, STEERED, checkpoint_every=20, keep=9)
     directory = directory_of(first)
