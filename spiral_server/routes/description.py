@@ -72,7 +72,7 @@ _APPLIED = msgspec.structs.replace(
     _ACCEPTED, state="applied", step=500, rev=12, changes=[Change(knob="optim.lr", old=1e-3, in_force=3e-4)]
 )
 _REFUSED = msgspec.structs.replace(
-    _ACCEPTED, state="rejected", reason="optim.lr = 50 is out of bounds: it takes a number between 1e-06 and 10"
+    _ACCEPTED, state="rejected", reason="optim.lr = 5000 is out of bounds: it takes a number between 1e-06 and 1000"
 )
 _STALE = "expected revision 11, but revision 14 is in force: look at the values, then ask again"
 

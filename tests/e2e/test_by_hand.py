@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_named_is_on_disk(trained: Cockpit) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["set", "optim.lr=fast"], 2, "spiral: optim.lr takes a number between 1e-06 and 10, not 'fast'"),
+        (["set", "optim.lr=fast"], 2, "spiral: optim.lr takes a number between 1e-06 and 1000, not 'fast'"),
         (["set", "lr=1"], 2, "did you mean optim.lr"),
         (["set", "optim.lr"], 2, "is not KNOB=VALUE"),
         (["set"], 2, "Missing argument"),
