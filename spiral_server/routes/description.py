@@ -53,7 +53,7 @@ _REQUEST_WORDS = {
 }
 
 _REQUEST = CommandRequest(
-    id="3f2b", verb="set", sets=[Setting(knob="optim.lr", value=3e-4)], expected_rev=11, at_step=500, actor="Ada"
+    id="3f2b", verb="set", sets=[Setting(knob="optim.lr", value=3e-4)], expected_rev=11, at_step=500, actor="lab bench"
 )
 _ACCEPTED = CommandRecord(
     **{name: getattr(_REQUEST, name) for name in CommandRequest.__struct_fields__},
