@@ -8,9 +8,12 @@ import { Header } from "./panels/Header";
 import { HeatTile } from "./panels/HeatTile";
 import { Journal } from "./panels/Journal";
 import { KnobControl } from "./panels/KnobControl";
+import { KnobState } from "./panels/KnobState";
 import { LargeChart, type Opened } from "./panels/LargeChart";
+import { LaterStep } from "./panels/LaterStep";
 import { SeePanel } from "./panels/SeePanel";
 import { SteerPanel } from "./panels/SteerPanel";
+import { Verbs } from "./panels/Verbs";
 import { ZSpacePanel } from "./panels/ZSpacePanel";
 import { run, step, version } from "./store/live";
 
@@ -38,7 +41,22 @@ export function App({ watch, reconnect }: AppProps) {
       <Banner reconnect={reconnect} />
       <main class="columns">
         {hasRun.value && (
-          <SteerPanel knob={(spec, disabled) => <KnobControl spec={spec} disabled={disabled} />} journal={<Journal />} />
+          <SteerPanel
+            verbs={<Verbs />}
+            knob={(spec, disabled) => (
+              <KnobControl
+                spec={spec}
+                disabled={disabled}
+                under={(open, preview) => (
+                  <>
+                    <KnobState spec={spec} disabled={disabled} preview={preview} />
+                    <LaterStep spec={spec} disabled={disabled} open={open} />
+                  </>
+                )}
+              />
+            )}
+            journal={<Journal />}
+          />
         )}
         {started.value ? (
           <ChartsPanel

@@ -12,6 +12,7 @@ import { postCommand } from "./net/commands";
 import { Connection } from "./net/connection";
 import { fetchPoints } from "./net/points";
 import { applyLook } from "./store/appearance";
+import { isUrgent } from "./store/asks";
 import { refineOnZoom } from "./store/detail";
 import { link, receive, run, runs, wishes } from "./store/live";
 import { setTransport } from "./store/steering";
@@ -71,7 +72,7 @@ document.addEventListener("pointerdown", (event) => {
   if (event.target instanceof Element && event.target.closest("#steer") !== null) hold(HOLD_MS);
 }, { capture: true });
 effect(() => {
-  if (Object.values(wishes.value).some((wish) => wish.ask !== null)) hold(HOLD_MS);
+  if (isUrgent(wishes.value)) hold(HOLD_MS);
   else release();
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { verbControl, wished, type WishEvent, type Wishes } from "../src/store/asks";
+import { isStale, isUrgent, verbControl, wished, type WishEvent, type Wishes } from "../src/store/asks";
 import type { CommandRecord } from "../src/wire/messages";
 import { messagesOf } from "./golden";
 
@@ -54,6 +54,21 @@ describe("a wish", () => {
   test("that a newer one has overtaken settles nothing", () => {
     const newer = after(asked("a", 0.2), asked("b", 0.3), recorded("a", "applied"), recorded("a", "rejected", "late"));
     expect(newer[GAIN]).toEqual({ ask: { id: "b", value: 0.3, phase: "sending" }, refusal: null });
+  });
+
+  test("that the engine found stale stays open, also when the answer to its POST comes late", () => {
+    const [first] = messagesOf("commands");
+    const stale: CommandRecord = { ...(first as CommandRecord), id: "a", state: "rejected", expected_rev: 4, rev: 6, reason: "late" };
+    const wishes = after(asked("a", 7), { kind: "recorded", record: stale }, recorded("a", "accepted"));
+    expect(wishes[GAIN]).toEqual({ ask: { id: "a", value: 7, phase: "stale", told: { rev: 6 } }, refusal: null });
+    expect(isStale({ ...stale, rev: 4 })).toBe(false);
+  });
+
+  test("for a later step is urgent only until the server has it", () => {
+    const later: WishEvent = { kind: "asked", id: "a", verb: "set", sets: [{ knob: GAIN, value: 7 }], atStep: 90 };
+    expect([after(later), after(later, recorded("a", "accepted")), after(asked("b", 1), recorded("b", "accepted"))].map(isUrgent)).toEqual(
+      [true, false, true],
+    );
   });
 
   test("of somebody else does not touch the controls here", () => {

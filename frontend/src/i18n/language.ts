@@ -70,3 +70,22 @@ export function knobText(knob: string, value: boolean | number | string | null):
   if (value === 0 && OFF_AT_ZERO.has(knob)) return t("steer.off");
   return valueText(value, t("steer.mixed"));
 }
+
+/** Who gave a command, and by which way. */
+export function whoText({ actor, source }: { actor: string; source: string }): string {
+  const key = `source.${source}`;
+  const way = key in STRINGS ? t(key as StringKey) : source;
+  return actor === "" || actor === source ? way : `${actor} (${way})`;
+}
+
+/** A time of day; with the date where it is not today's. */
+export function timeText(when: Date, today: Date = new Date()): string {
+  const same = when.toDateString() === today.toDateString();
+  return when.toLocaleString(language.value, {
+    ...(same ? {} : { month: "short", day: "numeric" }),
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hourCycle: "h23",
+  });
+}

@@ -1,5 +1,5 @@
 import type { Answer } from "../store/steering";
-import type { CommandRecord, CommandRequest } from "../wire/messages";
+import type { CommandRecord, CommandRequest, Value } from "../wire/messages";
 import { address } from "./address";
 
 const PATIENCE_MS = 10_000;
@@ -30,11 +30,15 @@ export async function postCommand(run: string, request: CommandRequest): Promise
 async function read(response: Response): Promise<Answer> {
   const content: unknown = await response.json().catch(() => null);
   if (response.ok && isRecord(content)) return { kind: "record", record: content };
-  const told = (content ?? {}) as { error?: unknown; detail?: unknown; record?: unknown };
-  const reason = [told.error, told.detail].find((text) => typeof text === "string") as string | undefined;
+  const told = (content ?? {}) as { error?: unknown; detail?: unknown; record?: unknown; rev?: unknown; values?: unknown };
+  const said = [told.error, told.detail].find((text) => typeof text === "string") as string | undefined;
+  const reason = said ?? `the server answered ${response.status}`;
+  if (response.status === 409 && typeof told.rev === "number") {
+    return { kind: "stale", reason, rev: told.rev, values: (told.values ?? {}) as Record<string, Value | null> };
+  }
   return {
     kind: "refused",
-    reason: reason ?? `the server answered ${response.status}`,
+    reason,
     record: isRecord(told.record) ? told.record : null,
   };
 }

@@ -1,22 +1,40 @@
-import { knobText, named, t } from "../i18n/language";
+import { signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { knobText, named, t, timeText, whoText } from "../i18n/language";
+import { copyText } from "../lib/clipboard";
 import { grouped } from "../lib/format";
+import { FILTERS, journalJson, passes, type Filter } from "../store/journal";
 import { journal, status } from "../store/live";
+import { askedAgain } from "../store/steering";
 import type { CommandRecord, Value } from "../wire/messages";
 
 /** Rows drawn at once; older ones are in the API. */
 const SHOWN = 200;
 
-/** Every command of the run, newest first: step, what, old and new value, who, and why when it was refused. */
+/** A journal up to this long is seen at a glance. */
+const GLANCE = 5;
+
+const filter = signal<Filter>("all");
+
+/** Every command of the run, newest first: step, what, old and new value, who, when, and why when it was refused. */
 export function Journal() {
   const records = journal.value;
+  const filtered = records.length > GLANCE;
+  const shown = filtered ? records.filter((record) => passes(record, filter.value, askedAgain(record))) : records;
   return (
     <section class="journal" aria-label={t("journal.title")}>
-      <h2>
-        {t("journal.title")} <span class="count">{records.length > 0 && grouped(records.length)}</span>
-      </h2>
+      <div class="journal-head">
+        <h2>
+          {t("journal.title")} <span class="count">{records.length > 0 && grouped(records.length)}</span>
+        </h2>
+        <span class="grow" />
+        {filtered && <FilterSwitch />}
+        {records.length > 0 && <CopyButton records={shown} />}
+      </div>
       {records.length === 0 && <p class="hint">{t("journal.empty")}</p>}
+      {records.length > 0 && shown.length === 0 && <p class="hint">{t("journal.nothing")}</p>}
       <ol>
-        {records.slice(0, SHOWN).map((record) => (
+        {shown.slice(0, SHOWN).map((record) => (
           <Row key={record.id} record={record} />
         ))}
       </ol>
@@ -24,11 +42,62 @@ export function Journal() {
   );
 }
 
+function FilterSwitch() {
+  return (
+    <span class="segments" role="group" aria-label={t("journal.filter")}>
+      {FILTERS.map((name) => (
+        <button
+          key={name}
+          type="button"
+          data-testid={`journal-${name}`}
+          aria-pressed={filter.value === name}
+          onClick={() => (filter.value = name)}
+        >
+          {t(`journal.filter.${name}`)}
+        </button>
+      ))}
+    </span>
+  );
+}
+
+/** How long the button says that it has copied. */
+const SAID_MS = 2000;
+
+function CopyButton({ records }: { records: readonly CommandRecord[] }) {
+  const copied = useSignal(false);
+  useEffect(() => {
+    if (!copied.value) return undefined;
+    const timer = setTimeout(() => (copied.value = false), SAID_MS);
+    return () => clearTimeout(timer);
+  }, [copied.value]);
+  const words = t(copied.value ? "journal.copied" : "journal.copy");
+  return (
+    <button
+      type="button"
+      class="journal-copy"
+      data-testid="journal-copy"
+      aria-label={words}
+      title={words}
+      onClick={() => void copyText(journalJson(records)).then((done) => (copied.value = done))}
+    >
+      <svg viewBox="0 0 16 16" width="13" height="13" aria-hidden="true">
+        <path
+          d={copied.value ? "M3 8.500l3.500 3.500L13 4.500" : "M5.500 5.500h7v8h-7zM3.500 10.500v-8h7"}
+          fill="none"
+          stroke="currentColor"
+          stroke-width="1.600"
+        />
+      </svg>
+    </button>
+  );
+}
+
 function Row({ record }: { record: CommandRecord }) {
   const when = new Date(record.time * 1000);
+  const again = askedAgain(record);
   return (
     <li
-      class={`entry entry-${record.state} ${record.source === "guard" ? "entry-guard" : ""}`}
+      class={`entry entry-${again === null ? record.state : "again"} ${record.source === "guard" ? "entry-guard" : ""}`}
       data-testid="journal-row"
       data-state={record.state}
       data-number={record.number}
@@ -39,15 +108,18 @@ function Row({ record }: { record: CommandRecord }) {
         {what(record)}
         {record.state === "accepted" && <span class="soft"> · {waits(record)}</span>}
         {record.state === "superseded" && <span class="soft"> · {t("journal.superseded", { number: record.by ?? "" })}</span>}
+        {again !== null && <span class="soft"> · {t("journal.again", { number: again.number })}</span>}
         {record.state === "applied" && record.reason !== "" && <span class="entry-reason">{record.reason}</span>}
-        {(record.state === "rejected" || record.state === "expired") && (
+        {(record.state === "rejected" || record.state === "expired") && again === null && (
           <span class="entry-reason">
             {t(`journal.${record.state}`)}: {record.reason}
           </span>
         )}
       </span>
       <span class="entry-who" title={when.toLocaleString()}>
-        {record.actor === "" || record.actor === record.source ? record.source : `${record.actor} (${record.source})`}
+        {/* An engine numbers what it does by itself below 0; nobody refers to these. */}
+        {record.number > 0 && `#${record.number} · `}
+        {timeText(when)} · {whoText(record)}
       </span>
     </li>
   );

@@ -1,12 +1,13 @@
-import { useSignal } from "@preact/signals";
+import { useSignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { useRef } from "preact/hooks";
 import { knobText, named, t } from "../i18n/language";
 import { plain, readNumber } from "../lib/number";
 import { fromSlider, shareOf, stepped, toSlider, track, type Scale } from "../lib/scale";
-import type { Wish } from "../store/asks";
 import { unmet } from "../store/knobs";
-import { run, status, version, wishes } from "../store/live";
-import { refuse, steer } from "../store/steering";
+import { run, version, wishes } from "../store/live";
+import type { Seen } from "../store/stale";
+import { look, refuse, steer } from "../store/steering";
 import type { KnobSpec } from "../wire/messages";
 
 /** How many arrow steps Page Up and Page Down make. */
@@ -15,14 +16,16 @@ const PAGE = 10;
 interface KnobProps {
   spec: KnobSpec;
   disabled: boolean;
+  /** Draws what stands below the control; given from outside, with whether a value is being chosen but not asked for yet. */
+  under: (open: Signal<boolean>, preview: boolean) => ComponentChildren;
 }
 
 /** One knob, with the two values of a steer: what was asked and what is in force are both shown until they agree. */
-export function KnobControl({ spec, disabled }: KnobProps) {
+export function KnobControl({ spec, disabled, under }: KnobProps) {
   version("knobs");
   const need = unmet(spec, run.value?.knobs ?? new Map());
   const held = need === null ? null : (run.value?.knobs.get(need.knob)?.value ?? null);
-  const props = { spec, disabled: disabled || need !== null };
+  const props = { spec, disabled: disabled || need !== null, under };
   return (
     <>
       {spec.type === "bool" ? <Switch {...props} /> : spec.type === "choice" ? <ChoiceKnob {...props} /> : <NumberKnob {...props} />}
@@ -35,27 +38,47 @@ export function KnobControl({ spec, disabled }: KnobProps) {
   );
 }
 
+interface NameProps {
+  spec: KnobSpec;
+  name: string;
+  disabled: boolean;
+  /** Whether the form for a later step is open. */
+  open: Signal<boolean>;
+}
+
 /** What a person reads first of a knob: what it is called here, and what it is called everywhere else. */
-function KnobName({ spec, name }: { spec: KnobSpec; name: string }) {
+function KnobName({ spec, name, disabled, open }: NameProps) {
   return (
     <span class="knob-title" title={spec.help}>
       <span class="knob-name">
         {name}
         {spec.unit !== "" && <span class="unit">{spec.unit}</span>}
       </span>
-      <code class="knob-dotted">{spec.name}</code>
+      <span class="knob-under">
+        <code class="knob-dotted">{spec.name}</code>
+        <button
+          type="button"
+          class="later-toggle"
+          data-testid={`knob-${spec.name}-later-toggle`}
+          aria-expanded={open.value}
+          disabled={disabled}
+          onClick={() => (open.value = !open.value)}
+        >
+          {t("steer.later")}
+        </button>
+      </span>
     </span>
   );
 }
 
-interface FrameProps {
-  spec: KnobSpec;
+interface FrameProps extends KnobProps {
   name: string;
   control: ComponentChildren;
 }
 
 /** A knob that is one small control beside its name. */
-function SmallKnob({ spec, name, control }: FrameProps) {
+function SmallKnob({ spec, name, disabled, under, control }: FrameProps) {
+  const open = useSignal(false);
   const wish = wishes.value[spec.name];
   const ask = wish?.ask ?? null;
   const refusal = wish?.refusal ?? null;
@@ -68,16 +91,16 @@ function SmallKnob({ spec, name, control }: FrameProps) {
       data-state={ask !== null ? "asked" : refusal !== null ? "refused" : "settled"}
     >
       <div class="knob-head">
-        <KnobName spec={spec} name={name} />
+        <KnobName spec={spec} name={name} disabled={disabled} open={open} />
         {control}
       </div>
-      <KnobState spec={spec} ask={ask} refusal={refusal} preview={false} />
+      {under(open, false)}
     </div>
   );
 }
 
 /** A knob that is on or off. */
-function Switch({ spec, disabled }: KnobProps) {
+function Switch({ spec, disabled, under }: KnobProps) {
   const name = named("knob", spec.name);
   const id = `knob-${spec.name}`;
   const on = (wishes.value[spec.name]?.ask?.value ?? spec.value) === true;
@@ -94,11 +117,11 @@ function Switch({ spec, disabled }: KnobProps) {
       onClick={() => void steer(spec.name, !on)}
     />
   );
-  return <SmallKnob spec={spec} name={name} control={control} />;
+  return <SmallKnob spec={spec} name={name} disabled={disabled} under={under} control={control} />;
 }
 
 /** A knob that holds one of a few words; choosing one asks for it. */
-function ChoiceKnob({ spec, disabled }: KnobProps) {
+function ChoiceKnob({ spec, disabled, under }: KnobProps) {
   const name = named("knob", spec.name);
   const id = `knob-${spec.name}`;
   const control = (
@@ -118,13 +141,16 @@ function ChoiceKnob({ spec, disabled }: KnobProps) {
       ))}
     </select>
   );
-  return <SmallKnob spec={spec} name={name} control={control} />;
+  return <SmallKnob spec={spec} name={name} disabled={disabled} under={under} control={control} />;
 }
 
 /** A knob that holds a number: slider and number field. Moving previews, letting go asks. */
-function NumberKnob({ spec, disabled }: KnobProps) {
+function NumberKnob({ spec, disabled, under }: KnobProps) {
   const draft = useSignal<number | null>(null);
   const typed = useSignal<string | null>(null);
+  const open = useSignal(false);
+  /** What was in force when the person began to choose. */
+  const seen = useRef<Seen | null>(null);
   const wish = wishes.value[spec.name];
   const ask = wish?.ask ?? null;
   const refusal = wish?.refusal ?? null;
@@ -135,29 +161,37 @@ function NumberKnob({ spec, disabled }: KnobProps) {
   const name = named("knob", spec.name);
   const id = `knob-${spec.name}`;
 
-  const preview = (value: number): void => {
-    draft.value = value;
+  const begin = (): void => {
+    seen.current ??= look(spec.name);
   };
-  const commit = (value: number | null = draft.peek()): void => {
+  const forget = (): void => {
     draft.value = null;
     typed.value = null;
-    if (value !== null && (value !== (asked ?? inForce) || refusal !== null)) void steer(spec.name, value);
+    seen.current = null;
+  };
+  const preview = (value: number): void => {
+    begin();
+    draft.value = value;
+  };
+  /** Without a value: the one that the slider or the arrow keys have come to, in one of many quick moves. */
+  const commit = (value: number | null = draft.peek(), supersede = true): void => {
+    const manner = { seen: seen.current ?? undefined, supersede };
+    forget();
+    if (value !== null && (value !== (asked ?? inForce) || refusal !== null)) void steer(spec.name, value, manner);
   };
   const commitTyped = (): void => {
     const text = typed.peek();
     if (text === null) return commit();
     const read = readNumber(text);
-    if ("value" in read) return commit(read.value);
-    typed.value = null;
+    if ("value" in read) return commit(read.value, false);
+    forget();
     refuse(spec.name, text, t(read.fault === "ambiguous" ? "steer.ambiguous" : "steer.notNumber", { text }));
   };
   const arrows = (event: KeyboardEvent, horizontal: boolean): void => {
     const count = arrowCount(event.key, horizontal);
     const end = horizontal ? { Home: scale.low, End: scale.high }[event.key] : undefined;
-    if (event.key === "Escape") {
-      draft.value = null;
-      typed.value = null;
-    } else if (event.key === "Enter") commitTyped();
+    if (event.key === "Escape") forget();
+    else if (event.key === "Enter") commitTyped();
     else if (count !== 0 || end !== undefined) {
       event.preventDefault();
       typed.value = null;
@@ -180,7 +214,7 @@ function NumberKnob({ spec, disabled }: KnobProps) {
       data-state={ask !== null ? "asked" : refusal !== null ? "refused" : "settled"}
     >
       <div class="knob-head">
-        <KnobName spec={spec} name={name} />
+        <KnobName spec={spec} name={name} disabled={disabled} open={open} />
         <input
           class="knob-number"
           data-testid={`${id}-number`}
@@ -191,7 +225,10 @@ function NumberKnob({ spec, disabled }: KnobProps) {
           disabled={disabled}
           value={typed.value ?? (draft.value === null && asked === null && inForce === null ? "" : plain(shown))}
           placeholder={inForce === null ? t("steer.mixed") : ""}
-          onInput={(event) => (typed.value = event.currentTarget.value)}
+          onInput={(event) => {
+            begin();
+            typed.value = event.currentTarget.value;
+          }}
           onKeyDown={(event) => arrows(event, false)}
           onKeyUp={released}
           onBlur={commitTyped}
@@ -216,45 +253,8 @@ function NumberKnob({ spec, disabled }: KnobProps) {
         onKeyDown={(event) => arrows(event, true)}
         onKeyUp={released}
       />
-      <KnobState spec={spec} ask={ask} refusal={refusal} preview={draft.value !== null} />
+      {under(open, draft.value !== null)}
     </div>
-  );
-}
-
-interface KnobStateProps extends Wish {
-  spec: KnobSpec;
-  /** A value is being chosen and was not asked for yet. */
-  preview: boolean;
-}
-
-/** What is in force since when, what is asked, and why the last wish was refused. */
-function KnobState({ spec, ask, refusal, preview }: KnobStateProps) {
-  const id = `knob-${spec.name}`;
-  /** Nobody is there to take what is asked; it is kept until the engine is heard again. */
-  const waits = status.value?.status === "lost";
-  return (
-    <>
-      <div class="knob-state" id={`${id}-state`} aria-live="polite">
-        <span class="inforce" data-testid={`${id}-inforce`} data-value={spec.value === null ? "mixed" : String(spec.value)}>
-          <span class="soft">{t("steer.inforce")}</span> <b>{knobText(spec.name, spec.value)}</b>{" "}
-          <span class="soft">{t("steer.since", { step: spec.since })}</span>
-        </span>
-        {ask !== null ? (
-          <span class="asked" data-testid={`${id}-asked`} data-phase={ask.phase}>
-            {!waits && <span class="spinner" aria-hidden="true" />}
-            {t("steer.asked")} <b>{knobText(spec.name, ask.value)}</b>
-            {waits && ` · ${t("steer.waits")}`}
-          </span>
-        ) : (
-          preview && <span class="asked preview">{t("steer.preview")}</span>
-        )}
-      </div>
-      {refusal !== null && (
-        <p class="refusal" role="alert" data-testid={`${id}-refusal`}>
-          {t("steer.refused", { reason: refusal.reason })}
-        </p>
-      )}
-    </>
   );
 }
 

@@ -1,23 +1,20 @@
-import { useSignal } from "@preact/signals";
-import type { ComponentChildren, RefObject } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import type { ComponentChildren } from "preact";
 import { named, t } from "../i18n/language";
 import { short } from "../lib/format";
-import { verbControl } from "../store/asks";
 import { groupsOf, PROMINENT, type KnobGroup } from "../store/knobs";
-import { link, run, status, version, wishes } from "../store/live";
+import { link, run, version } from "../store/live";
 import { openGroups } from "../store/preferences";
-import { say } from "../store/steering";
-import { FINAL_STATUSES, type KnobSpec, type Verb } from "../wire/messages";
+import { FINAL_STATUSES, type KnobSpec } from "../wire/messages";
 
 interface SteerProps {
+  verbs: ComponentChildren;
   /** Draws one knob; given from outside, so that panels do not know each other. */
   knob: (spec: KnobSpec, disabled: boolean) => ComponentChildren;
   journal: ComponentChildren;
 }
 
-/** Everything that steers: knobs, pause, resume, stop, and the journal of what was asked. */
-export function SteerPanel({ knob, journal }: SteerProps) {
+/** Everything that steers: what the run is told to do, the knobs, and the journal of what was asked. */
+export function SteerPanel({ verbs, knob, journal }: SteerProps) {
   version("knobs");
   const model = run.value;
   const knobs = [...(model?.knobs.values() ?? [])];
@@ -28,7 +25,7 @@ export function SteerPanel({ knob, journal }: SteerProps) {
   const gain = model?.knobs.get("zspace.gain")?.value;
   return (
     <section class="panel steer" id="steer" aria-label={t("steer.title")} tabIndex={-1}>
-      <Verbs disabled={disabled} />
+      {verbs}
       {knobs.length === 0 && <p class="hint">{t("steer.none")}</p>}
       {first.map((spec) => (
         <div key={spec.name} class="prominent">
@@ -83,110 +80,5 @@ function RuleText({ knob }: { knob: string }) {
     <p class="rule-text" data-testid={`rule-${rule.name}`}>
       {rule.text}
     </p>
-  );
-}
-
-const VERBS = ["pause", "resume", "stop"] as const;
-
-function isAsked(verb: Verb): boolean {
-  return (wishes.value[verbControl(verb)]?.ask ?? null) !== null;
-}
-
-function Verbs({ disabled }: { disabled: boolean }) {
-  const confirming = useSignal(false);
-  const stop = useRef<HTMLButtonElement>(null);
-  const cancel = (): void => {
-    confirming.value = false;
-    stop.current?.focus();
-  };
-  const now = status.value?.status;
-  const refusal = VERBS
-    .map((verb) => wishes.value[verbControl(verb)]?.refusal)
-    .find((one) => one !== undefined && one !== null);
-  const open = VERBS.filter((verb) => isAsked(verb)).map((verb) => t(`verb.${verb}`));
-  const waits = now === "lost" && open.length > 0 ? `${open.join(", ")}: ${t("steer.waits")}` : "";
-  return (
-    <div class="verbs">
-      <div class="verb-row" role="group" aria-label={t("steer.title")}>
-        <VerbButton verb="pause" disabled={disabled || now === "paused"} act={() => void say("pause")} />
-        <VerbButton verb="resume" disabled={disabled || now !== "paused"} act={() => void say("resume")} />
-        <VerbButton verb="stop" disabled={disabled} act={() => (confirming.value = true)} button={stop} />
-      </div>
-      {confirming.value && !disabled && (
-        <Confirm
-          cancel={cancel}
-          act={() => {
-            confirming.value = false;
-            void say("stop");
-          }}
-        />
-      )}
-      {waits && (
-        <p class="hint" data-testid="verb-waits">
-          {waits}
-        </p>
-      )}
-      {refusal !== undefined && (
-        <p class="refusal" role="alert" data-testid="verb-refusal">
-          {t("steer.refused", { reason: refusal.reason })}
-        </p>
-      )}
-    </div>
-  );
-}
-
-/** Asks before a run is ended; the harmless answer has the focus, and Escape gives it. */
-function Confirm({ act, cancel }: { act: () => void; cancel: () => void }) {
-  const keep = useRef<HTMLButtonElement>(null);
-  useEffect(() => keep.current?.focus(), []);
-  return (
-    <div
-      class="confirm"
-      role="alertdialog"
-      aria-label={t("verb.stop.sure")}
-      onKeyDown={(event) => {
-        if (event.key === "Escape") cancel();
-      }}
-    >
-      <span>{t("verb.stop.sure")}</span>
-      <button type="button" class="danger" data-testid="btn-stop-confirm" onClick={act}>
-        {t("verb.stop.yes")}
-      </button>
-      <button type="button" data-testid="btn-stop-cancel" ref={keep} onClick={cancel}>
-        {t("verb.stop.no")}
-      </button>
-    </div>
-  );
-}
-
-const ICONS = { pause: "M4 3h3v10H4zM9 3h3v10H9z", resume: "M4 2.500l9 5.500-9 5.500z", stop: "M3.500 3.500h9v9h-9z" } as const;
-
-interface VerbProps {
-  verb: (typeof VERBS)[number];
-  disabled: boolean;
-  act: () => void;
-  button?: RefObject<HTMLButtonElement | null>;
-}
-
-function VerbButton({ verb, disabled, act, button }: VerbProps) {
-  const asking = isAsked(verb);
-  return (
-    <button
-      type="button"
-      class={`verb verb-${verb}`}
-      data-testid={`btn-${verb}`}
-      ref={button ?? null}
-      disabled={disabled || asking}
-      onClick={act}
-    >
-      {asking && status.value?.status !== "lost" ? (
-        <span class="spinner" aria-hidden="true" />
-      ) : (
-        <svg viewBox="0 0 16 16" width="13" height="13" aria-hidden="true">
-          <path d={ICONS[verb]} fill="currentColor" />
-        </svg>
-      )}
-      {t(`verb.${verb}`)}
-    </button>
   );
 }
