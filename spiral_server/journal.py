@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from spiral_core.wire.messages import CommandRecord, CommandRequest, Message
+from spiral_core.wire.requests import MAX_WAITING
 from spiral_server.live import commands
 from spiral_server.live.parties import LiveRun
 from spiral_server.store.protocol import RunStore
@@ -68,8 +69,8 @@ class Journal:
         if view.ended:
             raise commands.EndedError(f"run {view.run!r} is {view.state}: it takes no more commands")
         commands.check_revision(request, rev=view.rev, knobs=view.knobs)
-        if view.ledger.waiting + live.journaling >= commands.MAX_WAITING:
-            raise commands.BusyError(f"{commands.MAX_WAITING} commands wait for the engine of run {view.run!r} already")
+        if view.ledger.waiting + live.journaling >= MAX_WAITING:
+            raise commands.BusyError(f"{MAX_WAITING} commands wait for the engine of run {view.run!r} already")
         record = commands.judge(
             request,
             run=view.run,

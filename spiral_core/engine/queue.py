@@ -4,7 +4,8 @@ Rules, stated without a run that trains: `controls` applies what these let throu
 
 Rule 1: a number is taken once, whatever is sent again.
 Rule 2: a command is due at the first boundary whose update is not before its ``at_step``; those that are due together
-are answered in the order of their numbers.
+are answered in the order of their numbers: those of the journal as they count up, then those that the engine has
+numbered itself, which count down from -1.
 Rule 3: a set gives way to a later superseding one that sets all of its knobs again at the same boundary, if that one
 is going to be applied.
 """
@@ -85,15 +86,17 @@ class CommandQueue:
 
     def due(self, update: int) -> list[Command]:
         """Take out what is to be answered at the boundary before this update, by number."""
-        numbers = sorted(
-            number for number, command in self._held.items() if command.at_step is None or command.at_step <= update
-        )
-        return [self._held.pop(number) for number in numbers]
+        due = (number for number, command in self._held.items() if command.at_step is None or command.at_step <= update)
+        return [self._held.pop(number) for number in sorted(due, key=_turn)]
 
     @property
     def held(self) -> list[Command]:
         """Those that wait, in the order of their turn."""
-        return sorted(self._held.values(), key=lambda command: (command.at_step or 0, command.number))
+        return sorted(self._held.values(), key=lambda command: (command.at_step or 0, *_turn(command.number)))
+
+
+def _turn(number: int) -> tuple[bool, int]:
+    return number < 0, abs(number)
 
 
 def superseded(standing: Standing, due: Sequence[Command]) -> dict[int, int]:

@@ -22,6 +22,11 @@ class Answered:
     numbers: frozenset[int] = frozenset()
     """Of all commands that are not to be taken again."""
 
+    @property
+    def own(self) -> int:
+        """How far the engine has counted in numbers of its own: -1, -2 and so on."""
+        return max(0, -min(self.numbers, default=0))
+
 
 def answered(run: str, applied: Iterable[Entry], said: Iterable[Ack]) -> Answered:
     """Gather what was answered.

@@ -11,6 +11,8 @@
                     checkpoints/       states to go on from (`checkpoints`)
                     dumps/             weights and activations of chosen steps (`dump`)
                     lock               held by the process that trains
+                    stop, checkpoint   touched by people, removed by the engine (`triggers`)
+                    commands.jsonl     commands, appended by people (`triggers`)
 
 The server keeps its own file beside these and never opens them.
 """

@@ -25,8 +25,9 @@ from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import Past, Start
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.link.saving import Saver
-from spiral_core.link.spawn import FIRST_RESTART_SECONDS, Line
+from spiral_core.link.spawn import Line
 from spiral_core.link.steering import Steering
+from spiral_core.link.triggers import LOOK_SECONDS, FileTriggers
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry.budget import ObservationBudget
 from spiral_core.wire.parts import RunStatus
@@ -136,6 +137,7 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
         state = start.state()
         if options.start_paused:
             state.phase = "paused"
+        state.own_entries = max(state.own_entries, start.answered.own)
         loop = _Loop(start, state, options, inbox, line, Recorder(log, state, start.answered.acks), applied, listen)
         status = loop.run(options.name or start.name)
     finally:
@@ -175,7 +177,8 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
-        self._steering = Steering(state, inbox, applied, recorder, start.answered.numbers, start.followed)
+        files = FileTriggers(start.directory, start.answered.acks)
+        self._steering = Steering(state, inbox, files, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start)
         self._dumps = start.directory.dumps
         self._listen = listen
@@ -208,6 +211,8 @@ class _Loop:
                 self._steering.say(self._repeating())
                 guards.begin(self._state)
                 self._steps()
+            if self._past.last_step is None:
+                self._steering.finish()
             self._saver.finish()
         except BaseException as error:
             recorder.status("failed", f"{type(error).__name__}: {error}")
@@ -247,9 +252,9 @@ class _Loop:
             if self._over():
                 return
             if self._state.phase == "paused":
-                self._inbox.wait(FIRST_RESTART_SECONDS if self._inbox.hung_up else None)
+                self._inbox.wait(LOOK_SECONDS)
             elif (ahead := self._next_start - time.monotonic()) > 0:
-                self._inbox.wait(ahead)
+                self._inbox.wait(min(ahead, LOOK_SECONDS))
             else:
                 self._steering.follow()
                 if self._state.phase != "training":

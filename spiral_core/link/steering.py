@@ -5,6 +5,7 @@ The order is fixed: what is applied is on disk before it is acknowledged, and ac
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import msgspec
@@ -16,8 +17,11 @@ from spiral_core.engine.state import RunState
 from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
-from spiral_core.wire.messages import Command
+from spiral_core.link.triggers import FileTriggers, Found
+from spiral_core.wire import knobs as rules
+from spiral_core.wire.messages import Asked, Command
 from spiral_core.wire.parts import RunStatus
+from spiral_core.wire.requests import EXPIRED, MAX_WAITING
 
 
 class Steering:
@@ -28,6 +32,7 @@ class Steering:
     state : RunState
         Changed by what is applied.
     inbox : Inbox
+    files : FileTriggers
     applied : AppliedLog
     recorder : Recorder
     answered : iterable of int, optional
@@ -40,6 +45,7 @@ class Steering:
         self,
         state: RunState,
         inbox: Inbox,
+        files: FileTriggers,
         applied: AppliedLog,
         recorder: Recorder,
         answered: Iterable[int] = (),
@@ -47,6 +53,7 @@ class Steering:
     ) -> None:
         self._state = state
         self._inbox = inbox
+        self._files = files
         self._applied = applied
         self._recorder = recorder
         self._queue = CommandQueue(answered)
@@ -58,9 +65,47 @@ class Steering:
     def drain(self) -> None:
         """Apply and answer what is due before the next update, without waiting; the rest is kept for its boundary."""
         for command in self._inbox.drain():
-            self._queue.add(command)
+            if self._files.admits(command):
+                self._queue.add(command)
+        for found in self._files.look(time.monotonic()):
+            self._take(found)
         for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
             self.enter(command, outcome)
+        self._files.clear()
+
+    def _take(self, found: Found) -> None:
+        """Give a number to what was asked for by file; what a server would refuse at its door is refused at once."""
+        self._state.own_entries += 1
+        asked = {field: getattr(found.request, field) for field in Asked.__struct_fields__}
+        # The run log knows the run, and nobody sends this command anywhere.
+        own = {"run": "", "number": -self._state.own_entries, "time": 0.0, "actor": found.actor, "source": "file"}
+        command = Command(**{**asked, **own})
+        reason = found.reason or self._refusal(command)
+        if reason is None:
+            self._queue.add(command)
+        else:
+            self._refuse(command, reason)
+
+    def _refusal(self, command: Command) -> str | None:
+        standing = controls.standing(self._state)
+        if len(self._queue.held) >= MAX_WAITING:
+            return f"{MAX_WAITING} commands wait for this run already"
+        passed = command.expected_rev is not None and command.expected_rev < standing.rev
+        return rules.command_refusal(standing.knobs, command) or (
+            rules.stale(command.expected_rev, standing.rev) if passed else None
+        )
+
+    def _refuse(self, command: Command, reason: str) -> None:
+        self.enter(command, Outcome("rejected", self._state.step + 1, self._state.rev, [], reason))
+
+    def finish(self) -> None:
+        """Answer what was asked for by file and has not had its turn; the server lets its own commands expire."""
+        for found in self._files.look(time.monotonic(), at_once=True):
+            self._take(found)
+        for command in self._queue.held:
+            if command.number < 0:
+                self._refuse(command, EXPIRED)
+        self._files.clear()
 
     def follow(self) -> None:
         """Apply what the configuration plans for the next update, behind everything that people have asked for.

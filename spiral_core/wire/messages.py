@@ -157,7 +157,7 @@ class Ack(Logged, tag="ack", frozen=True, kw_only=True):
     """What became of a command. ``step`` is the first update under the new values, or the one that is marked."""
 
     number: int
-    """Below 0 for what the engine did by itself, such as its guards."""
+    """Below 0 for what no server has numbered: the deeds of guards, and what was asked for by file."""
     id: str
     verb: Verb
     state: Literal["applied", "rejected", "superseded"]
@@ -247,7 +247,7 @@ class Asked(Message, frozen=True, kw_only=True):
     """Take the place of earlier sets of the same knobs that have not been applied by then."""
     actor: str
     source: str
-    """``ui``, ``cli``, ``api`` or ``guard``."""
+    """``ui``, ``cli``, ``api``, ``file`` or ``guard``."""
 
 
 class Command(Asked, tag="command", frozen=True, kw_only=True):

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 
 from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, Logged
+from spiral_core.wire.requests import LARGEST
 
-LARGEST = 2**53
-"""Numbers beyond are no longer exact in a browser."""
 NEVER = 1e11
 """Seconds; a wall time beyond is no time."""
 
@@ -27,7 +26,7 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         return f"wall time {message.time} is no time"
     if isinstance(message, Ack):
         # Engines number what they do by themselves below 0.
-        for number in (abs(message.number), message.rev, message.by or 0):
+        for number in (abs(message.number), message.rev, abs(message.by or 0)):
             if not 0 <= number < LARGEST:
                 return f"command number or revision {number} is out of range"
     if isinstance(message, CheckpointSaved) and not (0 <= message.size < LARGEST and 0 <= message.rev < LARGEST):

@@ -13,14 +13,13 @@ from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRequest
 from spiral_core.wire.parts import SeriesSpec
+from spiral_core.wire.requests import MAX_REQUEST_BYTES, malformed
 from spiral_server.hub import Hub
-from spiral_server.live.commands import BusyError, EndedError, StaleError, malformed
+from spiral_server.live.commands import BusyError, EndedError, StaleError
 from spiral_server.live.snapshot import points_for
 from spiral_server.routes.doors import NO_STORE, answer, origin_ours, token_shown, trouble
 from spiral_server.store.protocol import SeriesQuery, SeriesRead
 
-MAX_BODY_BYTES = 64 * 1024
-"""Largest body of a request: 256 settings with long names fit."""
 MOST_POINTS = 20_000
 """Most points of one series in an answer: two for each pixel of the widest chart."""
 DEFAULT_WIDTH = 1000
@@ -131,7 +130,7 @@ async def command(request: Request, run: str) -> Response:
     """Give a command: set knobs, pause, resume, run some steps, stop, write a checkpoint, or evaluate."""
     body = await _body(request)
     if body is None:
-        return trouble(413, f"a command takes at most {MAX_BODY_BYTES} bytes")
+        return trouble(413, f"a command takes at most {MAX_REQUEST_BYTES} bytes")
     try:
         asked = codec.from_json(body, CommandRequest)
     except DecodeError as error:
@@ -159,6 +158,6 @@ async def _body(request: Request) -> bytes | None:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > MAX_REQUEST_BYTES:
             return None
     return bytes(body)

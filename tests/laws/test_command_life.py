@@ -7,6 +7,7 @@ the courier's last word. Only pipes, sockets, disks and processes are lists. Eac
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,11 +21,14 @@ from spiral_core.engine.state import RunState, initial_state
 from spiral_core.link.answered import answered
 from spiral_core.link.applied import Entry
 from spiral_core.link.lastword import LastWord
+from spiral_core.link.rundir import RunDir
 from spiral_core.link.steering import Steering
+from spiral_core.link.triggers import FileTriggers
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, Command, CommandRecord, CommandRequest, KnobsDeclared, Logged, StatusChanged
 from spiral_core.wire.parts import Setting
-from spiral_server.live.commands import StaleError, check_revision, command_of, judge, malformed
+from spiral_core.wire.requests import malformed
+from spiral_server.live.commands import StaleError, check_revision, command_of, judge
 from spiral_server.live.run_view import RunView
 from spiral_server.store.protocol import History
 from spiral_server.store.rebuild import view_of
@@ -32,6 +36,7 @@ from spiral_server.store.rebuild import view_of
 SCHEDULES = 2400
 MOMENTS = 70
 RUN = "r"
+NOWHERE = RunDir(path=Path("nowhere"), id=RUN)
 
 
 class KilledError(Exception):
@@ -80,7 +85,8 @@ class Engine:
         self.state.step = self.step
         said = [one for engine in self.world.engines for one in engine.log if isinstance(one, Ack)]
         earlier = answered(RUN, self.world.applied, said)
-        self.steering = Steering(self.state, self, self, self, earlier.numbers)  # type: ignore[arg-type]
+        files = FileTriggers(NOWHERE, earlier.acks)
+        self.steering = Steering(self.state, self, files, self, self, earlier.numbers)  # type: ignore[arg-type]
         head = {"run": RUN, "incarnation": self.incarnation}
         self.log += [replace(ack, seq=seq, **head) for seq, ack in enumerate(earlier.acks)]
         self.say(KnobsDeclared, 0, knobs=knobs.declare(self.state), rev=self.state.rev)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from spiral_core.wire.messages import CommandRecord, CommandRequest
 from spiral_core.wire.parts import Setting
-from spiral_server.live.commands import EXPIRED, Ledger, StaleError, check_revision, command_of, judge, malformed
+from spiral_core.wire.requests import EXPIRED, malformed
+from spiral_server.live.commands import Ledger, StaleError, check_revision, command_of, judge
 
 from .saying import NOW, ack, asking, knob
 

@@ -20,7 +20,7 @@ from spiral_core.wire.messages import (
     RunChanged,
     Tick,
 )
-from spiral_server.live.commands import EXPIRED
+from spiral_core.wire.requests import EXPIRED
 
 from .asking import ask, give, play, shown, stored
 from .house import House, courier, dial, serving, viewer

@@ -329,7 +329,7 @@ export interface HeatMaps extends Logged {
 /** What became of a command. ``step`` is the first update under the new values, or the one that is marked. */
 export interface Ack extends Logged {
   type: "ack";
-  /** Below 0 for what the engine did by itself, such as its guards. */
+  /** Below 0 for what no server has numbered: the deeds of guards, and what was asked for by file. */
   number: number;
   id: string;
   verb: Verb;
@@ -396,7 +396,7 @@ export interface Asked {
   /** Take the place of earlier sets of the same knobs that have not been applied by then. */
   supersede?: boolean;
   actor: string;
-  /** ``ui``, ``cli``, ``api`` or ``guard``. */
+  /** ``ui``, ``cli``, ``api``, ``file`` or ``guard``. */
   source: string;
 }
 

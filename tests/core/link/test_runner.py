@@ -33,6 +33,7 @@ from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.runner import CLOSE_STEPS, Options, _Loop
 from spiral_core.link.spawn import Line
 from spiral_core.link.steering import Steering
+from spiral_core.link.triggers import FileTriggers
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, Command, Frame, KnobsMoved, SeriesDeclared, StatusChanged
 from spiral_core.wire.parts import Setting, Verb
@@ -291,7 +292,8 @@ def test_a_resumed_run_says_again_what_was_answered_before_and_takes_none_of_it_
         log = RunLogWriter(path, run="r", incarnation=incarnation, clock=time.time)
         recorder = Recorder(log, state, earlier.acks)
         recorder.started("a run", {})
-        Steering(state, inbox, applied, recorder, earlier.numbers).drain()
+        files = FileTriggers(RunDir(path=tmp_path, id="r"), earlier.acks)
+        Steering(state, inbox, files, applied, recorder, earlier.numbers).drain()
         log.close()
         return [codec.decode(record.data) for record in RunLogReader(path).records()]
 
