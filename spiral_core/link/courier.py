@@ -294,7 +294,8 @@ class Courier:
                 entries = history.entries
         except RunLogError as error:
             self._tell(str(error))
-        said = self._last_word.missing(entries, time=time.time())
+        torn = self._log.stat().st_size - self._reader.position
+        said = self._last_word.missing(entries, time=time.time(), torn=torn)
         if said:
             bequeath(self._log, self._reader.position, said)
             # What lay behind the last whole record is gone.

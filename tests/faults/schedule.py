@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +18,100 @@ from faults.world import World, wait_for
 GOES_ON_STEPS = 5
 
 
+@contextmanager
+def telling(world: World, people: People, name: str) -> Iterator[None]:
+    """Add to what fails everything that has happened; end every process."""
+    try:
+        yield
+    except BaseException as error:
+        told = "\n".join(f"--- {role}\n{world.said(role)[-3000:]}" for role in ("server", "engine"))
+        raise AssertionError(f"{name}: {type(error).__name__}: {error}\n{world.timeline}\n{told}") from error
+    finally:
+        people.leave()
+        world.close()
+
+
+def begin(world: World) -> None:
+    """Start server and engine, and wait until they know each other."""
+    world.start_server()
+    world.start_engine()
+    world.server_ready()
+    world.begun()
+    wait_for(world.summary, "the server to know the run")
+
+
+def run_out(world: World, people: People) -> None:
+    """Let the run go on to an end that is asked for, and everything be delivered."""
+    people.answered()
+    count = 0
+
+    def over() -> bool:
+        nonlocal count
+        assert world.engine is not None
+        if world.engine.poll() is not None:
+            return True
+        status = world.summary().get("status")
+        # An end that was accepted may expire with an incarnation whose last word comes late, and so may a pause.
+        if status == "paused" or (status == "training" and not _pending(people, f"end{count}")):
+            count += 1
+            last = world.logs.step + 30 if world.logs else 0
+            end = {"verb": "set", "sets": [{"knob": "run.steps", "value": last}]}
+            for body in ({"id": f"end{count}", **end}, {"id": f"go{count}", "verb": "resume"}):
+                people.give({"body": body, "ahead": None, "expect": None, "again": 0})
+            people.answered()
+            time.sleep(0.2)
+        return False
+
+    wait_for(over, "the run to end")
+    assert world.engine is not None
+    assert world.engine.returncode == 0, f"the engine ended with status {world.engine.returncode}"
+    people.answered()
+    wait_for(lambda: world.summary().get("status") == "finished", "the server to know the end")
+    wait_for(lambda: not world.summary()["connected"], "the courier to leave")
+    wait_for(lambda: settled(world, people), "every command to have a final state")
+    assert world.server is not None
+    world.kill(["server"])
+
+
+def _pending(people: People, identity: str) -> bool:
+    """Tell whether a command was accepted and has not failed since."""
+    accepted = any(status in (200, 202) for status, _ in people.answers.get(identity, ()))
+    return accepted and people.seen.get(identity, {"state": "applied"})["state"] == "applied"
+
+
+def settled(world: World, people: People) -> bool:
+    """Tell whether every command has a final state."""
+    people.look()
+    commands = world.get(f"/api/runs/{world.run}/commands")["commands"]
+    return all(one["state"] != "accepted" for one in commands)
+
+
 class Schedule:
     """One schedule under way."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, environment: dict[str, str] | None = None) -> None:
         self._plan = plan
         self.world = World(folder, plan.train, plan.circumstances)
+        self.world.environment = dict.fromkeys(("server", "engine"), environment or {})
         self.people = People(self.world)
         self.kills = 0
 
     def run(self) -> None:
-        """Do everything and judge it.
+        """Do everything that was drawn, and judge it.
 
         Raises
         ------
         AssertionError
             Says what is wrong, and all that has happened.
         """
-        world = self.world
-        try:
-            world.start_server()
-            world.start_engine()
-            world.server_ready()
-            world.begun()
-            wait_for(world.summary, "the server to know the run")
-            for event in self._plan.events:
+        plan, world = self._plan, self.world
+        with telling(world, self.people, f"schedule {plan.seed} ({' '.join(plan.train)})"):
+            begin(world)
+            for event in plan.events:
                 time.sleep(event.after)
                 self._happen(event)
-            self._run_out()
-            verdict.judge(world, self.people, replayed=self._plan.replayed)
-        except BaseException as error:
-            told = "\n".join(f"--- {role}\n{world.said(role)[-3000:]}" for role in ("server", "engine"))
-            raise AssertionError(
-                f"schedule {self._plan.seed} ({' '.join(self._plan.train)}): {type(error).__name__}: {error}\n"
-                f"{world.timeline}\n{told}"
-            ) from error
-        finally:
-            self.people.leave()
-            world.close()
+            run_out(world, self.people)
+            verdict.judge(world, self.people, replayed=plan.replayed)
 
     # --- what happens
 
@@ -123,48 +181,3 @@ class Schedule:
             return gone or world.logs.status != "training" or world.logs.step >= begun + GOES_ON_STEPS
 
         wait_for(goes_on, f"the run to train on while {why}")
-
-    # --- the end
-
-    def _run_out(self) -> None:
-        """Let the run go on to an end that is asked for, and everything be delivered."""
-        world = self.world
-        self.people.answered()
-        count = 0
-
-        def over() -> bool:
-            nonlocal count
-            assert world.engine is not None
-            if world.engine.poll() is not None:
-                return True
-            status = world.summary().get("status")
-            # An end that was accepted may expire with an incarnation whose last word comes late, and so may a pause.
-            if status == "paused" or (status == "training" and not self._pending(f"end{count}")):
-                count += 1
-                last = world.logs.step + 30 if world.logs else 0
-                end = {"verb": "set", "sets": [{"knob": "run.steps", "value": last}]}
-                for body in ({"id": f"end{count}", **end}, {"id": f"go{count}", "verb": "resume"}):
-                    self.people.give({"body": body, "ahead": None, "expect": None, "again": 0})
-                self.people.answered()
-                time.sleep(0.2)
-            return False
-
-        wait_for(over, "the run to end")
-        assert world.engine is not None
-        assert world.engine.returncode == 0, f"the engine ended with status {world.engine.returncode}"
-        self.people.answered()
-        wait_for(lambda: world.summary().get("status") == "finished", "the server to know the end")
-        wait_for(lambda: not world.summary()["connected"], "the courier to leave")
-        wait_for(self._settled, "every command to have a final state")
-        assert world.server is not None
-        world.kill(["server"])
-
-    def _pending(self, identity: str) -> bool:
-        """Tell whether a command was accepted and has not failed since."""
-        accepted = any(status in (200, 202) for status, _ in self.people.answers.get(identity, ()))
-        return accepted and self.people.seen.get(identity, {"state": "applied"})["state"] == "applied"
-
-    def _settled(self) -> bool:
-        self.people.look()
-        commands = self.world.get(f"/api/runs/{self.world.run}/commands")["commands"]
-        return all(one["state"] != "accepted" for one in commands)

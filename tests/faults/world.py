@@ -117,11 +117,21 @@ class World:
         Options of the engine when it begins the run.
     circumstances : sequence of str
         Options that it is also given when it resumes the run.
+    apart : Path, optional
+        Where the engine keeps the run, if not beside the server.
     """
 
-    def __init__(self, folder: Path, train: tuple[str, ...], circumstances: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        train: tuple[str, ...],
+        circumstances: tuple[str, ...],
+        *,
+        apart: Path | None = None,
+    ) -> None:
         self.folder, self.logdir = folder, folder / "runs"
         self.logdir.mkdir()
+        self.engine_logdir = apart or self.logdir
         self.train, self.circumstances = train, circumstances
         self.timeline = Timeline()
         self.proxy = Proxy()
@@ -165,7 +175,7 @@ class World:
     def _spawn(self, role: str, words: list[str], out: int | None = None) -> subprocess.Popen[str]:
         with (self.folder / f"{role}.stderr").open("a") as said:
             return subprocess.Popen(
-                [sys.executable, *words, "--logdir", str(self.logdir)],
+                [sys.executable, *words, "--logdir", str(self.logdir if role == "server" else self.engine_logdir)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=said,
@@ -180,13 +190,13 @@ class World:
         def looked() -> bool:
             assert self.engine is not None
             assert self.engine.poll() is None, self.said("engine")
-            for path in self.logdir.glob("*/applied.log"):
+            for path in self.engine_logdir.glob("*/applied.log"):
                 if path.stat().st_size:
                     self.run = path.parent.name
             return bool(self.run)
 
         wait_for(looked, "the run to begin")
-        self.directory = RunDir(self.logdir / self.run, self.run)
+        self.directory = RunDir(self.engine_logdir / self.run, self.run)
         self.logs = Logs(self.directory)
 
     def couriers(self) -> list[psutil.Process]:
@@ -234,7 +244,8 @@ class World:
                 if process.stdout is not None:
                     process.stdout.close()
         for one in psutil.process_iter(["cmdline"]):
-            if str(self.logdir) in " ".join(one.info["cmdline"] or ()):
+            words = " ".join(one.info["cmdline"] or ())
+            if str(self.logdir) in words or str(self.engine_logdir) in words:
                 with suppress(psutil.Error):
                     one.kill()
 
