@@ -96,6 +96,18 @@ class RunState:
         ]
 
     @property
+    def first_kernels(self) -> list[str]:
+        """Names of those that an update runs as the run is now; the others are for evaluation, probes and steers."""
+        rounding = amp.autocast(enabled=self.scaled).kernels
+        return [
+            *self.dataset.KERNELS,
+            *self.model.fused_kernels((self.dataset.batch_size, *self.dataset.image_shape)),
+            *rounding,
+            *nn.LOSS_KERNELS,
+            *self.optimizer.kernels,
+        ]
+
+    @property
     def scaled(self) -> bool:
         """Whether products are rounded and the loss is scaled."""
         return self.precision != "float32"
