@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from spiral_core import amp, data, nn, optim
@@ -78,7 +79,7 @@ class RunState:
     watching: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=False, accumulate=False))
     """Evaluation's and probes' own memory: nothing in it feeds back into training."""
 
-    @property
+    @cached_property
     def z_layers(self) -> list[nn.ZSpaceNorm]:
         """The model's Z-space layers, in order."""
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
