@@ -38,7 +38,9 @@ CLOSE_TOO_BIG = 1009
 CLOSE_PROTOCOL = 4000
 """A message that is well formed but not allowed now, or another protocol version."""
 CLOSE_UNAUTHORIZED = 4001
-"""No token, or a wrong one."""
+"""No token, or a wrong one; also one that has been revoked meanwhile."""
+CLOSE_FORBIDDEN = 4003
+"""A token whose role may not do this."""
 CLOSE_TOO_SLOW = 4008
 """The viewer read too slowly for messages that must not be dropped; it may resume."""
 CLOSE_REPLACED = 4009

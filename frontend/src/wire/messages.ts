@@ -48,8 +48,11 @@ export const CLOSE_TOO_BIG = 1009;
 /** A message that is well formed but not allowed now, or another protocol version. */
 export const CLOSE_PROTOCOL = 4000;
 
-/** No token, or a wrong one. */
+/** No token, or a wrong one; also one that has been revoked meanwhile. */
 export const CLOSE_UNAUTHORIZED = 4001;
+
+/** A token whose role may not do this. */
+export const CLOSE_FORBIDDEN = 4003;
 
 /** The viewer read too slowly for messages that must not be dropped; it may resume. */
 export const CLOSE_TOO_SLOW = 4008;
