@@ -12,12 +12,29 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from spiral_core.errors import RemoteError
-from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_FORBIDDEN, CLOSE_UNAUTHORIZED
+from spiral_core.wire.limits import (
+    CLOSE_BAD_DATA,
+    CLOSE_FORBIDDEN,
+    CLOSE_TOO_BIG,
+    CLOSE_TOO_OFTEN,
+    CLOSE_UNAUTHORIZED,
+    VIEWER_PACKET_BYTES,
+    VIEWER_PACKETS_PER_SECOND,
+)
 from spiral_core.wire.messages import AnyMessage, Message
 from spiral_core.wire.session import Role, Session
 from spiral_server.hub import CLOSE_INTERNAL
+from spiral_server.live.rates import Allowance
 from spiral_server.live.tokens import Right
-from spiral_server.routes.doors import RefusedError, admit, doorkeeper_of, refused, require_origin, visitor_of
+from spiral_server.routes.doors import (
+    BURST_SECONDS,
+    RefusedError,
+    admit,
+    doorkeeper_of,
+    refused,
+    require_origin,
+    visitor_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +86,7 @@ class Connection:
         self._socket = socket
         self._role = role
         self._session = Session(role, now=time.monotonic())
+        self._allowance = Allowance(VIEWER_PACKETS_PER_SECOND, VIEWER_PACKETS_PER_SECOND * BURST_SECONDS)
         self._early: list[AnyMessage] = []
         self.bell = ConnectionBell()
 
@@ -109,9 +127,21 @@ class Connection:
         packet = event.get("bytes")
         if packet is None:
             raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
-        messages = self._session.receive(packet, now=time.monotonic())
+        now = time.monotonic()
+        if self._role is Role.VIEW:
+            self._bound(packet, now)
+        messages = self._session.receive(packet, now=now)
         await self._flush()
         return messages
+
+    def _bound(self, packet: bytes, now: float) -> None:
+        """Bound what a viewer says; an engine is slowed down where need be, for it must not lose what it has to say."""
+        if len(packet) > VIEWER_PACKET_BYTES:
+            raise RemoteError(CLOSE_TOO_BIG, f"a viewer's packet takes at most {VIEWER_PACKET_BYTES} bytes")
+        if self._allowance.take("", now) > 0:
+            raise RemoteError(
+                CLOSE_TOO_OFTEN, f"a viewer sends at most {VIEWER_PACKETS_PER_SECOND:.0f} packets a second"
+            )
 
     async def greeting(self) -> Message:
         """Wait for the peer's first words; what it says in the same breath is received next."""
