@@ -7,7 +7,7 @@ import json
 import stat
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,16 @@ from spiral_server.cli_token import tokens_application
 from spiral_server.launch import tokens
 from spiral_server.live.tokens import Role
 
-from .house import House, courier, dial
+from .house import House, courier, dial, page, serving
 from .saying import ack, asking, opening
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One server for all; each test makes tokens and runs of its own."""
+    parent = tmp_path_factory.mktemp("tokens")
+    with serving(parent / "runs", page_dir=page(parent)) as house:
+        yield house
 
 
 def play(story: Coroutine[Any, Any, None]) -> None:
@@ -41,9 +49,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def begin(house: House) -> None:
-    async with courier(house) as engine:
-        await engine.say(*opening())
+async def begin(house: House, run: str) -> None:
+    async with courier(house, run) as engine:
+        await engine.say(*opening(run))
         await engine.next_of(Stored, lambda message: message.seq >= 3)
 
 
@@ -99,13 +107,14 @@ def test_those_who_make_tokens_at_once_do_not_lose_each_others(tmp_path: Path) -
 
 
 def test_a_damaged_file_lets_nobody_in_by_name_and_is_named(house: House) -> None:
-    token, _ = tokens.make(house.settings.logdir, Role.VIEWER, "alice")
+    token, _ = tokens.make(house.settings.logdir, Role.VIEWER, "carol")
     assert httpx.get(f"{house.url}/api/runs", headers=bearer(token)).status_code == 200
     (house.settings.logdir / tokens.FILE).write_text("{")
     assert httpx.get(f"{house.url}/api/runs", headers=bearer(token)).status_code == 401
     assert httpx.get(f"{house.url}/api/runs", headers=house.bearer).status_code == 200
     with pytest.raises(ConfigError, match=r"server\.tokens\.json cannot be read"):
-        tokens.make(house.settings.logdir, Role.VIEWER, "bob")
+        tokens.make(house.settings.logdir, Role.VIEWER, "dave")
+    (house.settings.logdir / tokens.FILE).unlink()
 
 
 def test_a_token_opens_the_door_at_once_and_one_that_is_revoked_no_longer(house: House) -> None:
@@ -141,8 +150,8 @@ def test_revoking_closes_the_websockets_of_that_token_alone_with_4001(house: Hou
             tokens.revoke(house.settings.logdir, "node")
             assert await engine.closed() == CLOSE_UNAUTHORIZED
             # Who was not meant still hears of what goes on.
-            await begin(house)
-            await bob.next_of(RunsListed, lambda message: any(run.id == "r1" for run in message.runs))
+            await begin(house, "heard")
+            await bob.next_of(RunsListed, lambda message: any(run.id == "heard" for run in message.runs))
 
     play(story())
 
@@ -161,9 +170,9 @@ def test_websockets_refuse_the_wrong_role_with_4003(house: House) -> None:
 
 
 def test_a_viewer_cannot_steer_and_the_journal_says_who_did(house: House) -> None:
-    play(begin(house))
+    play(begin(house, "steered"))
     made = {role: tokens.make(house.settings.logdir, role, role.value + "-one")[0] for role in tokens.GIVEN}
-    address = f"{house.url}/api/runs/r1/commands"
+    address = f"{house.url}/api/runs/steered/commands"
     for number, (role, status) in enumerate(((Role.VIEWER, 403), (Role.ENGINE, 403), (Role.OPERATOR, 202))):
         body = codec.to_json(asking(f"c{number}"))
         by_cookie = {"Cookie": f"spiral_{house.settings.instance}={made[role]}", "Origin": house.url}
@@ -173,8 +182,8 @@ def test_a_viewer_cannot_steer_and_the_journal_says_who_did(house: House) -> Non
         if status == 403:
             assert "`spiral token new`" in told[0].json()["error"]
     with house.http() as http:
-        assert http.post("/api/runs/r1/commands", content=codec.to_json(asking("c9"))).status_code == 202
-        journal = http.get("/api/runs/r1/commands").json()["commands"]
+        assert http.post("/api/runs/steered/commands", content=codec.to_json(asking("c9"))).status_code == 202
+        journal = http.get("/api/runs/steered/commands").json()["commands"]
     assert [one["actor"] for one in journal] == [
         "me as operator-one (operator), 127.0.0.1",
         "me as owner, 127.0.0.1",
@@ -182,7 +191,7 @@ def test_a_viewer_cannot_steer_and_the_journal_says_who_did(house: House) -> Non
 
 
 def test_an_engine_with_its_own_token_brings_a_run_and_gets_commands(house: House) -> None:
-    feed, _ = tokens.make(house.settings.logdir, Role.ENGINE, "node")
+    feed, _ = tokens.make(house.settings.logdir, Role.ENGINE, "node2")
 
     async def story() -> None:
         async with dial(house, "engine", bearer(feed)) as engine:
