@@ -27,23 +27,30 @@ class Proxy:
         self.paths: list[str] = []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        ends = [writer]
+        try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head[:-4].split("\r\n")
             method, path, version = first.split(" ")
             self.paths.append(path)
             if not path.startswith(self.prefix):
                 writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                writer.close()
+                await writer.drain()
                 return
             upgrade = any(line.lower().startswith("upgrade:") for line in lines)
             if not upgrade:
                 lines = [line for line in lines if not line.lower().startswith("connection:")] + ["Connection: close"]
             lines += ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"]
             inner, outer = await asyncio.open_connection("127.0.0.1", self.target)
+            ends.append(outer)
             path = path[len(self.prefix) :] or "/"
             outer.write("\r\n".join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1"))
             await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            for end in ends:
+                end.close()
 
     async def run(self, started: asyncio.Event, stop: asyncio.Event) -> None:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -51,6 +58,13 @@ class Proxy:
         started.set()
         await stop.wait()
         server.close()
+        ours = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in ours:
+            task.cancel()
+        await asyncio.gather(*ours, return_exceptions=True)
+        # What was closed is told so in the next turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 @contextmanager
@@ -62,9 +76,6 @@ def proxying(target: int, prefix: str) -> Iterator[Proxy]:
 
     def work() -> None:
         loop.run_until_complete(proxy.run(started, stop))
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
     thread = Thread(target=work)

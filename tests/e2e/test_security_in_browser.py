@@ -160,11 +160,9 @@ def test_the_policy_stops_scripts_that_were_injected(
     page.evaluate("(url) => { const one = new Image(); one.src = url; }", f"{elsewhere[0]}/pixel.png")
     page.evaluate("(url) => fetch(url).catch(() => undefined)", f"{elsewhere[0]}/steal")
     page.evaluate("(url) => { try { new WebSocket(url); } catch { } }", f"ws{elsewhere[0][4:]}/steal")
-    page.evaluate("() => { try { (0, eval)('window.hurt = true'); } catch { } }")
     wait_for(
         lambda: (
-            {"script-src-elem", "script-src-attr", "script-src", "img-src", "connect-src"}
-            <= set(page.evaluate("window.violations"))
+            {"script-src-elem", "script-src-attr", "img-src", "connect-src"} <= set(page.evaluate("window.violations"))
         ),
         10,
         f"for every violation; seen: {page.evaluate('window.violations')}",
