@@ -99,11 +99,22 @@ def test_names_are_given_where_none_is_asked_for(tmp_path: Path) -> None:
 def test_those_who_make_tokens_at_once_do_not_lose_each_others(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from spiral_server.launch import tokens; from spiral_server.live.tokens import Role\n"
-        "for _ in range(20): tokens.make(pathlib.Path(sys.argv[1]), Role.VIEWER, None)"
+        "print('here', flush=True); sys.stdin.readline()\n"
+        "for _ in range(60): tokens.make(pathlib.Path(sys.argv[1]), Role.VIEWER, None)"
     )
-    makers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
-    assert [maker.wait(60) for maker in makers] == [0, 0, 0]
-    assert len({one.name for one in tokens.read(tmp_path)}) == 60
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    makers = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "here\n"
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write("go\n")
+        maker.stdin.flush()
+    for maker in makers:
+        maker.communicate(timeout=60)
+    assert [maker.returncode for maker in makers] == [0, 0, 0]
+    assert len({one.name for one in tokens.read(tmp_path)}) == 180
 
 
 def test_a_damaged_file_lets_nobody_in_by_name_and_is_named(house: House) -> None:
