@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from spiral_core.engine import knobs
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link.runlog import RunLogWriter
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry import catalog, values
 from spiral_core.wire.messages import (
@@ -44,19 +44,26 @@ PACE_SECONDS = 1.0
 """Steps per second are counted over this long."""
 
 
+class Log(Protocol):
+    """Where messages are written: a run log, or one that copes with a full disk."""
+
+    def append(self, kind: type[Logged], step: int, **fields: object) -> object:
+        """Write a message."""
+
+
 class Recorder:
     """Writes what happens in a run into its log.
 
     Parameters
     ----------
-    log : RunLogWriter
+    log : Log
     state : RunState
         Read, never changed.
     earlier : sequence of Ack, optional
         Answers of earlier incarnations of the run, to be said again at its start (see `answered`).
     """
 
-    def __init__(self, log: RunLogWriter, state: RunState, earlier: Sequence[Ack] = ()) -> None:
+    def __init__(self, log: Log, state: RunState, earlier: Sequence[Ack] = ()) -> None:
         self._log = log
         self._earlier = earlier
         self._state = state
