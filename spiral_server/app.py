@@ -25,9 +25,8 @@ import spiral_core
 from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server.hub import Hub
-from spiral_server.routes import api, engine, page, view
-from spiral_server.routes.description import described
-from spiral_server.routes.doors import SECURITY_HEADERS, Doors, RefusedError, answer, require_token, trouble
+from spiral_server.routes import api, engine, page, reference, view
+from spiral_server.routes.doors import SECURITY_HEADERS, Doors, RefusedError, trouble
 from spiral_server.settings import Settings
 from spiral_server.store.errors import UnknownRunError
 from spiral_server.store.sqlite_store import SqliteStore
@@ -57,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         await hub.part()
         await hub.stop()
 
-    # Documentation pages would load scripts from elsewhere; the description itself is served behind the token.
+    # FastAPI's own documentation pages load scripts from elsewhere; `routes.reference` needs none.
     app = FastAPI(
         title="Spiral",
         version=spiral_core.__version__,
@@ -70,9 +69,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.hub = hub
     app.state.shelf = page.Shelf()
-    for part in (api, engine, page, view):
+    for part in (api, engine, page, reference, view):
         app.include_router(part.router)
-    app.add_api_route("/openapi.json", _openapi, methods=["GET"], include_in_schema=False)
     app.add_middleware(Doors, settings=settings)
     _answer_errors(app)
     return app
@@ -85,13 +83,6 @@ def _log_to_stderr() -> None:
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         )
-
-
-async def _openapi(request: Request) -> Response:
-    """Describe the HTTP interface."""
-    require_token(request)
-    app: FastAPI = request.app
-    return answer(described(app))
 
 
 def _answer_errors(app: FastAPI) -> None:

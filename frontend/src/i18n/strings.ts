@@ -7,6 +7,7 @@ export const STRINGS = {
   "header.rate": ["{rate} it/s", "{rate} it/s"],
   "header.theme": ["Theme", "テーマ"],
   "header.language": ["Language", "言語"],
+  "header.reference": ["The HTTP interface, for scripts", "スクリプト向け HTTP インターフェース"],
   "header.skip": ["Skip to the controls", "操作パネルへ移動"],
   "theme.auto": ["Auto", "自動"],
   "theme.dark": ["Dark", "ダーク"],

@@ -1,6 +1,7 @@
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { language, LANGUAGES, speak, t } from "../i18n/language";
+import { address } from "../net/address";
 import { duration, grouped, short } from "../lib/format";
 import { link, run, runs, status, step, version } from "../store/live";
 import { theme, type Theme } from "../store/preferences";
@@ -24,6 +25,9 @@ export function Header({ watch }: { watch: (run: string) => void }) {
       <LinkState />
       <ThemeSwitch />
       <LanguageSwitch />
+      <a class="reference" href={address("docs").href} target="_blank" rel="noopener" data-testid="reference" title={t("header.reference")}>
+        API
+      </a>
     </header>
   );
 }
