@@ -1,7 +1,6 @@
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { language, LANGUAGES, speak, t } from "../i18n/language";
-import { address } from "../net/address";
 import { duration, grouped, short } from "../lib/format";
 import { link, run, runs, status, step, version } from "../store/live";
 import { theme, type Theme } from "../store/preferences";
@@ -25,7 +24,7 @@ export function Header({ watch }: { watch: (run: string) => void }) {
       <LinkState />
       <ThemeSwitch />
       <LanguageSwitch />
-      <a class="reference" href={address("docs").href} target="_blank" rel="noopener" data-testid="reference" title={t("header.reference")}>
+      <a class="reference" href="docs" target="_blank" rel="noopener" data-testid="reference" title={t("header.reference")}>
         API
       </a>
     </header>
