@@ -214,9 +214,19 @@ class Recorder:
             for name, strip in values.radius_strips(observations).items():
                 self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
 
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """Say what an evaluation between two updates has shown."""
-        index, packed = values.pack(_evaluation_values(evaluation), self._series)
+    def evaluation(self, evaluation: Evaluation, said: Mapping[int, float]) -> None:
+        """Say what an evaluation between two updates has shown.
+
+        Parameters
+        ----------
+        evaluation : Evaluation
+        said : mapping
+            What earlier incarnations have said of this step, by index of the series: from the first frame of an
+            incarnation on, those of older ones do not count.
+        """
+        names = {spec.index: spec.name for spec in self._series.values()}
+        before = {names[index]: value for index, value in said.items() if index in names}
+        index, packed = values.pack(before | _evaluation_values(evaluation), self._series)
         self._log.append(Frame, self._state.step, index=index, values=packed)
 
     def _count_pace(self, now: float) -> float | None:

@@ -17,7 +17,7 @@ from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link import dump, resume, spawn
+from spiral_core.link import dump, frames, resume, spawn
 from spiral_core.link.applied import AppliedLog
 from spiral_core.link.compiling import Compiling
 from spiral_core.link.environment import environment
@@ -185,6 +185,8 @@ class _Loop:
         self._recorder = recorder
         self._applied = applied
         self._log = log
+        self._place = start.directory, start.incarnation
+        self._begun = state.step
         files = FileTriggers(start.directory, start.answered.acks)
         self._steering = Steering(state, inbox, files, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start)
@@ -342,7 +344,8 @@ class _Loop:
         if "checkpoint" in wanted:
             self._saver.save("asked")
         if "evaluate" in wanted or last:
-            self._recorder.evaluation(self._evaluate())
+            said = {} if state.step > self._begun else frames.values_at(*self._place, state.step)
+            self._recorder.evaluation(self._evaluate(), said)
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every

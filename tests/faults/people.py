@@ -11,7 +11,6 @@ from typing import Any
 
 from faults.world import FINAL, PATIENCE, World
 
-LOOK_SECONDS = 0.05
 SETTLED = ("state", "number", "step", "changes", "rev", "by")
 """What may not change any more once a command has a final state."""
 
@@ -31,6 +30,8 @@ class People:
     """
 
     world: World
+    every: float = 0.05
+    """Seconds between two looks at the journal."""
     answers: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
@@ -75,7 +76,7 @@ class People:
             self._note(answer)
 
     def _watch(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(self.every):
             with suppress(OSError, ValueError, KeyError):
                 self.look()
 

@@ -132,7 +132,7 @@ def test_clocks_that_jump_by_years_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_full_queue_refuses_the_next_and_loses_none(tmp_path: Path) -> None:
     world = World(tmp_path, QUIET, CIRCUMSTANCES)
-    people = People(world)
+    people = People(world, every=5.0)
     with telling(world, people, "full queue"):
         begin(world)
         wait_for(lambda: world.summary()["status"] == "training", "the run to train")
@@ -152,7 +152,8 @@ def test_a_full_queue_refuses_the_next_and_loses_none(tmp_path: Path) -> None:
         assert world.engine.wait(30) == 0
         wait_for(lambda: world.summary()["status"] == "stopped", "the server to know the end")
         wait_for(lambda: settled(world, people), "every command to have a final state")
-        assert {state_of(people, body["id"]) for body in bodies} == {"expired"}
+        people.look()
+        assert {people.seen[body["id"]]["state"] for body in bodies} == {"expired"}
         world.kill(["server"])
         verdict.judge(world, people, replayed=False)
 

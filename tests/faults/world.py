@@ -25,7 +25,7 @@ from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, Logged, StatusChanged
 
-PATIENCE = 60.0
+PATIENCE = 90.0
 """Seconds until something that has to happen is taken to happen never; no test waits for them in vain."""
 TOKEN = "a token of the tests"
 FINAL = ("applied", "rejected", "superseded", "expired")

@@ -81,7 +81,7 @@ def test_the_applied_log_knows_beforehand_whether_there_is_room_and_is_not_chang
 
 def test_a_run_on_a_full_disk_trains_to_its_end(tmp_path: Path) -> None:
     """Log, digests and checkpoints have no room from step 20 on, and marks of guards are not worth the run."""
-    config = for_data("digits", batch_size=8, steps=60, evaluate_every=0, guards=("when train.loss > 0 mark",))
+    config = for_data("digits", batch_size=8, steps=60, evaluate_every=0, guards=("when train.loss > 0 for 30 mark",))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def listen(state: Any, *_rest: object) -> None:

@@ -162,6 +162,22 @@ def test_going_back_to_a_step_gives_up_what_was_steered_after_it(tmp_path: Path)
     assert ([entry.number for entry in history.written], history.entries) == ([1, 2, 3], [])
 
 
+def test_an_evaluation_before_the_first_update_of_a_resumed_run_keeps_the_curves_of_its_step(tmp_path: Path) -> None:
+    """The frame of the newest incarnation counts, so that it has to have what the older one said of the step."""
+    first = steered(tmp_path, SMALL, ((30, "stop", {}),))
+    directory = directory_of(first)
+    (directory.path / "commands.jsonl").write_text('{"id": "e", "verb": "evaluate"}\n')
+    steered(tmp_path, SMALL, (), first.run)
+    before = [one for one in said(directory, 0) if isinstance(one, Frame)][-1]
+    again = next(one for one in said(directory, 1) if isinstance(one, Frame))
+    assert before.step == again.step == 30
+    old, new = (
+        dict(zip(one.index.numpy().tolist(), one.values.numpy().tolist(), strict=True)) for one in (before, again)
+    )
+    assert old.items() < new.items()
+    assert len(new) == len(old) + 2, "loss and accuracy of the evaluation"
+
+
 def test_a_checkpoint_of_a_future_that_was_given_up_is_not_gone_on_from(tmp_path: Path) -> None:
     first = steered(tmp_path, SMALL, (*STEERED, (55, "stop", {})), checkpoint_every=20, keep=9)
     second = resume.reopen(tmp_path, f"{first.run}@20")
