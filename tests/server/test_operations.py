@@ -17,7 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 
 from spiral_core import checkup as engine_checkup
@@ -25,6 +27,7 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_UNAUTHORIZED, PROTOCOL
 from spiral_core.wire.messages import Stored, ViewHello, ViewWelcome
 from spiral_server import checkup
+from spiral_server.cli_doctor import doctor as doctor_command
 from spiral_server.launch import tokens
 from spiral_server.launch.listening import write_private
 from spiral_server.live.tokens import Role
@@ -163,11 +166,9 @@ def test_a_server_logs_json_without_a_token_reloads_on_sighup_and_says_good_bye_
     assert not (logdir / "server.json").exists()
 
 
-def doctor(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def doctor(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "spiral_server.cli", "doctor", *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **(env or {})}
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_doctor_finds_nothing_on_a_healthy_machine_and_names_what_it_looked_at(tmp_path: Path) -> None:
@@ -191,13 +192,17 @@ def test_doctor_finds_nothing_on_a_healthy_machine_and_names_what_it_looked_at(t
     assert not (tmp_path / "runs").exists(), "looking makes nothing"
 
 
-def test_doctor_names_a_remedy_for_what_is_wrong_and_leaves_with_1(tmp_path: Path) -> None:
+def test_doctor_names_a_remedy_for_what_is_wrong_and_leaves_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
     (tmp_path / "runs").write_text("a file where a folder should be")
-    told = doctor(
-        "--logdir", str(tmp_path / "runs"), env={"SPIRAL_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "300"}
-    )
-    assert told.returncode == 1
+    monkeypatch.setenv("SPIRAL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "300")
+    app = typer.Typer()
+    app.command()(doctor_command)
+    told = CliRunner().invoke(app, ["--logdir", str(tmp_path / "runs")])
+    assert told.exit_code == 1
     assert re.search(r"BAD\s+kernel cache .* set SPIRAL_CACHE_DIR to a folder", told.stdout)
     assert re.search(r"BAD\s+runs .* choose another --logdir", told.stdout)
 
