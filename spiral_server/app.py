@@ -29,16 +29,12 @@ from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server import logs
 from spiral_server.hub import Hub
 from spiral_server.launch.doorkeeper import Doorkeeper
-from spiral_server.live.tokens import Right
 from spiral_server.metrics import Metrics
-from spiral_server.routes import api, engine, operations, page, view
-from spiral_server.routes.description import described
+from spiral_server.routes import api, engine, operations, page, reference, view
 from spiral_server.routes.doors import (
     SECURITY_HEADERS,
     Doors,
     RefusedError,
-    admit,
-    answer,
     content_security_policy,
     refused,
     trouble,
@@ -84,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         await hub.part()
         await hub.stop()
 
-    # Documentation pages would load scripts from elsewhere; the description itself is served behind the token.
+    # FastAPI's own documentation pages load scripts from elsewhere; `routes.reference` needs none.
     app = FastAPI(
         title="Spiral",
         version=spiral_core.__version__,
@@ -100,19 +96,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.doorkeeper = doorkeeper
     app.state.readiness = readiness
     app.state.shelf = page.Shelf()
-    for part in (api, engine, operations, page, view):
+    for part in (api, engine, operations, page, reference, view):
         app.include_router(part.router)
-    app.add_api_route("/openapi.json", _openapi, methods=["GET"], include_in_schema=False)
     app.add_middleware(Doors, settings=settings)
     _answer_errors(app, {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)})
     return app
-
-
-async def _openapi(request: Request) -> Response:
-    """Describe the HTTP interface."""
-    admit(request, Right.WATCH)
-    app: FastAPI = request.app
-    return answer(described(app))
 
 
 def _answer_errors(app: FastAPI, guards: dict[str, str]) -> None:

@@ -23,11 +23,12 @@ from spiral_core import __version__  # noqa: E402
 from spiral_core.cli import (  # noqa: E402
     EXIT_BAD_USE,
     EXIT_INTERRUPTED,
-    DataOption,
-    ModelOption,
+    given_by,
     reads_environment,
     register,
     run,
+    takes_training,
+    training_words,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
 from spiral_server.cli_doctor import DOCTOR_HELP, doctor  # noqa: E402
@@ -86,6 +87,8 @@ Examples:
   spiral demo --data fashion --port 9000 --no-open
 
   spiral demo --data motif --model z_lstm
+
+  spiral demo --data fashion --optimizer adam --precision float16 --auto-gain 0.7
 
   spiral demo --rate 0 --threads 2
 """
@@ -222,30 +225,21 @@ def _serve(plan: Settings, token: str | None, *, show: bool, train_with: list[st
             engine.finish()
 
 
-@reads_environment
+@takes_training
 def demo(
-    data: DataOption = "needle",
-    model: ModelOption = None,
+    context: typer.Context,
     port: Port = DEFAULT_PORT,
     logdir: Logdir = Path("runs"),
     open_page: OpenPage = True,
     rate: Annotated[float, typer.Option(min=0, help="Most steps per second; 0: no limit. Can be steered.")] = DEMO_RATE,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    gain: Annotated[float | None, typer.Option(help="Projector gain at the start, 0 to 1.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate at the start.")] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Updates; 0 means until stopped.")] = 0,
-    xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads.")] = None,
-    dump_every: Annotated[int, typer.Option(min=0, help="Steps between inspection dumps; 0: none.")] = 0,
     token: Token = None,
+    **_training: object,
 ) -> None:
     """Start a server, train a run and open the page to watch and steer it."""
-    words = ["--quiet", "--data", data, "--rate", str(rate), "--seed", str(seed), "--steps", str(steps)]
-    words += ["--dump-every", str(dump_every), "--logdir", str(logdir)]
-    optional = {"--model": model, "--gain": gain, "--lr": lr, "--xai-every": xai_every, "--threads": threads}
-    for option, value in optional.items():
-        if value is not None:
-            words += [option, str(value)]
+    given = {"rate": rate, **given_by(context)}
+    if "steps" not in given and "epochs" not in given:
+        given["steps"] = 0
+    words = ["--quiet", "--logdir", str(logdir), *training_words(given)]
     there = living_server(logdir)
     if there is None:
         _serve(Settings(logdir=logdir, port=port), token, show=open_page, train_with=words)

@@ -498,6 +498,8 @@ export interface Snapshot {
   probe: ProbeBatch | null;
   heat_maps: HeatMaps | null;
   strips: Strip[];
+  /** Those that are there, oldest first. */
+  checkpoints: CheckpointSaved[];
 }
 
 /** Server to viewer: opens each packet of deltas. The run's messages follow in the same packet. */
