@@ -35,6 +35,7 @@ from spiral_core.link.runlog import RunLogReader, bequeath
 from spiral_core.wire import codec
 from spiral_core.wire.limits import (
     CLOSE_BAD_DATA,
+    CLOSE_FORBIDDEN,
     CLOSE_REPLACED,
     CLOSE_UNAUTHORIZED,
     COURIER_PACKET_BYTES,
@@ -186,7 +187,7 @@ class Courier:
             self._tell(f"the server at {self._url} refused the connection with HTTP {status}: {remedy}")
         except ConnectionClosed as error:
             code = error.rcvd.code if error.rcvd else None
-            if code == CLOSE_UNAUTHORIZED:
+            if code in (CLOSE_UNAUTHORIZED, CLOSE_FORBIDDEN):
                 self._tell(f"the server at {self._url} refused the token: check SPIRAL_TOKEN or --token")
             elif code == CLOSE_REPLACED:
                 self._replaced = True

@@ -156,5 +156,5 @@ def create(logdir: Path, config: RunConfig, *, now: float) -> RunDir:
         path.mkdir(parents=True)
         rundir.config.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
     except OSError as error:
-        raise RunLogError(f"cannot make the run directory {path}: {error.strerror}") from error
+        raise RunLogError(f"cannot make the run directory {path}: {error.strerror}; choose another --logdir") from error
     return rundir

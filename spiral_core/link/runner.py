@@ -193,6 +193,7 @@ class _Loop:
         self._compiling = Compiling(state, recorder)
         self._begun = state.step
         self._dumps = start.directory.dumps
+        self._run = start.directory.id
         self._listen = listen
         self._next_start = time.monotonic()
         self.notices = Notices()
@@ -364,9 +365,12 @@ class _Loop:
         for decision in decisions:
             self._steering.enter(*guards.carry_out(self._state, decision))
             if decision.verb == "pause" and self._options.server is None:
-                # Nobody is there to look at it and to let it go on, and a batch job would wait for ever.
+                # Nobody may be there to look at it and to let it go on, and a batch job would wait for ever.
                 self._state.phase = "stopped"
-                self.detail = f"guard {decision.reason}; without a server nobody can resume it"
+                self.detail = (
+                    f"guard {decision.reason}; without a server the run does not wait for anyone: go on with spiral "
+                    f"train --resume {self._run}"
+                )
         return guards.notable(decisions)
 
     def _drain(self) -> None:

@@ -26,6 +26,7 @@ from spiral_core.link import recorder
 from spiral_core.link.answered import Answered, answered
 from spiral_core.link.applied import AppliedLog, Origin, read
 from spiral_core.link.inbox import Inbox
+from spiral_core.link.patientlog import PatientLog
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import begin_in
 from spiral_core.link.rundir import RunDir
@@ -59,7 +60,9 @@ def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -
     applied = AppliedLog(rundir.applied)
     line = Line(rundir, incarnation=0, server=None, token="", inbox=inbox)
     options = Options(logdir=rundir.path, dump_every=dump_every)
-    _Loop(start, state, options, inbox, line, Recorder(log, state), applied, None).run("a run")
+    patient = PatientLog(log, rundir.reserve)
+    _Loop(start, state, options, inbox, line, Recorder(patient, state), applied, patient, None).run("a run")
+    patient.close()
     log.close()
     applied.close()
     start.release()
@@ -195,10 +198,14 @@ def test_every_run_can_go_over_to_narrow_numbers_and_one_that_has_shows_its_scal
         warm(names, *rest)
 
     monkeypatch.setattr(kernels, "warm", listen)
-    state = initial_state(for_data("needle", batch_size=8, steps=2, evaluate_every=0, xai_every=0, precision=precision))
+    steps = 30
+    config = for_data("needle", batch_size=8, steps=steps, evaluate_every=0, xai_every=0, precision=precision)
+    state = initial_state(config)
     said = trained(state, Inbox(), RunDir(path=tmp_path, id="r"), dump_every=0)
 
-    assert "narrow" in warmed, "a person may switch to narrow numbers at any step"
+    assert sorted(warmed) == sorted(set(state.kernels)), "a person may switch to narrow numbers at any step"
+    first = set(initial_state(config).first_kernels)
+    assert set(warmed[: len(first)]) == first, "what an update runs comes before the first one"
     (declared,) = [message.series for message in said if isinstance(message, SeriesDeclared)]
     index = {spec.name: spec.index for spec in declared if spec.name.startswith("amp/")}
     assert sorted(index) == ["amp/scale", "amp/skipped"]
@@ -207,7 +214,7 @@ def test_every_run_can_go_over_to_narrow_numbers_and_one_that_has_shows_its_scal
         indices, packed = (np.frombuffer(array.data, array.dtype) for array in (frame.index, frame.values))
         values = dict(zip(indices.tolist(), packed.tolist(), strict=True))
         shown.append([values.get(index[name]) for name in sorted(index)])
-    assert shown == [[65536.0, 0.0] if precision != "float32" else [None, None]] * 2
+    assert shown == [[65536.0, 0.0] if precision != "float32" else [None, None]] * steps
 
 
 def statuses(said: list[object]) -> list[tuple[str, int]]:
