@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.errors import DecodeError
-from spiral_server.store.blocks import SUMMARY_POINTS, build, checksum, unpack
+from spiral_server.store import pyramid
+from spiral_server.store.blocks import build, checksum, unpack
 
 from .saying import frame
 
@@ -29,15 +30,16 @@ def test_a_block_gives_back_every_number_of_its_frames(rows: list[list[float]]) 
 
 
 @given(ROWS)
-def test_the_summary_of_a_block_holds_its_extremes(rows: list[list[float]]) -> None:
+def test_the_node_of_a_block_holds_its_extremes_and_counts_its_points(rows: list[list[float]]) -> None:
     block = build([frame(seq, seq, values) for seq, values in enumerate(rows)])
-    full, summary = unpack(block.data), unpack(block.summary)
+    full, node = unpack(block.data), pyramid.unpack(pyramid.pack(pyramid.summed_up(block.columns)))
     for index, (_, values) in full.items():
         finite = values[np.isfinite(values)]
-        kept = summary[index][1][np.isfinite(summary[index][1])]
-        assert len(kept) <= SUMMARY_POINTS
+        kept = node.points[index][1][np.isfinite(node.points[index][1])]
+        assert len(kept) <= pyramid.NODE_POINTS
         if len(finite):
             assert (kept.min(), kept.max()) == (finite.min(), finite.max())
+        assert node.tallies[index][:2] == (len(values), len(values) - len(finite))
 
 
 def test_only_the_wanted_series_are_unpacked() -> None:

@@ -139,20 +139,28 @@ def test_a_flipped_byte_in_a_block_is_reported_and_never_served(store: SqliteSto
     assert "checksum" in got.damage[0].reason
 
 
-def test_a_damaged_summary_is_reported_and_read_from_the_block_itself(store: SqliteStore) -> None:
-    for first in range(0, 800, 100):
-        keep(store, *(frame(seq, seq, [float(seq)]) for seq in range(first, first + 100)))
-    flip(store, "block_summary")
-    got = store.series("r1", SeriesQuery(None, None, None, 16))
-    assert len(got.damage) == 1
-    assert got.columns[0].values[0] == 0.0
+def test_a_damaged_node_of_the_pyramid_is_made_again_from_its_blocks(store: SqliteStore) -> None:
+    values = np.random.default_rng(1).normal(size=6000)
+    for first in range(0, 6000, 250):
+        keep(store, *(frame(seq, seq, [values[seq]]) for seq in range(first, first + 250)))
+    far = SeriesQuery(None, None, None, 16)
+    before = store.series("r1", far).columns[0]
+    for level in (0, 1, 2):
+        flip(store, "nodes", f"level = {level} AND place = 0")
+        assert [damage.kind for damage in store.verify("r1")] == ["node"]
+        got = store.series("r1", far)
+        assert got.damage == [] or level < 1
+        np.testing.assert_array_equal(got.columns[0].values, before.values)
+        assert store.verify("r1", repair=True) == []
 
 
 def test_a_block_that_has_changed_places_is_not_served(store: SqliteStore) -> None:
     for first in range(0, 800, 100):
         keep(store, *(frame(seq, seq, [float(seq)]) for seq in range(first, first + 100)))
     alter(store, "UPDATE blocks SET first_step = 1 WHERE id = 1")
-    assert store.series("r1", EVERYTHING).damage
+    got = store.series("r1", EVERYTHING)
+    assert got.damage
+    assert 0 not in got.columns[0].steps
 
 
 def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_packed(store: SqliteStore) -> None:
