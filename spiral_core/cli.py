@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from spiral_core import cli_journal
+from spiral_core import cli_journal, cli_sync
 from spiral_core.choices import DATA, MODELS, listed
 from spiral_core.errors import ConfigError, SpiralError
 
@@ -41,6 +40,8 @@ Examples:
   spiral train --data motif --model z_lstm
 
   spiral train --data needle --server http://127.0.0.1:8787
+
+  spiral train --data needle --steps 600 --offline
 
   spiral train --data needle --gain 0.2 --lr 1e-3 --steps 600 --seed 7
 
@@ -83,15 +84,6 @@ def reads_environment(command: F) -> F:
     return command
 
 
-def _token_of(logdir: Path, server: str) -> str:
-    """Find the token of a server on this machine that keeps its runs in the same directory."""
-    try:
-        told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(told.get("token", "")) if told.get("url", "").rstrip("/") == server.rstrip("/") else ""
-
-
 @reads_environment
 def train(
     context: typer.Context,
@@ -124,6 +116,7 @@ def train(
     no_guards: Annotated[bool, typer.Option("--no-guards", help="Without the guard rules of the start.")] = False,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
     token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Write the run log only, for `spiral sync`.")] = False,
     logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
@@ -132,6 +125,9 @@ def train(
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay.")] = 3,
     keep_on_steer: Annotated[bool, typer.Option(help="Also take one at each steer, which stays for good.")] = False,
     hash_every: Annotated[int, typer.Option(min=0, help="Steps between digests of the weights, for replays.")] = 100,
+    log_limit: Annotated[
+        int, typer.Option(min=0, help="Megabytes of run log; beyond it old frames are merged. 0: no bound.")
+    ] = 2000,
     resume: Annotated[str | None, typer.Option(help="Go on with a run: RUN or RUN@STEP, an id or a path.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration file; options given beside it win.")] = None,
     start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
@@ -145,11 +141,14 @@ def train(
         for name in context.params
         if (source := context.get_parameter_source(name)) is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
     }
+    if offline:
+        if (source := context.get_parameter_source("server")) is not None and source.name == "COMMANDLINE":
+            raise ConfigError("--offline writes the run log only: leave --server out, and give it to `spiral sync`")
+        server = context.params["server"] = None
     from_variable = (source := context.get_parameter_source("guards")) is not None and source.name == "ENVIRONMENT"
     further = _rules(guards or [], split=from_variable)
-    _train(
-        {**context.params, "guards": further, "token": token or (_token_of(logdir, server) if server else "")}, given
-    )
+    token = token or (cli_sync.token_of(logdir, server) if server else "")
+    _train({**context.params, "guards": further, "token": token}, given)
 
 
 def _train(asked: dict[str, Any], given: set[str]) -> None:
@@ -285,6 +284,7 @@ def application() -> typer.Typer:
 def register(app: typer.Typer) -> None:
     """Add the engine's commands to a command line."""
     app.command("train", help=TRAIN_HELP)(train)
+    app.command("sync", help=cli_sync.SYNC_HELP)(reads_environment(cli_sync.sync))
     app.command("journal", help=cli_journal.JOURNAL_HELP)(reads_environment(cli_journal.journal))
     app.command("replay", help=cli_journal.REPLAY_HELP)(reads_environment(cli_journal.replay))
 

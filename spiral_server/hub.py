@@ -18,7 +18,7 @@ import structlog
 
 from spiral_core.errors import RemoteError
 from spiral_core.wire import codec
-from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED
+from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED, CLOSE_TRY_AGAIN
 from spiral_core.wire.messages import (
     AnyMessage,
     CommandRequest,
@@ -36,7 +36,7 @@ from spiral_server.live import commands, snapshot
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
-from spiral_server.store.errors import UnknownRunError
+from spiral_server.store.errors import StoreError, UnknownRunError
 from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
 from spiral_server.store.rebuild import view_of
 
@@ -52,6 +52,11 @@ CLOSE_INTERNAL = 1011
 """RFC 6455: the server met a condition that it cannot handle, such as a full disk."""
 
 T = TypeVar("T")
+
+
+def _notable(summary: RunSummary) -> tuple[object, ...]:
+    """Give what everybody is told of when it changes."""
+    return (summary.status, summary.connected, summary.name, summary.trouble)
 
 
 class Hub:
@@ -113,7 +118,7 @@ class Hub:
         """Look whether a run's line in the list has changed, and tell."""
         new, old = live.view.summary, self._summaries.get(live.view.run)
         self._summaries[new.id] = new
-        if old is not None and (old.status, old.connected, old.name) == (new.status, new.connected, new.name):
+        if old is not None and _notable(old) == _notable(new):
             return
         self._store.note(new)
         listed = snapshot.listed(self._summaries.values())
@@ -122,7 +127,7 @@ class Hub:
             viewer.post(listed, data)
         if old is None:
             self._invite()
-        elif old.connected != new.connected:
+        elif (old.connected, old.trouble) != (new.connected, new.trouble):
             self._tell(live, RunChanged(run=new))
 
     def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
@@ -152,12 +157,17 @@ class Hub:
         self._links.add(link)
         try:
             link.stored = await asyncio.wrap_future(self._store.stored(hello.run, hello.incarnation))
+        except StoreError as error:
+            self.leave(link)
+            self._troubled(live, str(error))
+            raise RemoteError(CLOSE_TRY_AGAIN, "the server cannot write; come back later") from error
         except BaseException:
             self.leave(link)
             raise
         link.told = link.stored
         if live.engine is link:
             live.view.connected = True
+            live.view.trouble = ""
             self._changed(live)
             bell.ring(urgent=True)
         return link
@@ -215,7 +225,8 @@ class Hub:
     def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
         link.backlog -= size
         if error is not None:
-            link.bell.leave(CLOSE_INTERNAL, "the server cannot write; it will ask for these messages again")
+            link.bell.leave(CLOSE_TRY_AGAIN, "the server cannot write; it will ask for these messages again")
+            self._troubled(link.live, str(error))
             return
         link.live.kept(last.incarnation, last.seq)
         for expired in link.live.view.kept(last.incarnation, last.seq):
@@ -223,6 +234,12 @@ class Hub:
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
             link.bell.ring(urgent=True)
+
+    def _troubled(self, live: LiveRun, reason: str) -> None:
+        """Tell those who watch that nothing can be written now; it ends when the engine is taken in again."""
+        if not live.view.trouble:
+            live.view.trouble = reason
+            self._changed(live)
 
     def leave(self, link: EngineLink) -> None:
         """Let a courier go; without a final word its run is lost until it comes back."""

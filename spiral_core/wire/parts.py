@@ -176,6 +176,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     detail: str
     connected: bool
     """Whether the run's engine is connected to the server."""
+    trouble: str = ""
+    """Why the server cannot write what the engine brings, such as a full disk; empty where it can."""
 
 
 class Column(Struct, frozen=True, kw_only=True):
