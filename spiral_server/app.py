@@ -25,7 +25,7 @@ import spiral_core
 from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server.hub import Hub
-from spiral_server.routes import api, engine, page, view
+from spiral_server.routes import api, engine, page, upkeep, view
 from spiral_server.routes.description import described
 from spiral_server.routes.doors import SECURITY_HEADERS, Doors, RefusedError, answer, require_token, trouble
 from spiral_server.settings import Settings
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.hub = hub
     app.state.shelf = page.Shelf()
-    for part in (api, engine, page, view):
+    for part in (api, engine, page, upkeep, view):
         app.include_router(part.router)
     app.add_api_route("/openapi.json", _openapi, methods=["GET"], include_in_schema=False)
     app.add_middleware(Doors, settings=settings)

@@ -29,6 +29,7 @@ from spiral_core.cli import (  # noqa: E402
     run,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
+from spiral_server import cli_runs  # noqa: E402
 from spiral_server.cli_steer import add_commands  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
@@ -64,6 +65,8 @@ Examples:
   spiral set optim.lr=3e-4        steer the run that trains
 
   spiral watch                    follow it in the terminal
+
+  spiral runs list                look after the runs on disk
 """
 
 DEMO_HELP = """Start a server, train a run and open the page to watch and steer it.
@@ -330,6 +333,7 @@ def application() -> typer.Typer:
     app.command("serve", help=SERVE_HELP)(serve)
     register(app)
     add_commands(app)
+    app.add_typer(cli_runs.application(), name="runs")
     return app
 
 

@@ -37,8 +37,6 @@ NEXT_FACTOR = 8
 LAST_STRETCH = FIRST_STRETCH * NEXT_FACTOR**4
 """Beyond there is nothing to be gained."""
 HEAT_MAPS_EVERY = 8
-LEAST_FRAMES = 8
-"""Stretches of fewer frames stay as they are."""
 NICENESS = 19
 
 
@@ -126,9 +124,11 @@ class _Thinned:
         self._heat_maps = heat_maps
         self._group: list[Logged] = []
         self._kept: list[tuple[int, bytes]] = []
+        self._steps: list[int] = []
+        """First and last step of the frames of the file."""
         self._frames = 0
-        self._points: tuple[int, int] | None = None
-        """First and last step of which frames were merged."""
+        self._before: Thinned | None = None
+        """What was said when the file was thinned out last."""
         self._gone: Logged | None = None
         """The last message that does not stay."""
 
@@ -141,16 +141,16 @@ class _Thinned:
     def finish(self) -> list[bytes]:
         """Give what stays, encoded, with one `Thinned` in the place of a message that does not."""
         self._merge()
-        gone, steps = self._gone, self._points
-        if gone is not None and steps is not None:
+        gone, before = self._gone, self._before
+        if gone is not None and self._steps:
             told = Thinned(
                 run=gone.run,
                 incarnation=gone.incarnation,
                 seq=gone.seq,
-                step=steps[1],
+                step=self._steps[1],
                 time=gone.time,
-                first_step=steps[0],
-                frames=self._frames,
+                first_step=self._steps[0],
+                frames=self._frames if before is None else before.frames,
                 stretch=self._stretch,
             )
             self._kept.append((told.seq, codec.encode(told)))
@@ -159,38 +159,29 @@ class _Thinned:
 
     def _merge(self) -> None:
         group, self._group = self._group, []
-        frames = [message for message in group if isinstance(message, Frame)]
         strips = {message.name: message.seq for message in group if isinstance(message, Strip)}
-        stay: list[Logged] = []
+        frames = [message for message in group if isinstance(message, Frame)]
+        if frames:
+            self._frames += len(frames)
+            self._steps = [self._steps[0] if self._steps else frames[0].step, frames[-1].step]
+        merged = {frame.seq: frame for frame in merge(frames)} if frames else {}
         for message in group:
+            stays: Logged | None = message
             match message:
                 case Frame():
-                    continue
+                    stays = merged.get(message.seq)
                 case Thinned():
-                    self._note(message, message.first_step, message.step, message.frames)
-                case Strip() if strips[message.name] != message.seq:
-                    self._gone = message
-                case HeatMaps() if message.seq not in self._heat_maps:
-                    self._gone = message
+                    self._before, stays = message, None
+                case Strip():
+                    stays = message if strips[message.name] == message.seq else None
+                case HeatMaps():
+                    stays = message if message.seq in self._heat_maps else None
                 case _:
-                    stay.append(message)
-        merged = merge(frames) if len(frames) >= LEAST_FRAMES else frames
-        left = {frame.seq for frame in merged}
-        for frame in frames:
-            if frame.seq not in left:
-                self._gone = frame if self._gone is None or frame.seq > self._gone.seq else self._gone
-        if sum(len(frame.index.data) for frame in merged) < sum(len(frame.index.data) for frame in frames):
-            self._note(None, frames[0].step, frames[-1].step, len(frames))
-        stay += merged
-        self._kept += [(message.seq, codec.encode(message)) for message in sorted(stay, key=lambda one: one.seq)]
-
-    def _note(self, gone: Logged | None, first: int, last: int, frames: int) -> None:
-        """Note that frames between two steps were merged."""
-        if gone is not None and (self._gone is None or gone.seq > self._gone.seq):
-            self._gone = gone
-        steps = self._points or (first, last)
-        self._points = (min(first, steps[0]), max(last, steps[1]))
-        self._frames += frames
+                    pass
+            if stays is None:
+                self._gone = message
+            else:
+                self._kept.append((stays.seq, codec.encode(stays)))
 
 
 def merge(frames: Sequence[Frame]) -> list[Frame]:

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+import msgspec
+
 from spiral_core.wire.messages import CommandRecord, HeatMaps, RunMessage
 from spiral_core.wire.parts import RunSummary
 from spiral_server.live.decimation import Points
@@ -52,8 +54,7 @@ class Entry(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """Something on disk that is not what was written: left out of every answer, and told."""
 
     run: str

@@ -370,7 +370,7 @@ def _compact(writer: RunWriter) -> None:
 
 
 def _bytes_of(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
 
 
 def _lock(logdir: Path) -> int:

@@ -55,9 +55,9 @@ def alter(store: SqliteStore, statement: str, *values: Any) -> None:
         assert connection.execute(statement, values).rowcount > 0
 
 
-def flip(store: SqliteStore, table: str, where: str = "1") -> None:
+def flip(database: Path, table: str, where: str = "1") -> None:
     """Flip one bit in the middle of one blob."""
-    with closing(sqlite3.connect(run_file(store))) as connection, connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         place, data = connection.execute(f"SELECT rowid, data FROM {table} WHERE {where} LIMIT 1").fetchone()
         spoilt = bytearray(data)
         spoilt[len(spoilt) // 2] ^= 1
@@ -132,7 +132,7 @@ def test_a_resumed_run_replaces_everything_from_its_first_step_on(store: SqliteS
 def test_a_flipped_byte_in_a_block_is_reported_and_never_served(store: SqliteStore) -> None:
     for first in range(0, 800, 100):
         keep(store, *(frame(seq, seq, [float(seq)]) for seq in range(first, first + 100)))
-    flip(store, "block_data")
+    flip(run_file(store), "block_data")
     got = store.series("r1", EVERYTHING)
     assert got.columns[0].steps.tolist() == list(range(256, 800))
     assert [(damage.first_step, damage.last_step) for damage in got.damage] == [(0, 255)]
@@ -146,7 +146,7 @@ def test_a_damaged_node_of_the_pyramid_is_made_again_from_its_blocks(store: Sqli
     far = SeriesQuery(None, None, None, 16)
     before = store.series("r1", far).columns[0]
     for level in (0, 1, 2):
-        flip(store, "nodes", f"level = {level} AND place = 0")
+        flip(run_file(store), "nodes", f"level = {level} AND place = 0")
         assert [damage.kind for damage in store.verify("r1")] == ["node"]
         got = store.series("r1", far)
         assert got.damage == [] or level < 1
@@ -165,7 +165,7 @@ def test_a_block_that_has_changed_places_is_not_served(store: SqliteStore) -> No
 
 def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_packed(store: SqliteStore) -> None:
     keep(store, *(frame(seq, seq) for seq in range(10)))
-    flip(store, "frames", "step = 3")
+    flip(run_file(store), "frames", "step = 3")
     for last in (10, 600):
         keep(store, *(frame(seq, seq) for seq in range(10, last)))
         got = store.series("r1", EVERYTHING)
@@ -177,9 +177,9 @@ def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_pac
 def test_damaged_messages_and_commands_are_left_out_of_the_history(store: SqliteStore) -> None:
     keep(store, *opening(), heat_maps(4, 1), heat_maps(5, 2))
     store.journal(judged(1)).result(5)
-    flip(store, "messages", "kind = 'knobs-declared'")
-    flip(store, "messages", "step = 2")
-    flip(store, "commands")
+    flip(run_file(store), "messages", "kind = 'knobs-declared'")
+    flip(run_file(store), "messages", "step = 2")
+    flip(run_file(store), "commands")
     history = store.history("r1")
     assert len(history.damage) == 3
     assert history.commands == []
