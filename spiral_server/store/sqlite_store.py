@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -330,13 +331,9 @@ class SqliteStore:
         self._catalog.forget(run)
 
     def _fail(self, run: str, batch: list[_Job], error: Exception) -> None:
-        log.error("a commit failed", run=run, error=str(error))
+        _complain("a commit failed", run=run, error=str(error))
         if any(job.appends for job in batch):
             self._broken.add(run)
-        writer = self._writers.pop(run, None)
-        if writer is not None:
-            # What it remembers may not be what is on disk.
-            self._settle(writer.close)
         for job in batch:
             job.done.set_exception(StoreError(f"run {run} cannot be written: {error}"))
 
@@ -345,7 +342,7 @@ class SqliteStore:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - the writing thread must outlive it
-            log.error("upkeep of the store failed", error=str(error))
+            _complain("upkeep of the store failed", error=str(error))
             return False
         return True
 
@@ -367,6 +364,12 @@ class SqliteStore:
 def _compact(writer: RunWriter) -> None:
     with writer.transaction():
         writer.compact()
+
+
+def _complain(event: str, **details: str) -> None:
+    """Say what went wrong, where that can be written: the log may lie on the very disk that is full."""
+    with suppress(OSError):
+        log.error(event, **details)
 
 
 def _bytes_of(path: Path) -> int:
