@@ -6,8 +6,6 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from spiral_core.arrays import F64
 from spiral_core.errors import DecodeError
 from spiral_core.wire.messages import Frame
@@ -82,8 +80,8 @@ class SeriesReading:
         for incarnation in sorted(ends):
             last = min(self._last, ends[incarnation] - 1)
             own = [block for block in inside if block.incarnation == incarnation]
-            for columns in self._columns(own, last, level):
-                self._add(columns, last)
+            for columns, whole in self._columns(own, last, level):
+                self._add(columns, last, whole=whole)
             frames = [frame for frame in loose.get(incarnation, []) if self._first <= frame.step <= last]
             self._add(columns_of(frames), last)
         return SeriesRead({index: self._points(parts) for index, parts in sorted(self._parts.items())}, self._damage)
@@ -111,10 +109,13 @@ class SeriesReading:
                 "ORDER BY incarnation, ordinal"
             )
         ]
+        sound: list[BlockRow] = []
         for row in rows:
-            if not row.sound:
+            if row.sound:
+                sound.append(row)
+            else:
                 self._report(row.first_step, row.last_step, f"the entry of block {row.id} does not match", "file")
-        return [row for row in rows if row.sound]
+        return sound
 
     def _loose(self) -> dict[int, list[Frame]]:
         found: dict[int, list[Frame]] = {}
@@ -157,8 +158,8 @@ class SeriesReading:
 
     # --- columns
 
-    def _columns(self, blocks: list[BlockRow], last: int, level: int) -> Iterator[Columns]:
-        """Give the columns of blocks that follow one another, as coarse as the level allows."""
+    def _columns(self, blocks: list[BlockRow], last: int, level: int) -> Iterator[tuple[Columns, bool]]:
+        """Give the columns of blocks that follow one another, as coarse as the level allows, and if all are wanted."""
         place = {block.ordinal: block for block in blocks}
         whole = {
             ordinal for ordinal, block in place.items() if self._first <= block.first_step and block.last_step <= last
@@ -176,11 +177,11 @@ class SeriesReading:
                 if found is not None:
                     done = block.ordinal + span - 1
                     self._summarised = True
-                    yield found.points
+                    yield found.points, True
                     break
             if found is None:
                 done = block.ordinal
-                yield self._block(block)
+                yield self._block(block), block.ordinal in whole
 
     def _node(self, incarnation: int, level: int, place: int) -> pyramid.Node | None:
         row = self._connection.execute(
@@ -219,11 +220,11 @@ class SeriesReading:
         if kind in ("file", "missing") or (first <= self._last and last >= self._first):
             self._damage.append(Damage(self._run, max(first, 0), min(last, FOREVER), reason, kind, *where, row))
 
-    def _add(self, columns: Columns, last: int) -> None:
+    def _add(self, columns: Columns, last: int, *, whole: bool = False) -> None:
         wanted = self._query.indices
         for index, (steps, values) in columns.items():
             if wanted is None or index in wanted:
-                if len(steps) and not (steps[0] >= self._first and steps[-1] <= last and np.all(np.diff(steps) >= 0)):
+                if not whole:
                     inside = (steps >= self._first) & (steps <= last)
                     steps, values = steps[inside], values[inside]
                 if len(steps):

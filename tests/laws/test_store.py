@@ -235,7 +235,7 @@ CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_t
 
 
 def test_a_store_answers_as_its_twin() -> None:
-    few = settings(max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=CHECKS)
+    few = settings(max_examples=10, stateful_step_count=12, deadline=None, suppress_health_check=CHECKS)
     run_state_machine_as_test(StoreMachine, settings=few)
 
 
