@@ -10,11 +10,14 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.rundir import RunDir
@@ -35,6 +38,9 @@ class Disk(Elsewhere):
     def __init__(self, logdir: Path) -> None:
         super().__init__(logdir)
         self.settings = Settings(logdir=logdir, token=TOKEN, instance="one")
+
+    def asking(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=self.bearer, timeout=30)
 
     def limit(self, size: int) -> None:
         psutil.Process(self.process.pid).rlimit(psutil.RLIMIT_FSIZE, (size, NO_LIMIT))
@@ -71,6 +77,44 @@ class Engine:
         return self.courier.finish(60)
 
 
+@dataclass
+class Scene:
+    """A server, and an engine that trains for it."""
+
+    folder: Path
+    house: Disk
+    engine: Engine
+
+    def ask(self, path: str) -> Any:
+        with self.house.asking() as http:
+            return http.get(f"/api/runs{path}").json()
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The run's line in the list; {} before there is one."""
+        return next(iter(self.ask("")["runs"]), {})
+
+    @property
+    def steps(self) -> list[int]:
+        steps: list[int] = self.ask("/r1/series?width=10000")["series"][0]["steps"]
+        return steps
+
+    def start_server_again(self) -> None:
+        self.house.kill()
+        self.house = Disk(self.folder / "runs")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    house = Disk(tmp_path / "runs")
+    scene = Scene(tmp_path, house, Engine(tmp_path / "engine", house))
+    yield scene
+    scene.house.kill()
+    if scene.engine.courier.process.poll() is None:
+        scene.engine.courier.process.kill()
+        scene.engine.courier.finish(5)
+
+
 async def until(what: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
@@ -78,68 +122,50 @@ async def until(what: Callable[[], object], seconds: float = 60.0) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_a_full_disk_stops_neither_training_nor_the_server_and_loses_nothing(tmp_path: Path) -> None:
-    house = Disk(tmp_path / "runs")
-    engine = Engine(tmp_path / "engine", house)
-    with httpx.Client(base_url=house.url, headers=house.bearer) as http:
+def test_a_full_disk_stops_neither_training_nor_the_server_and_loses_nothing(scene: Scene) -> None:
+    house, engine = scene.house, scene.engine
 
-        def told() -> dict[str, object]:
-            found: dict[str, object] = http.get("/api/runs").json()["runs"][0]
-            return found
-
-        def drawn() -> list[int]:
-            steps: list[int] = http.get("/api/runs/r1/series?width=10000").json()["series"][0]["steps"]
-            return steps
-
-        async def story() -> None:
+    async def story() -> None:
+        engine.train(500)
+        await until(lambda: scene.line.get("step") == 499)
+        async with viewer(house) as page:
+            await page.say(Watch(run="r1", width=800))
+            house.limit(1)
             engine.train(500)
-            await until(lambda: http.get("/api/runs").json()["runs"] and told()["step"] == 499)
-            async with viewer(house) as page:
-                await page.say(Watch(run="r1", width=800))
-                house.limit(1)
-                engine.train(500)
-                changed = await page.next_of(RunChanged, lambda one: one.run.trouble)
-                assert "cannot be written" in changed.run.trouble
-                # The loop never waits for it, and what cannot be written is not confirmed.
-                engine.train(500)
-                assert told()["trouble"]
-                assert len(drawn()) >= 500
-                house.limit(NO_LIMIT)
-                healed = await page.next_of(RunChanged, lambda one: not one.run.trouble)
-                assert healed.run.connected
+            await until(lambda: scene.line["trouble"])
+            changed = await page.next_of(RunChanged, lambda one: one.run.trouble)
+            assert "cannot be written" in changed.run.trouble
+            # The loop never waits for it, and nobody loses what is there already.
+            engine.train(500)
+            assert len(scene.steps) >= 500
+            house.limit(NO_LIMIT)
+            await until(lambda: not scene.line["trouble"])
+            healed = await page.next_of(RunChanged, lambda one: not one.run.trouble)
+            assert healed.run.connected
 
-        asyncio.run(story())
-        engine.train(10)
-        assert engine.end()
-        assert drawn() == list(range(1510))
-    house.kill()
+    asyncio.run(story())
+    engine.train(10)
+    assert engine.end()
+    assert scene.steps == list(range(1510))
     # And what was confirmed is on disk.
-    again = Disk(tmp_path / "runs")
-    with httpx.Client(base_url=again.url, headers=again.bearer) as http:
-        assert http.get("/api/runs/r1/series?width=10000").json()["series"][0]["steps"] == list(range(1510))
+    scene.start_server_again()
+    assert scene.steps == list(range(1510))
+    with scene.house.asking() as http:
         assert http.post("/api/runs/r1/verify").json() == {"damaged": []}
-    again.kill()
 
 
-def test_a_command_that_cannot_be_written_down_has_not_been_given(tmp_path: Path) -> None:
-    house = Disk(tmp_path / "runs")
-    engine = Engine(tmp_path / "engine", house)
-    engine.train(5)
+def test_a_command_that_cannot_be_written_down_has_not_been_given(scene: Scene) -> None:
+    scene.engine.train(5)
     asked = {"id": "a", "verb": "set", "sets": [{"knob": "optim.lr", "value": 0.2}]}
-    with httpx.Client(base_url=house.url, headers=house.bearer) as http:
-        asyncio.run(until(lambda: http.get("/api/runs").json()["runs"]))
-        asyncio.run(until(lambda: http.get("/api/runs/r1/knobs").json()["knobs"]))
-        house.limit(1)
+    asyncio.run(until(lambda: scene.line.get("step") == 4))
+    with scene.house.asking() as http:
+        scene.house.limit(1)
         refused = http.post("/api/runs/r1/commands", json=asked)
         assert refused.status_code == 503
         assert "cannot be written" in refused.json()["error"]
-        house.limit(NO_LIMIT)
-        given = http.post("/api/runs/r1/commands", json=asked)
-        assert given.status_code == 202
-        assert len(http.get("/api/runs/r1/commands").json()["commands"]) == 1
-    engine.courier.process.kill()
-    engine.courier.finish(1)
-    house.kill()
+        scene.house.limit(NO_LIMIT)
+        assert http.post("/api/runs/r1/commands", json=asked).status_code == 202
+    assert len(scene.ask("/r1/commands")["commands"]) == 1
 
 
 def test_two_servers_on_one_directory_are_refused_with_a_remedy(tmp_path: Path) -> None:

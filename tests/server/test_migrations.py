@@ -75,6 +75,13 @@ def test_damage_of_the_old_file_is_reported_and_does_not_stop_the_migration(tmp_
     store.close()
 
 
+def test_damage_that_was_known_then_is_known_still(tmp_path: Path) -> None:
+    store = SqliteStore(logdir_with(tmp_path, "INSERT INTO damaged VALUES (1, 90, 915)"))
+    got = store.series("r1", EVERYTHING)
+    assert [(damage.kind, damage.first_step) for damage in got.damage] == [("lost", 915)]
+    store.close()
+
+
 @pytest.mark.parametrize("version", [0, 3, 999])
 def test_a_version_that_is_not_known_is_refused_and_nothing_is_changed(tmp_path: Path, version: int) -> None:
     logdir = logdir_with(tmp_path, f"PRAGMA user_version = {version}")
