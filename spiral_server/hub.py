@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -36,6 +36,7 @@ from spiral_server.live import commands, snapshot
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
+from spiral_server.metrics import Present
 from spiral_server.store.errors import StoreError, UnknownRunError
 from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
 from spiral_server.store.rebuild import view_of
@@ -363,6 +364,18 @@ class Hub:
     async def compact(self, run: str) -> tuple[int, int]:
         """Pack a run (see `RunStore.compact`)."""
         return await asyncio.to_thread(self._store.compact, run)
+
+    def present(self) -> Present:
+        """Tell how things stand, for those who watch over the server."""
+        return Present(
+            runs=dict(Counter(summary.status for summary in self._summaries.values())),
+            engines=len(self._links),
+            viewers=len(self._viewers),
+            backlog_bytes=sum(link.backlog for link in self._links),
+            mailbox=[viewer.mailbox.depth for viewer in self._viewers],
+            merged=sum(viewer.mailbox.merged for viewer in self._viewers),
+            waiting=sum(live.view.ledger.waiting for live in self._runs.values()),
+        )
 
     # --- commands
 

@@ -10,7 +10,6 @@ A log that grows goes on in another file after each eighth of its bound. Once al
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,11 @@ from typing import NamedTuple, TypeVar
 
 from spiral_core.errors import DecodeError, RunLogError
 from spiral_core.wire import codec, records
-from spiral_core.wire.messages import Frame, HeatMaps, Logged, Strip
+from spiral_core.wire.messages import Logged
 
 PARTS = 8
 """Files that a log of the greatest size consists of."""
-HELD_BYTES = 1024 * 1024
-"""Messages that may wait in memory for a full disk; after that the run fails rather than forget one."""
 _READ_BYTES = 1 << 20
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_DROPPED: tuple[type[Logged], ...] = (Frame, Strip, HeatMaps)
-"""What a full disk may cost: numbers and pictures, never an answer to a command."""
 
 M = TypeVar("M", bound=Logged)
 
@@ -100,15 +94,10 @@ class RunLogWriter:
         self._part_bytes = part_bytes
         self._part = 0
         self._open()
-        self._held = bytearray()
         self.on_append: Callable[[], None] = lambda: None
         self.on_part: Callable[[], None] = lambda: None
         self.seq = -1
         """Of the last message; -1 before the first."""
-        self.dropped = 0
-        """Frames, strips and heat maps that a full disk has cost so far."""
-        self.trouble = ""
-        """Why nothing can be written now; empty where it can."""
 
     def _open(self) -> None:
         path = part_path(self._path, self._part)
@@ -122,14 +111,10 @@ class RunLogWriter:
     def append(self, kind: type[M], step: int, **fields: object) -> M:
         """Stamp a message with run, incarnation, next sequence number and time; write it; give it back.
 
-        On a full disk training goes on: frames, strips and heat maps are dropped and counted, everything else waits in
-        memory and is written before anything that follows.
-
         Raises
         ------
         RunLogError
-            The disk is gone, or full for so long that what must not be dropped has outgrown `HELD_BYTES`. A
-            half-written record is taken back, so the log stays readable.
+            The disk is full or gone. A half-written record is taken back, so the log stays readable.
         """
         message = kind(
             run=self._run,
@@ -141,43 +126,16 @@ class RunLogWriter:
         )
         data = records.record(codec.encode(message))
         try:
-            self._write(data)
+            _write_all(self._file, data)
         except OSError as error:
-            if error.errno not in _FULL:
-                raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}") from error
-            self._hold(message, data, error)
-            return message
+            os.ftruncate(self._file, self._size)
+            raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}; free some space") from error
+        self._size += len(data)
         self.seq += 1
         self.on_append()
-        return message
-
-    def _write(self, data: bytes) -> None:
-        if self._held:
-            self._put(bytes(self._held))
-            self._held.clear()
-        self._put(data)
-        self.trouble = ""
         if self._part_bytes and self._size >= self._part_bytes:
             self._next_part()
-
-    def _put(self, data: bytes) -> None:
-        try:
-            _write_all(self._file, data)
-        except OSError:
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(data)
-
-    def _hold(self, message: Logged, data: bytes, error: OSError) -> None:
-        remedy = f"cannot write to the run log {self._path}: {error.strerror}; free some space"
-        self.trouble = remedy
-        if isinstance(message, _DROPPED):
-            self.dropped += 1
-            return
-        self._held += data
-        self.seq += 1
-        if len(self._held) > HELD_BYTES:
-            raise RunLogError(remedy) from error
+        return message
 
     def _next_part(self) -> None:
         full = self._file
@@ -194,21 +152,8 @@ class RunLogWriter:
         self.on_part()
 
     def close(self) -> None:
-        """Close the file; its records are with the operating system already.
-
-        Raises
-        ------
-        RunLogError
-            The disk is full still, and messages that must not be dropped are not in the log.
-        """
-        try:
-            if self._held:
-                self._put(bytes(self._held))
-                self.on_append()
-        except OSError as error:
-            raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}; free some space") from error
-        finally:
-            os.close(self._file)
+        """Close the file; its records are with the operating system already."""
+        os.close(self._file)
 
 
 def _write_all(file: int, data: bytes) -> None:
@@ -219,7 +164,7 @@ def _write_all(file: int, data: bytes) -> None:
             view = view[os.write(file, view) :]
 
 
-def bequeath(path: Path, end: Position, messages: Sequence[Logged]) -> int:
+def bequeath(path: Path, end: Position, messages: Sequence[Logged]) -> None:
     """Append messages to the log of a process that is gone; a record that it left half written is cut off.
 
     Parameters
@@ -231,11 +176,6 @@ def bequeath(path: Path, end: Position, messages: Sequence[Logged]) -> int:
     messages : sequence of Logged
         Numbered on from that record.
 
-    Returns
-    -------
-    int
-        Bytes that were cut off.
-
     Raises
     ------
     RunLogError
@@ -244,7 +184,6 @@ def bequeath(path: Path, end: Position, messages: Sequence[Logged]) -> int:
     try:
         file = os.open(part_path(path, end.part), os.O_WRONLY | os.O_APPEND)
         try:
-            torn = os.lseek(file, 0, os.SEEK_END) - end.offset
             os.ftruncate(file, end.offset)
             try:
                 _write_all(file, b"".join(records.record(codec.encode(message)) for message in messages))
@@ -255,7 +194,6 @@ def bequeath(path: Path, end: Position, messages: Sequence[Logged]) -> int:
             os.close(file)
     except OSError as error:
         raise RunLogError(f"cannot write to the run log {path}: {error.strerror}; free some space") from error
-    return torn
 
 
 class RunLogReader:

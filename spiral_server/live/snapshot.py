@@ -71,6 +71,7 @@ def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
         probe=probe,
         heat_maps=heat_maps,
         strips=list(view.strips.values()),
+        checkpoints=list(view.checkpoints.values()),
     )
     return snapshot, after
 

@@ -12,11 +12,29 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from spiral_core.errors import RemoteError
-from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_UNAUTHORIZED
+from spiral_core.wire.limits import (
+    CLOSE_BAD_DATA,
+    CLOSE_FORBIDDEN,
+    CLOSE_TOO_BIG,
+    CLOSE_TOO_OFTEN,
+    CLOSE_UNAUTHORIZED,
+    VIEWER_PACKET_BYTES,
+    VIEWER_PACKETS_PER_SECOND,
+)
 from spiral_core.wire.messages import AnyMessage, Message
 from spiral_core.wire.session import Role, Session
 from spiral_server.hub import CLOSE_INTERNAL
-from spiral_server.routes.doors import RefusedError, require_origin, require_token
+from spiral_server.live.rates import Allowance
+from spiral_server.live.tokens import Right
+from spiral_server.routes.doors import (
+    BURST_SECONDS,
+    RefusedError,
+    admit,
+    doorkeeper_of,
+    refused,
+    require_origin,
+    visitor_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +84,9 @@ class Connection:
 
     def __init__(self, socket: WebSocket, role: Role) -> None:
         self._socket = socket
+        self._role = role
         self._session = Session(role, now=time.monotonic())
+        self._allowance = Allowance(VIEWER_PACKETS_PER_SECOND, VIEWER_PACKETS_PER_SECOND * BURST_SECONDS)
         self._early: list[AnyMessage] = []
         self.bell = ConnectionBell()
 
@@ -75,15 +95,16 @@ class Connection:
         try:
             require_origin(self._socket)
         except RefusedError as refusal:
-            log.warning("a websocket is refused", reason=refusal.reason)
+            refused("websocket", self._socket, refusal)
             await self._socket.close()  # before the handshake: HTTP 403
             return False
         await self._socket.accept()
         try:
-            require_token(self._socket)
+            admit(self._socket, Right.FEED if self._role is Role.INGEST else Right.WATCH)
         except RefusedError as refusal:
             # After the handshake, because a page cannot see the status of a failed one.
-            await self.close(CLOSE_UNAUTHORIZED, refusal.reason)
+            refused("websocket", self._socket, refusal)
+            await self.close(CLOSE_UNAUTHORIZED if refusal.status == 401 else CLOSE_FORBIDDEN, refusal.reason)
             return False
         return True
 
@@ -106,9 +127,21 @@ class Connection:
         packet = event.get("bytes")
         if packet is None:
             raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
-        messages = self._session.receive(packet, now=time.monotonic())
+        now = time.monotonic()
+        if self._role is Role.VIEW:
+            self._bound(packet, now)
+        messages = self._session.receive(packet, now=now)
         await self._flush()
         return messages
+
+    def _bound(self, packet: bytes, now: float) -> None:
+        """Bound what a viewer says; an engine is slowed down where need be, for it must not lose what it has to say."""
+        if len(packet) > VIEWER_PACKET_BYTES:
+            raise RemoteError(CLOSE_TOO_BIG, f"a viewer's packet takes at most {VIEWER_PACKET_BYTES} bytes")
+        if self._allowance.take("", now) > 0:
+            raise RemoteError(
+                CLOSE_TOO_OFTEN, f"a viewer sends at most {VIEWER_PACKETS_PER_SECOND:.0f} packets a second"
+            )
 
     async def greeting(self) -> Message:
         """Wait for the peer's first words; what it says in the same breath is received next."""
@@ -137,6 +170,12 @@ class Connection:
             self._session.tick(now=time.monotonic())
             await self._flush()
 
+    async def _revoked(self) -> None:
+        """Wait until the token is taken back, then raise that."""
+        visitor = visitor_of(self._socket)
+        await doorkeeper_of(self._socket).until_revoked(visitor.token, visitor.holder)
+        raise RemoteError(CLOSE_UNAUTHORIZED, f"the token {visitor.holder.name!r} has been revoked")
+
     async def close(self, code: int, reason: str) -> None:
         """Close, if the peer still listens."""
         if self._socket.application_state is not WebSocketState.CONNECTED:
@@ -150,7 +189,7 @@ class Connection:
     async def converse(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run the tasks of the connection until the first one ends, then close as its error says."""
         try:
-            await first_of(*work, self.beat(), self.bell.left())
+            await first_of(*work, self.beat(), self.bell.left(), self._revoked())
         except RemoteError as error:
             log.info("a connection is closed", code=error.code, reason=error.reason)
             await self.close(error.code, error.reason)

@@ -2,6 +2,7 @@ import { backoff } from "../lib/backoff";
 import type { Link } from "../store/live";
 import {
   CLOSE_BAD_DATA,
+  CLOSE_FORBIDDEN,
   CLOSE_PROTOCOL,
   CLOSE_UNAUTHORIZED,
   PROTOCOL,
@@ -127,7 +128,8 @@ export class Connection {
     this.welcomed = false;
     this.drop();
     if (code === CLOSE_PROTOCOL) return this.tell({ state: "closed", reason: "protocol" });
-    if (code === CLOSE_UNAUTHORIZED || (!opened && (await this.around.unauthorized()))) {
+    const refused = code === CLOSE_UNAUTHORIZED || code === CLOSE_FORBIDDEN;
+    if (refused || (!opened && (await this.around.unauthorized()))) {
       return this.tell({ state: "closed", reason: "unauthorized" });
     }
     const seconds = backoff(this.attempt++, this.around.random());

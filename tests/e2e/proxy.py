@@ -1,0 +1,88 @@
+"""A small reverse proxy, as people put one in front: it serves another server below a path, websockets included."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()
+
+
+class Proxy:
+    """Takes ``prefix`` off each path and hands one request per connection on, with Host kept and the caller named."""
+
+    def __init__(self, target: int, prefix: str) -> None:
+        self.target = target
+        self.prefix = prefix
+        self.port = 0
+        self.paths: list[str] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *lines = head[:-4].split("\r\n")
+            method, path, version = first.split(" ")
+            self.paths.append(path)
+            if not path.startswith(self.prefix):
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                return
+            upgrade = any(line.lower().startswith("upgrade:") for line in lines)
+            if not upgrade:
+                lines = [line for line in lines if not line.lower().startswith("connection:")] + ["Connection: close"]
+            lines += ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"]
+            inner, outer = await asyncio.open_connection("127.0.0.1", self.target)
+            ends.append(outer)
+            path = path[len(self.prefix) :] or "/"
+            outer.write("\r\n".join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1"))
+            await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            for end in ends:
+                end.close()
+
+    async def run(self, started: asyncio.Event, stop: asyncio.Event) -> None:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        await stop.wait()
+        server.close()
+        ours = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in ours:
+            task.cancel()
+        await asyncio.gather(*ours, return_exceptions=True)
+        # What was closed is told so in the next turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+@contextmanager
+def proxying(target: int, prefix: str) -> Iterator[Proxy]:
+    """Run a proxy in a thread."""
+    proxy = Proxy(target, prefix)
+    loop = asyncio.new_event_loop()
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    def work() -> None:
+        loop.run_until_complete(proxy.run(started, stop))
+        loop.close()
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(started.wait(), loop).result(10)
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
