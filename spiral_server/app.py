@@ -30,7 +30,7 @@ from spiral_server import logs
 from spiral_server.hub import Hub
 from spiral_server.launch.doorkeeper import Doorkeeper
 from spiral_server.metrics import Metrics
-from spiral_server.routes import api, engine, operations, page, reference, view
+from spiral_server.routes import api, engine, operations, page, reference, upkeep, view
 from spiral_server.routes.doors import (
     SECURITY_HEADERS,
     Doors,
@@ -96,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.doorkeeper = doorkeeper
     app.state.readiness = readiness
     app.state.shelf = page.Shelf()
-    for part in (api, engine, operations, page, reference, view):
+    for part in (api, engine, operations, page, reference, upkeep, view):
         app.include_router(part.router)
     app.add_middleware(Doors, settings=settings)
     _answer_errors(app, {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)})

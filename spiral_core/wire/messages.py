@@ -190,6 +190,19 @@ class CheckpointSaved(Logged, tag="checkpoint-saved", frozen=True, kw_only=True)
     """All checkpoints that are there now; one that is missing has been deleted to make room."""
 
 
+class Thinned(Logged, tag="thinned", frozen=True, kw_only=True):
+    """Frames from ``first_step`` to ``step`` were merged before they left: the run log had outgrown its bound.
+
+    Of each series, in each stretch of sequence numbers, the least and the greatest value are there still.
+    """
+
+    first_step: int
+    frames: int
+    """That there had been between these steps."""
+    stretch: int
+    """Sequence numbers of which the extremes have stayed."""
+
+
 RunMessage: TypeAlias = (
     RunStarted
     | SeriesDeclared
@@ -203,6 +216,7 @@ RunMessage: TypeAlias = (
     | HeatMaps
     | Ack
     | CheckpointSaved
+    | Thinned
 )
 
 # --- between courier and server -----------------------------------------------------------------------------------
@@ -334,6 +348,8 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     columns: list[Column]
     knobs: list[KnobSpec]
     guards: list[GuardSpec]
+    thinned: list[Thinned]
+    """Where the run log of the engine had been merged before it was sent."""
     commands: list[CommandRecord]
     """The journal, oldest first."""
     probe: ProbeBatch | None
