@@ -25,9 +25,10 @@ import spiral_core
 from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server.hub import Hub
-from spiral_server.routes import api, engine, page, view
+from spiral_server.routes import api, engine, page, view, view_http
 from spiral_server.routes.description import described
 from spiral_server.routes.doors import SECURITY_HEADERS, Doors, RefusedError, answer, require_token, trouble
+from spiral_server.routes.socket import FramedSocket
 from spiral_server.settings import Settings
 from spiral_server.store.errors import UnknownRunError
 from spiral_server.store.sqlite_store import SqliteStore
@@ -49,12 +50,13 @@ def create_app(settings: Settings) -> FastAPI:
         The directory cannot be used.
     """
     _log_to_stderr()
-    hub = Hub(SqliteStore(settings.logdir))
+    hub = Hub(SqliteStore(settings.logdir), pace=settings.pace)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await hub.part()
+        app.state.conversations.end()
         await hub.stop()
 
     # Documentation pages would load scripts from elsewhere; the description itself is served behind the token.
@@ -70,7 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.hub = hub
     app.state.shelf = page.Shelf()
-    for part in (api, engine, page, view):
+    app.state.conversations = view_http.Conversations()
+    for part in (api, engine, page, view, view_http):
         app.include_router(part.router)
     app.add_api_route("/openapi.json", _openapi, methods=["GET"], include_in_schema=False)
     app.add_middleware(Doors, settings=settings)
@@ -133,7 +136,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         root_path=settings.root_path,
-        ws="websockets-sansio",
+        ws=FramedSocket,
         ws_max_size=MAX_PACKET_BYTES,
         # Our own heartbeat tells a silent peer from a slow one; a second one under it would not.
         ws_ping_interval=None,

@@ -31,11 +31,14 @@ from spiral_core.wire.messages import (
     Watch,
 )
 from spiral_core.wire.parts import RunSummary
+from spiral_server.audience import Audience
 from spiral_server.journal import Journal
 from spiral_server.live import commands, snapshot
+from spiral_server.live.channel import Outlet, Parcel
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
+from spiral_server.settings import Pace
 from spiral_server.store.errors import UnknownRunError
 from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
 from spiral_server.store.rebuild import view_of
@@ -61,17 +64,19 @@ class Hub:
     ----------
     store : RunStore
         Owned: closed with the hub.
+    pace : Pace
+        Times that conversations keep.
     clock : callable
         Wall time in seconds.
     """
 
-    def __init__(self, store: RunStore, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: RunStore, *, pace: Pace | None = None, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self.audience = Audience(pace or Pace(), self._refresh)
         self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._loading: dict[str, asyncio.Task[LiveRun]] = {}
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
-        self._viewers: set[Viewer] = set()
         self._links: set[EngineLink] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -116,20 +121,14 @@ class Hub:
         if old is not None and (old.status, old.connected, old.name) == (new.status, new.connected, new.name):
             return
         self._store.note(new)
-        listed = snapshot.listed(self._summaries.values())
-        data = codec.encode(listed)
-        for viewer in self._viewers:
-            viewer.post(listed, data)
+        self.audience.announce(snapshot.listed(self._summaries.values()))
         if old is None:
             self._invite()
         elif old.connected != new.connected:
             self._tell(live, RunChanged(run=new))
 
     def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
-        if live.viewers:
-            data = codec.encode(message) if data is None else data
-            for viewer in live.viewers:
-                viewer.post(message, data)
+        self.audience.tell(live, message, data)
 
     # --- engines
 
@@ -159,7 +158,7 @@ class Hub:
         if live.engine is link:
             live.view.connected = True
             self._changed(live)
-            bell.ring(urgent=True)
+            bell.ring()
         return link
 
     async def ingest(self, link: EngineLink, messages: Sequence[AnyMessage]) -> None:
@@ -222,7 +221,7 @@ class Hub:
             self._tell(link.live, expired)
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
-            link.bell.ring(urgent=True)
+            link.bell.ring()
 
     def leave(self, link: EngineLink) -> None:
         """Let a courier go; without a final word its run is lost until it comes back."""
@@ -234,26 +233,17 @@ class Hub:
 
     # --- viewers
 
-    def arrive(self, bell: Bell) -> Viewer:
+    def arrive(self, outlet: Outlet) -> Viewer:
         """Take in a viewer and send the list of runs."""
-        viewer = Viewer(bell)
-        self._viewers.add(viewer)
-        listed = snapshot.listed(self._summaries.values())
-        viewer.post(listed, codec.encode(listed))
+        viewer = self.audience.arrive(outlet)
+        self.audience.announce(snapshot.listed(self._summaries.values()), [viewer])
         return viewer
 
-    def depart(self, viewer: Viewer) -> None:
-        """Let a viewer go."""
-        self._viewers.discard(viewer)
-        self._unwatch(viewer)
-
-    def _unwatch(self, viewer: Viewer) -> None:
-        if viewer.live is not None:
-            viewer.live.viewers.discard(viewer)
-            viewer.live = None
-
     async def watch(self, viewer: Viewer, watch: Watch) -> None:
-        """Show a run to a viewer: its snapshot, then what follows. A run that does not exist yet is waited for."""
+        """Show a run to a viewer: its snapshot or what it missed, then what follows.
+
+        A run that does not exist yet is waited for.
+        """
         viewer.wanted = watch
         run = watch.run
         if not run and self._summaries:
@@ -261,24 +251,31 @@ class Hub:
         if run not in self._summaries:
             return
         live = await self._live(run)
-        if viewer.wanted is not watch or viewer not in self._viewers:
+        if viewer.wanted is not watch or viewer not in self.audience.viewers:
             return
         viewer.wanted, viewer.shown = None, watch
-        self._unwatch(viewer)
-        live.viewers.add(viewer)
-        viewer.live = live
-        viewer.mailbox.watch(run)
-        state, after = snapshot.snapshot_of(live.view)
+        self.audience.attach(viewer, live)
+        missed = None if watch.since is None else live.channel.resumed(watch.since, watch.epoch)
+        if missed is not None:
+            self.audience.open(viewer, missed, live.channel.number)
+            return
+        cursor = live.channel.number
+        state, after = snapshot.snapshot_of(live.view, live.channel.epoch, cursor)
         read = self._reading(live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
         parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
         # A later watch of the same viewer may have overtaken this one.
         if viewer.live is live and viewer.shown is watch:
-            viewer.mailbox.open_with(parts)
-            viewer.bell.ring(urgent=True)
+            self.audience.open(viewer, [Parcel(codec.join([part])) for part in parts], cursor)
+
+    def _refresh(self, viewer: Viewer) -> None:
+        """Show a viewer its run anew."""
+        if viewer.shown is not None and viewer.live is not None and viewer.wanted is None:
+            again = Watch(run=viewer.live.view.run, width=viewer.shown.width)
+            self._start(self.watch(viewer, again))
 
     def _invite(self) -> None:
         """Show the run that has just come to those who wait for it."""
-        for viewer in self._viewers:
+        for viewer in self.audience.viewers:
             if viewer.wanted is not None:
                 self._start(self.watch(viewer, viewer.wanted))
 
@@ -339,10 +336,12 @@ class Hub:
 
     async def part(self) -> None:
         """Ask every connection to end, and wait for that a moment."""
-        for bell in [party.bell for party in self._viewers] + [link.bell for link in self._links]:
-            bell.leave(CLOSE_GOING_AWAY, "the server is going away")
+        for viewer in self.audience.viewers:
+            viewer.outlet.leave(CLOSE_GOING_AWAY, "the server is going away")
+        for link in self._links:
+            link.bell.leave(CLOSE_GOING_AWAY, "the server is going away")
         deadline = time.monotonic() + LEAVE_SECONDS
-        while (self._viewers or self._links) and time.monotonic() < deadline:
+        while (self.audience.viewers or self._links) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

@@ -9,6 +9,14 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spiral_core.wire.limits import (
+    HEARTBEAT_SECONDS,
+    RESUME_SECONDS,
+    SILENCE_SECONDS,
+    STALL_SECONDS,
+    VIEW_TICK_SECONDS,
+)
+
 
 def new_token() -> str:
     """Draw an access token of 256 bits, safe in a URL."""
@@ -18,6 +26,30 @@ def new_token() -> str:
 def new_instance() -> str:
     """Draw the id of a server instance; two servers on one machine must not overwrite each other's cookie."""
     return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Times in seconds that conversations keep; `spiral_core.wire.limits` says what they are for.
+
+    Parameters
+    ----------
+    tick, heartbeat, silence, stall, resume : float
+        See the constants of these names.
+    linger : float
+        How long a socket whose peer does not read stays open for its close frame. Longer than a laptop's nap of a
+        minute and a half takes, so that the peer learns why.
+    poll : float
+        How long a poll waits for something to be said. Proxies give up after 30 or 60.
+    """
+
+    tick: float = VIEW_TICK_SECONDS
+    heartbeat: float = HEARTBEAT_SECONDS
+    silence: float = SILENCE_SECONDS
+    stall: float = STALL_SECONDS
+    resume: float = RESUME_SECONDS
+    linger: float = 120.0
+    poll: float = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +72,8 @@ class Settings:
         Directory of the built page; None takes the one inside the package.
     root_path : str
         Path prefix that a proxy strips, such as ``/spiral``; "" for none.
+    pace : Pace
+        Times that conversations keep.
     """
 
     logdir: Path
@@ -50,6 +84,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     page_dir: Path | None = None
     root_path: str = ""
+    pace: Pace = Pace()
 
     def __post_init__(self) -> None:
         if not self.token:

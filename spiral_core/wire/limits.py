@@ -26,6 +26,12 @@ SILENCE_SECONDS = 60.0
 VIEW_TICK_SECONDS = 1 / 30
 """Viewers get their deltas at this interval (20 to 30 Hz looks continuous and leaves the browser time to draw)."""
 
+STALL_SECONDS = 30.0
+"""A viewer that takes nothing for this long while something waits for it is closed; it may resume."""
+
+RESUME_SECONDS = 120.0
+"""How long the deltas of a run are kept after its last viewer has gone, for one that comes back."""
+
 SNAPSHOT_POINTS = 2000
 """Most points of one series in a snapshot: about two for each pixel column of a full-width chart."""
 
@@ -40,7 +46,7 @@ CLOSE_PROTOCOL = 4000
 CLOSE_UNAUTHORIZED = 4001
 """No token, or a wrong one."""
 CLOSE_TOO_SLOW = 4008
-"""The viewer read too slowly for messages that must not be dropped; it may resume."""
+"""The viewer took nothing for `STALL_SECONDS`, or too little for messages that must not be dropped; it may resume."""
 CLOSE_REPLACED = 4009
 """A newer connection of the same run's courier has taken over."""
 CLOSE_SILENT = 4010

@@ -45,8 +45,11 @@ def with_tail(
     return together
 
 
-def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
-    """Take the state of a run, without columns; and what is too large to be part of it and must follow."""
+def snapshot_of(view: RunView, epoch: str, number: int) -> tuple[Snapshot, list[Message]]:
+    """Take the state of a run, without columns; and what is too large to be part of it and must follow.
+
+    ``epoch`` and ``number`` tell which delta the state includes last.
+    """
     after: list[Message] = []
     probe, heat_maps = view.probe, view.newest_heat_maps
     if probe is not None and len(probe.images.data) + len(probe.masks.data if probe.masks else b"") > INLINE_BYTES:
@@ -57,6 +60,8 @@ def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
         heat_maps = None
     snapshot = Snapshot(
         run=view.summary,
+        epoch=epoch,
+        number=number,
         incarnation=view.incarnation,
         seq=view.seq,
         rev=view.rev,

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from spiral_core.errors import RemoteError
-from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_UNAUTHORIZED
+from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_SILENT, CLOSE_TOO_SLOW, CLOSE_UNAUTHORIZED
 from spiral_core.wire.messages import AnyMessage, Message
 from spiral_core.wire.session import Role, Session
 from spiral_server.hub import CLOSE_INTERNAL
-from spiral_server.routes.doors import RefusedError, require_origin, require_token
+from spiral_server.live.channel import Parcel
+from spiral_server.routes.doors import RefusedError, require_origin, require_token, settings_of
+from spiral_server.routes.socket import FramedSocket, framed, framed_socket
+from spiral_server.settings import Pace
 
 log = structlog.get_logger(__name__)
 
-CLOSE_SECONDS = 3.0
-"""How long a peer that does not read is given to take the close frame."""
+CLOSE_SECONDS = 10.0
+"""How long a peer is given to answer a close frame, unless it is closed for not reading."""
 REASON_BYTES = 123
 """RFC 6455 section 5.5: a close frame holds 125 bytes, two of them for the code."""
 
@@ -31,15 +34,12 @@ class ConnectionBell:
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
-        self.rush = asyncio.Event()
         self._left = asyncio.Event()
         self._why = RemoteError(CLOSE_INTERNAL, "")
 
-    def ring(self, *, urgent: bool) -> None:
+    def ring(self) -> None:
         """Something is there to be sent."""
         self.wake.set()
-        if urgent:
-            self.rush.set()
 
     def leave(self, code: int, reason: str) -> None:
         """Ask for the connection to be closed; the first reason counts."""
@@ -66,7 +66,9 @@ class Connection:
 
     def __init__(self, socket: WebSocket, role: Role) -> None:
         self._socket = socket
-        self._session = Session(role, now=time.monotonic())
+        self._frames = framed_socket(socket)
+        self._pace = pace_of(socket)
+        self._session = session_of(role, self._pace)
         self._early: list[AnyMessage] = []
         self.bell = ConnectionBell()
 
@@ -83,7 +85,7 @@ class Connection:
             require_token(self._socket)
         except RefusedError as refusal:
             # After the handshake, because a page cannot see the status of a failed one.
-            await self.close(CLOSE_UNAUTHORIZED, refusal.reason)
+            self.close(CLOSE_UNAUTHORIZED, refusal.reason)
             return False
         return True
 
@@ -107,7 +109,7 @@ class Connection:
         if packet is None:
             raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
         messages = self._session.receive(packet, now=time.monotonic())
-        await self._flush()
+        self._flush()
         return messages
 
     async def greeting(self) -> Message:
@@ -122,30 +124,27 @@ class Connection:
         """Send messages as one packet."""
         await self._socket.send_bytes(self._session.send(messages))
 
-    async def forward(self, encoded: Sequence[bytes]) -> None:
-        """Send messages that are encoded already as one packet."""
-        await self._socket.send_bytes(self._session.forward(encoded))
+    def outlet(self, ready: Callable[[], None]) -> SocketOutlet:
+        """Give the way out for packets that many viewers are sent; calls back when it can take more after a jam."""
+        return SocketOutlet(self._frames, self.bell, self._pace, ready)
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
+        # Not waited for: heartbeats are small, and their answers must not wait behind a peer that does not read.
         for packet in self._session.data_to_send():
-            await self._socket.send_bytes(packet)
+            self._frames.write_frame(framed(packet))
 
     async def beat(self) -> None:
         """Keep the heartbeat until the peer is silent for too long."""
         while True:
             await asyncio.sleep(max(0.0, self._session.next_tick() - time.monotonic()))
             self._session.tick(now=time.monotonic())
-            await self._flush()
+            self._flush()
 
-    async def close(self, code: int, reason: str) -> None:
-        """Close, if the peer still listens."""
-        if self._socket.application_state is not WebSocketState.CONNECTED:
-            return
-        short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
-        # RuntimeError: Starlette's word for a socket that was closed by the other side meanwhile.
-        with suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._socket.close(code, short)
+    def close(self, code: int, reason: str) -> None:
+        """Close, without waiting for the peer to read so far."""
+        slow = code in (CLOSE_TOO_SLOW, CLOSE_SILENT)
+        linger = self._pace.linger if slow else CLOSE_SECONDS
+        self._frames.close_with(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"), linger)
 
     async def converse(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run the tasks of the connection until the first one ends, then close as its error says."""
@@ -153,12 +152,73 @@ class Connection:
             await first_of(*work, self.beat(), self.bell.left())
         except RemoteError as error:
             log.info("a connection is closed", code=error.code, reason=error.reason)
-            await self.close(error.code, error.reason)
+            self.close(error.code, error.reason)
         except WebSocketDisconnect:
             pass
         except Exception:
-            await self.close(CLOSE_INTERNAL, "the server failed; its log says why")
+            self.close(CLOSE_INTERNAL, "the server failed; its log says why")
             raise
+
+
+class SocketOutlet:
+    """Writes packets for a viewer onto its websocket (see `spiral_server.live.channel.Outlet`)."""
+
+    def __init__(self, frames: FramedSocket, bell: ConnectionBell, pace: Pace, ready: Callable[[], None]) -> None:
+        self._frames = frames
+        self._stall = Stall(bell.leave, pace.stall)
+        self.leave = bell.leave
+        self._ready = ready
+        frames.on_jam = self._stall.begin
+        frames.on_clear = self._clear
+
+    @property
+    def ready(self) -> bool:
+        """Whether the socket's buffer has room."""
+        return self._frames.writable.is_set()
+
+    def send(self, parcel: Parcel) -> None:
+        """Write a packet."""
+        self._frames.write_frame(parcel.wrapped("websocket", framed))
+
+    def _clear(self) -> None:
+        self._stall.end()
+        self._ready()
+
+    def end(self) -> None:
+        """Let go of the socket: the viewer is gone."""
+        self._stall.end()
+        self._frames.on_jam = self._frames.on_clear = None
+
+
+class Stall:
+    """Closes the connection of a viewer that takes nothing for too long."""
+
+    def __init__(self, leave: Callable[[int, str], None], seconds: float) -> None:
+        self._leave = leave
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Something waits that the viewer does not take."""
+        if self._timer is None:
+            reason = f"this viewer took nothing for {self._seconds:g} s; it may come back"
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._leave, CLOSE_TOO_SLOW, reason)
+
+    def end(self) -> None:
+        """Take note that the viewer takes again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def pace_of(connection: HTTPConnection) -> Pace:
+    """Give the times that conversations keep."""
+    return settings_of(connection).pace
+
+
+def session_of(role: Role, pace: Pace) -> Session:
+    """Begin a session of our end."""
+    return Session(role, now=time.monotonic(), heartbeat=pace.heartbeat, silence=pace.silence)
 
 
 async def first_of(*work: Coroutine[Any, Any, None]) -> None:
