@@ -138,6 +138,7 @@ async def dial(
         compression=None,
         proxy=None,
         close_timeout=1,
+        ping_interval=None,  # a peer that a test lets sleep is to be closed by the server alone
     ) as socket:
         yield Peer(socket)
 

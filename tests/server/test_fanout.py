@@ -7,6 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from spiral_core.wire import codec
@@ -283,6 +284,20 @@ async def catch_up(page: Peer, known: Snapshot) -> None:
 def test_a_viewer_that_takes_nothing_is_closed_with_a_code_and_the_others_see_every_frame(tmp_path: Path) -> None:
     with serving(tmp_path, pace=Pace(stall=0.5)) as house:
         play(stalled_story(house, 0.5))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_viewer_that_stops_reading_for_ninety_seconds_costs_the_server_no_memory(tmp_path: Path) -> None:
+    process = psutil.Process()
+    with serving(tmp_path / "warm", pace=Pace(stall=0.5)) as house:
+        play(stalled_story(house, 0.5))
+    with serving(tmp_path / "runs") as house:
+        before = process.memory_info().rss
+        play(stalled_story(house, house.settings.pace.stall), seconds=300)
+        grown = process.memory_info().rss - before
+    # Server and viewers share this process. What the sleeper did not take is above 250 MB.
+    assert grown < 32 * 1024 * 1024
 
 
 def test_the_list_of_runs_reaches_a_page_that_watches_none(house: House) -> None:
