@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Logged, Message, RunsListed
+from spiral_core.wire.messages import Frame, Logged, Message, RunsListed
+from spiral_server.comparing import Comparisons
 from spiral_server.live.channel import Channel, Outlet, Parcel
 from spiral_server.live.mailbox import URGENT
 from spiral_server.live.parties import LiveRun, Viewer
@@ -35,10 +36,13 @@ class Audience:
         Times that conversations keep.
     refresh : callable
         Shows a viewer its run anew.
+    comparisons : Comparisons
+        What viewers compare.
     """
 
-    def __init__(self, pace: Pace, refresh: Callable[[Viewer], object]) -> None:
+    def __init__(self, pace: Pace, refresh: Callable[[Viewer], object], comparisons: Comparisons) -> None:
         self._pace = pace
+        self.comparisons = comparisons
         self._refresh = refresh
         self._rhythms: dict[Channel[Viewer], _Rhythm] = {}
         self.viewers: set[Viewer] = set()
@@ -55,6 +59,7 @@ class Audience:
         """Let a viewer go."""
         self.viewers.discard(viewer)
         self._detach(viewer)
+        self.comparisons.leave(viewer)
 
     def attach(self, viewer: Viewer, live: LiveRun) -> None:
         """Let a viewer wait for the snapshot of a run; deltas are kept for it meanwhile."""
@@ -93,6 +98,8 @@ class Audience:
         channel = live.channel
         if isinstance(message, Logged) and message.incarnation != channel.incarnation:
             self._turn(channel, message.incarnation)
+        if isinstance(message, Frame):
+            self.comparisons.add(live.view, message)
         if not channel.watched and self._deserted(channel):
             channel.skip()
             return
@@ -105,6 +112,7 @@ class Audience:
         known, channel.incarnation = channel.incarnation, incarnation
         if known is None:
             return
+        self.comparisons.turned(channel.run)
         channel.flush()
         channel.forget()
         for viewer in channel.behind:
@@ -136,6 +144,7 @@ class Audience:
             viewer.live.channel.catch_up(viewer)
         elif viewer.listing is not None:
             viewer.announce(viewer.listing)
+        self.comparisons.ready(viewer)
 
     # --- pages that nobody sees
 
@@ -150,6 +159,7 @@ class Audience:
             viewer.visible = False
             return
         viewer.visible = True
+        self.comparisons.ready(viewer)
         if live is None:
             return
         missed = live.channel.since(viewer.cursor, reliable=False) if viewer.opened else None

@@ -32,6 +32,7 @@ from spiral_core.wire.messages import (
 )
 from spiral_core.wire.parts import RunSummary
 from spiral_server.audience import Audience
+from spiral_server.comparing import Comparisons
 from spiral_server.journal import Journal
 from spiral_server.live import commands, snapshot
 from spiral_server.live.channel import Outlet, Parcel
@@ -72,7 +73,8 @@ class Hub:
 
     def __init__(self, store: RunStore, *, pace: Pace | None = None, clock: Callable[[], float] = time.time) -> None:
         self._store = store
-        self.audience = Audience(pace or Pace(), self._refresh)
+        pace = pace or Pace()
+        self.audience = Audience(pace, self._refresh, Comparisons(self, pace.compare_tick, self._start))
         self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._loading: dict[str, asyncio.Task[LiveRun]] = {}
@@ -85,6 +87,10 @@ class Hub:
     def summaries(self) -> list[RunSummary]:
         """List the runs, newest first."""
         return snapshot.listing(self._summaries.values())
+
+    def knows(self, run: str) -> bool:
+        """Tell whether there is such a run."""
+        return run in self._summaries
 
     async def view(self, run: str) -> RunView:
         """Give the view of a run, read back from the store where need be; to be looked at, not changed."""
@@ -261,7 +267,9 @@ class Hub:
             return
         cursor = live.channel.number
         state, after = snapshot.snapshot_of(live.view, live.channel.epoch, cursor)
-        read = self._reading(live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
+        read = self._reading(
+            live, SeriesQuery(None, None, None, snapshot.points_together(watch.width, len(live.view.series)))
+        )
         parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
         # A later watch of the same viewer may have overtaken this one.
         if viewer.live is live and viewer.shown is watch:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spiral_core.wire.limits import (
+    COMPARE_TICK_SECONDS,
     HEARTBEAT_SECONDS,
     RESUME_SECONDS,
     SILENCE_SECONDS,
@@ -34,7 +35,7 @@ class Pace:
 
     Parameters
     ----------
-    tick, heartbeat, silence, stall, resume : float
+    tick, compare_tick, heartbeat, silence, stall, resume : float
         See the constants of these names.
     linger : float
         How long a socket whose peer does not read stays open for its close frame. Longer than a laptop's nap of a
@@ -44,6 +45,7 @@ class Pace:
     """
 
     tick: float = VIEW_TICK_SECONDS
+    compare_tick: float = COMPARE_TICK_SECONDS
     heartbeat: float = HEARTBEAT_SECONDS
     silence: float = SILENCE_SECONDS
     stall: float = STALL_SECONDS

@@ -26,6 +26,12 @@ SILENCE_SECONDS = 60.0
 VIEW_TICK_SECONDS = 1 / 30
 """Viewers get their deltas at this interval (20 to 30 Hz looks continuous and leaves the browser time to draw)."""
 
+COMPARE_TICK_SECONDS = 0.25
+"""Viewers get new points of compared runs at this interval; nobody steers by them."""
+
+MOST_COMPARED = 2048
+"""Curves, runs times series, in one comparison: more than a screen has rows of pixels."""
+
 STALL_SECONDS = 30.0
 """A viewer that takes nothing for this long while something waits for it is closed; it may resume."""
 

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from spiral_core.wire.parts import (
+    Array,
     Change,
     Column,
     CommandState,
@@ -200,6 +201,37 @@ class Visibility(Message, tag="visibility", frozen=True, kw_only=True):
     visible: bool
 
 
+class Compare(Message, tag="compare", frozen=True, kw_only=True):
+    """Viewer to server: show these series of these runs, beside the run that is watched. No runs: no more of that.
+
+    Answered by `Compared` for each run that exists, and then by `Points`. What cannot be sent in time is sent anew as a
+    whole, and so it is after the page was hidden.
+    """
+
+    runs: list[str]
+    series: list[str]
+    """Names, such as ``train/loss``; a run may lack some of them."""
+    width: int
+
+
+class Compared(Message, tag="compared", frozen=True, kw_only=True):
+    """Server to viewer: one of the runs compared. The ``index`` of a column is a place in `Compare.series`."""
+
+    run: RunSummary
+    columns: list[Column]
+
+
+class Points(Message, tag="points", frozen=True, kw_only=True):
+    """Server to viewer: new points of the runs compared, those of each place in ascending steps."""
+
+    place: Array
+    """(K,) ``<u2``: the place in `Compare.runs` times the number of series, plus the place in `Compare.series`."""
+    steps: Array
+    """(K,) ``<f8``"""
+    values: Array
+    """(K,) ``<f8``; least and greatest values are kept where there were too many."""
+
+
 class RunsListed(Message, tag="runs-listed", frozen=True, kw_only=True):
     """Server to viewer: the runs, newest first; sent at the start and at each change of the list."""
 
@@ -265,7 +297,7 @@ class RunChanged(Message, tag="run-changed", frozen=True, kw_only=True):
 
 EngineToServer: TypeAlias = EngineHello | Ping | Pong | RunMessage
 ServerToEngine: TypeAlias = EngineWelcome | Stored | Command | Ping | Pong
-ViewerToServer: TypeAlias = ViewHello | Watch | Visibility | Ping | Pong
+ViewerToServer: TypeAlias = ViewHello | Watch | Compare | Visibility | Ping | Pong
 ServerToViewer: TypeAlias = (
     ViewWelcome
     | RunsListed
@@ -274,6 +306,8 @@ ServerToViewer: TypeAlias = (
     | Tick
     | Merged
     | RunChanged
+    | Compared
+    | Points
     | CommandRecord
     | Ping
     | Pong

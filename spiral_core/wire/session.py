@@ -27,11 +27,14 @@ from spiral_core.wire.messages import (
     AnyMessage,
     Command,
     CommandRecord,
+    Compare,
+    Compared,
     EngineHello,
     EngineWelcome,
     Merged,
     Message,
     Ping,
+    Points,
     Pong,
     Resumed,
     RunChanged,
@@ -73,8 +76,10 @@ Sayable: TypeAlias = dict[State, frozenset[type[Message]]]
 _RUN: frozenset[type[Message]] = frozenset(get_args(RunMessage))
 _BEAT: frozenset[type[Message]] = frozenset({Ping, Pong})
 _DOWN: frozenset[type[Message]] = frozenset({Stored, Command})
-_ASK: frozenset[type[Message]] = frozenset({Watch, Visibility})
-_SHOW: frozenset[type[Message]] = frozenset({RunsListed, Snapshot, Resumed, Tick, Merged, RunChanged, CommandRecord})
+_ASK: frozenset[type[Message]] = frozenset({Watch, Compare, Visibility})
+_SHOW: frozenset[type[Message]] = frozenset(
+    {RunsListed, Snapshot, Resumed, Tick, Merged, RunChanged, CommandRecord, Compared, Points}
+)
 
 GRAMMAR: dict[Role, Sayable] = {
     Role.COURIER: {State.OPENING: frozenset({EngineHello}), State.OPEN: _RUN | _BEAT},

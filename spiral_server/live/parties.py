@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from spiral_core.wire.messages import Frame, Message, Stored, Watch
+from spiral_core.wire.messages import Compare, Frame, Message, Stored, Watch
 from spiral_server.live.channel import Channel, Outlet, Reader
 from spiral_server.live.commands import command_of
+from spiral_server.live.comparison import Comparison
 from spiral_server.live.run_view import RunView
 
 
@@ -35,6 +36,8 @@ class Viewer(Reader):
         self.shown: Watch | None = None
         """What was answered last."""
         self.live: LiveRun | None = None
+        self.compares: Compare | None = None
+        self.comparison: Comparison | None = None
 
 
 class EngineLink:

@@ -13,12 +13,15 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import SNAPSHOT_POINTS
 from spiral_core.wire.messages import Frame, Message, RunsListed, Snapshot
 from spiral_core.wire.parts import FINAL_STATUSES, Column, RunSummary
-from spiral_server.live.decimation import Points, decimate, in_order
+from spiral_server.live.decimation import MIN_POINTS, Points, decimate, in_order
 from spiral_server.live.merging import column, columns_of
 from spiral_server.live.run_view import RunView
 
 INLINE_BYTES = 1024 * 1024
 """A probe batch or heat maps beyond this follow the snapshot as messages of their own: a message has a size limit."""
+COLUMN_BYTES = 4 * 1024 * 1024
+"""All columns of a snapshot: more than 131 curves are drawn coarser, and refined where a person zooms."""
+POINT_BYTES = 16
 RUNS_LISTED = 1000
 """Newest runs in the list that viewers are sent."""
 NARROWEST, WIDEST = 50, 10_000
@@ -28,6 +31,11 @@ NARROWEST, WIDEST = 50, 10_000
 def points_for(width: int, most: int = SNAPSHOT_POINTS) -> int:
     """Give the number of points for a chart of this width: two for each pixel column."""
     return min(most, 2 * min(max(width, NARROWEST), WIDEST))
+
+
+def points_together(width: int, series: int) -> int:
+    """Give the number of points of each series for a snapshot that must stay a message."""
+    return min(points_for(width), max(MIN_POINTS, COLUMN_BYTES // (POINT_BYTES * max(1, series))))
 
 
 def with_tail(

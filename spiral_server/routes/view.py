@@ -7,7 +7,7 @@ from starlette.websockets import WebSocket
 
 import spiral_core
 from spiral_core.wire.limits import PROTOCOL
-from spiral_core.wire.messages import AnyMessage, ViewWelcome, Visibility, Watch
+from spiral_core.wire.messages import AnyMessage, Compare, ViewWelcome, Visibility, Watch
 from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.parties import Viewer
@@ -35,6 +35,8 @@ async def heed(hub: Hub, viewer: Viewer, message: AnyMessage) -> None:
     match message:
         case Watch():
             await hub.watch(viewer, message)
+        case Compare():
+            await hub.audience.comparisons.compare(viewer, message)
         case Visibility():
             hub.audience.see(viewer, visible=message.visible)
         case _:

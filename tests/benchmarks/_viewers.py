@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 from websockets.frames import Frame as WebsocketFrame
 from websockets.frames import Opcode
 
@@ -182,3 +183,25 @@ def viewer(port: int, token: str) -> BareSocket:
     one = BareSocket(port, token, "view")
     one.say(ViewHello(protocol=PROTOCOL))
     return one
+
+
+def cpu(process: psutil.Process) -> float:
+    """Give the processor time that a process has used, in seconds."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def everyone() -> float:
+    """Give the processor time that all have used."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
+
+
+def lateness() -> float:
+    """Return the p99 of how late a sleep of 10 ms ends, in seconds."""
+    late = []
+    for _ in range(200):
+        begun = time.monotonic()
+        time.sleep(0.01)
+        late.append(time.monotonic() - begun - 0.01)
+    return float(np.quantile(late, 0.99))

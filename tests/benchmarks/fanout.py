@@ -34,7 +34,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._viewers import BareSocket, Courier, Crowd, viewer
+from benchmarks._viewers import BareSocket, Courier, Crowd, cpu, everyone, lateness, viewer
 from e2e.cockpit import finish, start
 from spiral_core.wire.messages import AnyMessage, Frame, Snapshot, Watch
 
@@ -148,26 +148,6 @@ def loopback(size: int) -> float:
     for each in (one, other, listener):
         each.close()
     return statistics.median(times)
-
-
-def lateness() -> float:
-    """Return the p99 of how late a sleep of 10 ms ends, in seconds."""
-    late = []
-    for _ in range(200):
-        begun = time.monotonic()
-        time.sleep(0.01)
-        late.append(time.monotonic() - begun - 0.01)
-    return float(np.quantile(late, 0.99))
-
-
-def cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def everyone() -> float:
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - times.iowait - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
 
 
 def in_turns(stream: Stream, threads: int, pairs: int, seconds: float) -> list[float]:

@@ -29,7 +29,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._viewers import BareSocket, Courier, Crowd, viewer
+from benchmarks._viewers import BareSocket, Courier, Crowd, cpu, everyone, viewer
 from e2e.cockpit import finish, start
 from spiral_core.wire.messages import Ack, AnyMessage, HeatMaps, Stored, Visibility, Watch
 from spiral_core.wire.parts import Array, Change
@@ -44,18 +44,6 @@ SERIES = 30
 RATE = 20
 TWELFTHS = 12
 BATCH = 20
-
-
-def cpu(process: psutil.Process) -> float:
-    """Give the processor time that a process has used, in seconds."""
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def everyone() -> float:
-    """Give the processor time that all have used."""
-    times = psutil.cpu_times()
-    return times.user + times.nice + times.system + getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
 
 
 def baseline(seconds: float) -> tuple[float, float]:

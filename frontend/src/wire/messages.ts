@@ -32,6 +32,12 @@ export const SILENCE_SECONDS = 60.0;
 /** Viewers get their deltas at this interval (20 to 30 Hz looks continuous and leaves the browser time to draw). */
 export const VIEW_TICK_SECONDS = 0.0333333;
 
+/** Viewers get new points of compared runs at this interval; nobody steers by them. */
+export const COMPARE_TICK_SECONDS = 0.25;
+
+/** Curves, runs times series, in one comparison: more than a screen has rows of pixels. */
+export const MOST_COMPARED = 2048;
+
 /** A viewer that takes nothing for this long while something waits for it is closed; it may resume. */
 export const STALL_SECONDS = 30.0;
 
@@ -105,9 +111,9 @@ export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
 export type ServerToEngine = EngineWelcome | Stored | Command | Ping | Pong;
 
-export type ViewerToServer = ViewHello | Watch | Visibility | Ping | Pong;
+export type ViewerToServer = ViewHello | Watch | Compare | Visibility | Ping | Pong;
 
-export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Resumed | Tick | Merged | RunChanged | CommandRecord | Ping | Pong | RunMessage;
+export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Resumed | Tick | Merged | RunChanged | Compared | Points | CommandRecord | Ping | Pong | RunMessage;
 
 export type AnyMessage = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer;
 
@@ -493,6 +499,38 @@ export interface Watch {
 export interface Visibility {
   type: "visibility";
   visible: boolean;
+}
+
+/**
+ * Viewer to server: show these series of these runs, beside the run that is watched. No runs: no more of that.
+ *
+ * Answered by `Compared` for each run that exists, and then by `Points`. What cannot be sent in time is sent anew as a
+ * whole, and so it is after the page was hidden.
+ */
+export interface Compare {
+  type: "compare";
+  runs: string[];
+  /** Names, such as ``train/loss``; a run may lack some of them. */
+  series: string[];
+  width: number;
+}
+
+/** Server to viewer: one of the runs compared. The ``index`` of a column is a place in `Compare.series`. */
+export interface Compared {
+  type: "compared";
+  run: RunSummary;
+  columns: Column[];
+}
+
+/** Server to viewer: new points of the runs compared, those of each place in ascending steps. */
+export interface Points {
+  type: "points";
+  /** (K,) ``<u2``: the place in `Compare.runs` times the number of series, plus the place in `Compare.series`. */
+  place: WireArray;
+  /** (K,) ``<f8`` */
+  steps: WireArray;
+  /** (K,) ``<f8``; least and greatest values are kept where there were too many. */
+  values: WireArray;
 }
 
 /** Server to viewer: the runs, newest first; sent at the start and at each change of the list. */
