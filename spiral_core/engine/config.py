@@ -25,7 +25,7 @@ MOST_STEPS = 10**12
 MOST_IMAGES = 4096
 """Largest batch."""
 
-TELEMETRY_PERCENT = 2.0
+TELEMETRY_PERCENT = 1.5
 """Of the time of a step: too little to be felt, and enough to observe nearly every step."""
 
 OptimizerName = Literal["adam", "sgd"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import NamedTuple
 
 from spiral_core.engine.guard_rules import LEAST_WINDOW, Rule, filled, matching
 
@@ -55,6 +56,42 @@ class Verdict:
     critical: bool
 
 
+class _Pair(NamedTuple):
+    """A rule and one of the values that it looks at."""
+
+    rule: Rule
+    pattern: str
+    name: str
+    key: str
+    window: str
+    """Key of the window whose median the value is compared with; empty where it is not."""
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """All pairs of these rules and names."""
+
+    rules: tuple[Rule, ...]
+    names: tuple[str, ...]
+    pairs: tuple[_Pair, ...]
+    windows: Mapping[str, tuple[str, int]]
+    """Name and length of each window."""
+
+
+def _watched(rules: tuple[Rule, ...], names: tuple[str, ...]) -> _Watched:
+    pairs: list[_Pair] = []
+    windows: dict[str, tuple[str, int]] = {}
+    for rule in rules:
+        length = rule.condition.window
+        for pattern in rule.condition.values:
+            for name in matching(pattern, names):
+                window = f"{name} {length}" if rule.condition.test == "spike" else ""
+                pairs.append(_Pair(rule, pattern, name, f"{rule.name} {name}", window))
+                if window:
+                    windows[window] = (name, length)
+    return _Watched(rules, names, tuple(pairs), windows)
+
+
 @dataclass
 class GuardState:
     """The rules in force and all that they remember.
@@ -73,31 +110,36 @@ class GuardState:
     """The last finite values, for medians."""
     tries: dict[str, int] = field(default_factory=dict)
     """Rollbacks by rule."""
+    _watched: _Watched | None = field(default=None, repr=False, compare=False)
+    """Follows from the rules; kept, because to match names with patterns takes longer than to judge values."""
 
     def follow(self, step: int, values: Mapping[str, float]) -> Verdict:
         """Take in the values of a step."""
         names = tuple(values)
+        if self._watched is None or self._watched.rules is not self.rules or self._watched.names != names:
+            self._watched = _watched(self.rules, names)
         alarms: list[Alarm] = []
         critical = False
-        for rule in self.rules:
-            for pattern in rule.condition.values:
-                for name in matching(pattern, names):
-                    usual = self._usual(rule, name)
-                    due, holds = self._judge(rule, name, values[name], usual, step)
-                    critical |= holds and rule.action.critical
-                    if due:
-                        alarms.append(Alarm(rule, pattern, name, values[name], usual))
-        self._remember(values, names)
+        for rule, pattern, name, key, window in self._watched.pairs:
+            value = values[name]
+            usual = self._usual(window)
+            if not rule.on or not _holds(rule, value, usual):
+                self._rest(key)
+                continue
+            due, holds = self._judge(rule, key, step)
+            critical |= holds and rule.action.critical
+            if due:
+                alarms.append(Alarm(rule, pattern, name, value, usual))
+        self._remember(values, self._watched.windows)
         return Verdict(tuple(alarms), critical)
 
-    def _judge(self, rule: Rule, name: str, value: float, usual: float, step: int) -> tuple[bool, bool]:
-        """Tell whether a rule is to act now, and whether its condition has held for as long as it asks."""
-        key = f"{rule.name} {name}"
-        if not rule.on or not _holds(rule, value, usual):
-            self.streaks.pop(key, None)
-            if key in self.spent:
-                self.spent.remove(key)
-            return False, False
+    def _rest(self, key: str) -> None:
+        self.streaks.pop(key, None)
+        if key in self.spent:
+            self.spent.remove(key)
+
+    def _judge(self, rule: Rule, key: str, step: int) -> tuple[bool, bool]:
+        """Tell whether a rule whose condition holds is to act now, and whether it has held for as long as it asks."""
         self.streaks[key] = self.streaks.get(key, 0) + 1
         if self.streaks[key] < rule.steps:
             return False, False
@@ -107,24 +149,15 @@ class GuardState:
         self.acted[key] = step
         return True, True
 
-    def _usual(self, rule: Rule, name: str) -> float:
-        """Give the median of the steps before; NaN where there are too few."""
-        if rule.condition.test != "spike":
-            return math.nan
-        window = self.windows.get(f"{name} {rule.condition.window}", ())
-        return median(window) if len(window) >= LEAST_WINDOW else math.nan
+    def _usual(self, window: str) -> float:
+        """Give the median of the steps before; NaN where there are too few, or none is asked for."""
+        held = self.windows.get(window, ())
+        return median(held) if len(held) >= LEAST_WINDOW else math.nan
 
-    def _remember(self, values: Mapping[str, float], names: tuple[str, ...]) -> None:
-        wanted = {
-            (name, rule.condition.window)
-            for rule in self.rules
-            if rule.condition.test == "spike"
-            for pattern in rule.condition.values
-            for name in matching(pattern, names)
-        }
-        for name, length in wanted:
+    def _remember(self, values: Mapping[str, float], windows: Mapping[str, tuple[str, int]]) -> None:
+        for key, (name, length) in windows.items():
             if math.isfinite(values[name]):
-                window = self.windows.setdefault(f"{name} {length}", [])
+                window = self.windows.setdefault(key, [])
                 window.append(values[name])
                 del window[:-length]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from spiral_core import amp, data, nn, optim
@@ -78,7 +79,7 @@ class RunState:
     watching: nn.Workspace = field(default_factory=lambda: nn.Workspace(training=False, accumulate=False))
     """Evaluation's and probes' own memory: nothing in it feeds back into training."""
 
-    @property
+    @cached_property
     def z_layers(self) -> list[nn.ZSpaceNorm]:
         """The model's Z-space layers, in order."""
         return [layer for layer in self.model.layers if isinstance(layer, nn.ZSpaceNorm)]
@@ -93,6 +94,18 @@ class RunState:
             *rounding,
             *nn.LOSS_KERNELS,
             *self.optimizer.KERNELS,
+        ]
+
+    @property
+    def first_kernels(self) -> list[str]:
+        """Names of those that an update runs as the run is now; the others are for evaluation, probes and steers."""
+        rounding = amp.autocast(enabled=self.scaled).kernels
+        return [
+            *self.dataset.KERNELS,
+            *self.model.fused_kernels((self.dataset.batch_size, *self.dataset.image_shape)),
+            *rounding,
+            *nn.LOSS_KERNELS,
+            *self.optimizer.kernels,
         ]
 
     @property

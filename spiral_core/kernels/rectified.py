@@ -13,6 +13,7 @@ from spiral_core.arrays import F64, U8, Float
 from spiral_core.kernels.accelerate import kernel
 from spiral_core.kernels.vector import (
     LANES,
+    absolute,
     add_wide,
     choose,
     greater,
@@ -23,7 +24,8 @@ from spiral_core.kernels.vector import (
     spread,
     store,
     store_bytes,
-    tanh_of,
+    tanh_of_size,
+    with_sign,
 )
 from spiral_core.kernels.znorm import SATURATED
 
@@ -73,16 +75,17 @@ def rectified_norm(
                 sum_t, sum_n, sum_tt, count = zero, zero, zero, zero
                 for at in range(first + c, min(first + BLOCK * channels, end), channels):
                     n = (load(x, at) - mean) * inv_std
-                    t = tanh_of(curve * n)
+                    size = absolute(n)
+                    r = tanh_of_size(curve * size)
+                    t = with_sign(r, n)
                     y = gamma * (rest * n + reach * t) + beta
                     store(tangent, at, t)
                     # The comparison is false for a NaN, which stays.
                     store(out, at, choose(greater(zero, y), zero, y))
-                    r = choose(greater(zero, t), zero - t, t)
                     sum_t = sum_t + r
-                    sum_n = sum_n + choose(greater(zero, n), zero - n, n)
-                    sum_tt = sum_tt + t * t
-                    count = count + choose(greater(r, edge), one, zero)
+                    sum_n = sum_n + size
+                    sum_tt = sum_tt + r * r
+                    count = choose(greater(r, edge), count + one, count)
                 add_wide(flat, to, sum_t)
                 add_wide(flat, to + channels, sum_n)
                 add_wide(flat, to + 2 * channels, sum_tt)
@@ -135,23 +138,26 @@ def rectified_norm_pool(
             for i in range(rows):
                 sum_t, sum_n, sum_tt, count = zero, zero, zero, zero
                 for j in range(columns):
-                    # Every z is larger than -1.
-                    best, best_x, best_t, tap = zero - one, zero, zero, zero
+                    best, best_x, best_t, tap = zero, zero, zero, zero
                     for k in range(4):
                         at = (image * size[0] + 2 * i + k // 2) * wide + (2 * j + k % 2) * channels + c
                         v = load(x, at)
                         n = (v - mean) * inv_std
-                        t = tanh_of(curve * n)
+                        length = absolute(n)
+                        r = tanh_of_size(curve * length)
+                        t = with_sign(r, n)
                         y = gamma * (rest * n + reach * t) + beta
                         z = choose(greater(zero, y), zero, y)
-                        wins = outranks(z, best)
-                        best, best_x, best_t = choose(wins, z, best), choose(wins, v, best_x), choose(wins, t, best_t)
-                        tap = choose(wins, spread(number(k)), tap)
-                        r = choose(greater(zero, t), zero - t, t)
+                        if k == 0:
+                            best, best_x, best_t = z, v, t
+                        else:
+                            wins = outranks(z, best)
+                            best, best_x = choose(wins, z, best), choose(wins, v, best_x)
+                            best_t, tap = choose(wins, t, best_t), choose(wins, spread(number(k)), tap)
                         sum_t = sum_t + r
-                        sum_n = sum_n + choose(greater(zero, n), zero - n, n)
-                        sum_tt = sum_tt + t * t
-                        count = count + choose(greater(r, edge), one, zero)
+                        sum_n = sum_n + length
+                        sum_tt = sum_tt + r * r
+                        count = choose(greater(r, edge), count + one, count)
                     window = ((image * rows + i) * columns + j) * channels + c
                     store(out, window, best)
                     store(winner_x, window, best_x)

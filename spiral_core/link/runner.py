@@ -19,6 +19,7 @@ from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
 from spiral_core.link import dump, resume, spawn
 from spiral_core.link.applied import AppliedLog
+from spiral_core.link.compiling import Compiling
 from spiral_core.link.environment import environment
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.recorder import Recorder
@@ -180,6 +181,8 @@ class _Loop:
         files = FileTriggers(start.directory, start.answered.acks)
         self._steering = Steering(state, inbox, files, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start)
+        self._compiling = Compiling(state, recorder)
+        self._begun = state.step
         self._dumps = start.directory.dumps
         self._listen = listen
         self._next_start = time.monotonic()
@@ -208,7 +211,7 @@ class _Loop:
         recorder.started(name, environment())
         try:
             if self._warm():
-                self._steering.say(self._repeating())
+                self._steering.say(self._news())
                 guards.begin(self._state)
                 self._steps()
             if self._past.last_step is None:
@@ -228,17 +231,13 @@ class _Loop:
         return "" if last is None else f"commands wait until step {last}, up to which the run had come"
 
     def _warm(self) -> bool:
-        """Make the kernels of this run ready, saying so while it takes time; tell whether to go on."""
-        names, dtype = self._state.kernels, self._state.model.dtype
-        cold = kernels.cold_count(names, dtype) > 0
-
-        def progress(done: int, total: int, name: str) -> None:
-            if cold:
-                self._recorder.status("compiling", name, done=done, total=total)
-            self._drain()
-
-        kernels.warm(names, dtype, progress)
+        """Make the kernels of an update ready, saying so while it takes time; tell whether to go on."""
+        self._compiling.first(self._drain)
         return not self._over()
+
+    def _news(self) -> str:
+        """Say what the beginning of the training is like, as far as it is not like the rest."""
+        return "; ".join(filter(None, (self._repeating(), self._compiling.waiting())))
 
     def _over(self) -> bool:
         return self._inbox.interrupted or self._state.phase in ("finished", "stopped")
@@ -251,6 +250,8 @@ class _Loop:
             self._line.mend(time.monotonic())
             if self._over():
                 return
+            if self._state.step > self._begun and self._compiling.another():
+                self._steering.say(self._repeating())
             if self._state.phase == "paused":
                 self._inbox.wait(LOOK_SECONDS)
             elif (ahead := self._next_start - time.monotonic()) > 0:

@@ -23,7 +23,7 @@ from spiral_core.nn import observation, precision
 from spiral_core.nn.activation import ReLU
 from spiral_core.nn.conv import Conv2d, NormBehind
 from spiral_core.nn.module import Module, Parameter
-from spiral_core.nn.norm import BatchNorm2d, ZSpaceBatchNorm2d
+from spiral_core.nn.norm import WHITENING, BatchNorm2d, ZSpaceBatchNorm2d
 from spiral_core.nn.observation import RecomputedValues
 from spiral_core.nn.pooling import MaxPool2d
 from spiral_core.nn.workspace import Workspace
@@ -85,6 +85,7 @@ class RectifiedNorm(Module):
     """
 
     KERNELS: ClassVar[tuple[str, ...]] = (
+        *WHITENING,
         "rectified_norm",
         "rectified_norm_backward_sums",
         "rectified_norm_backward_input",
@@ -172,7 +173,12 @@ class RectifiedNormPool(RectifiedNorm):
         2 x 2 windows side by side without padding; height and width of the images are even.
     """
 
-    KERNELS = ("rectified_norm_pool", "rectified_norm_backward_sums", "rectified_norm_pool_backward_input")
+    KERNELS = (
+        *WHITENING,
+        "rectified_norm_pool",
+        "rectified_norm_backward_sums",
+        "rectified_norm_pool_backward_input",
+    )
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (N, H/2, W/2, C) for (N, H, W, C)."""

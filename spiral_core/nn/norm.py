@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -24,6 +24,10 @@ from spiral_core.zspace import check_curvature, check_gain, effective_gain, root
 
 def _negative(value: AnyArray) -> str | None:
     return "a variance cannot be negative" if (value < 0).any() else None
+
+
+WHITENING: Final = ("merge_moments", "follow_statistics", "whiten", "add_chunks", "unwhiten")
+"""Names of the kernels between the passes over the elements, whichever those are."""
 
 
 class _BatchNorm(Module):
@@ -52,11 +56,7 @@ class _BatchNorm(Module):
         "fold_lanes",
         "channel_moments",
         "span_moments",
-        "merge_moments",
-        "follow_statistics",
-        "whiten",
-        "add_chunks",
-        "unwhiten",
+        *WHITENING,
         "znorm",
         "znorm_backward_sums",
         "znorm_backward_input",

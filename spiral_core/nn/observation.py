@@ -191,9 +191,12 @@ class RecomputedValues:
         sample = self.x[::stride][:QUANTILE_SAMPLE].copy()
         # The features of the sample come round in a fixed order.
         order = np.arange(0, self.mean.size * stride, stride) % self.mean.size
+        mean, inv_std = self.mean[order], self.inv_std[order]
+        whole = sample.size - sample.size % order.size
         with np.errstate(all="ignore"):
-            sample -= np.resize(self.mean[order], sample.size)
-            sample *= np.resize(self.inv_std[order], sample.size)
+            for part in (sample[:whole].reshape(-1, order.size), sample[whole:]):
+                part -= mean[: part.shape[-1]]
+                part *= inv_std[: part.shape[-1]]
             sample *= sample.dtype.type(self.s)
             return np.tanh(sample, out=sample)
 

@@ -100,6 +100,11 @@ class Sequential(Module):
         alone = [kernel for layer in self.layers for kernel in layer.kernels()]
         return tuple(dict.fromkeys([*alone, *fusion.kernels_of(self.layers)]))
 
+    def fused_kernels(self, shape: tuple[int, ...]) -> tuple[str, ...]:
+        """Return the kernels that training with a fusing workspace runs for an input of this shape, without repeats."""
+        stages = fusion.plan(self.layers, shape)
+        return tuple(dict.fromkeys(kernel for stage in stages for kernel in stage.module.kernels()))
+
     def _stages(self, shape: tuple[int, ...], workspace: Workspace) -> list[Stage]:
         """Return what to run for an input of this shape; only the number of images may differ from the plan's."""
         if not workspace.fuse:

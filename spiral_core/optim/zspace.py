@@ -105,6 +105,11 @@ class ZSpaceOptimizer(Optimizer):
         self._slots: dict[str, dict[str, AnyArray]] = {}
         self._rooms: dict[str, Float] = {}
 
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Names of the kernels that a step in the mode in force runs."""
+        return self._rule.kernels(self._mode.name)
+
     # Rates.
 
     @property

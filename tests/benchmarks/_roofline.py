@@ -4,7 +4,8 @@ Each operation takes at least its arithmetic at the machine's best rate, and at 
 read and write; the larger of the two is its bound, and the bound of the step is the sum over its operations.
 
 - The best rate is that of a float32 matrix product of 1024 x 1024, the best bandwidth that of a copy between arrays
-  as large as the activations (they stay in cache), each on the threads of the step and the best of many.
+  as large as the activations (they stay in cache), each on the threads of the step. Both are timed in turns with the
+  step, so that a host which is slow for a while is slow for all three.
 - Arithmetic counts an addition, a multiplication, a division, a comparison as one each, so a vector of fused
   multiply-adds as two per element. tanh is the rational form of `spiral_core.kernels.real`: 22.
 - Bytes count each array that must go in or out once: no caches, no scratch, no im2col. Operations are those that must
@@ -15,20 +16,21 @@ read and write; the larger of the two is its bound, and the bound of the step is
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
+import statistics
 from dataclasses import dataclass
 
-import numpy as np
+import _pairs
 import torch
 
 BATCH, SIDE, CLASSES = 64, 28, 10
 CHANNELS = (1, 16, 32)
 WORD = 4
 TANH = 22
-COPY_MB = (3, 6)
-"""Sizes of the activations of the two convolutions and what is read beside them."""
+PRODUCT = 1024
+COPY_NUMBERS = 750_000
+"""3 MB, as the activations of the first convolution."""
+COPIES = 20
+PRODUCTS, COPYING = "matrix product", "copies"
 
 
 @dataclass(frozen=True)
@@ -95,63 +97,37 @@ def z_cnn_step(parameters: int) -> list[Operation]:
     ]
 
 
-def matrix_peak(repeats: int = 60) -> float:
-    """Return the rate of a float32 matrix product of 1024 x 1024 on PyTorch's threads, in FLOP/s."""
-    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
-    out = torch.empty(1024, 1024)
-    return 2 * 1024**3 / best(lambda: torch.mm(a, b, out=out), repeats)
+def sides() -> list[_pairs.Side]:
+    """Return what is timed in turns with the step, on PyTorch's threads: the matrix product and the copies."""
+    a, b, out = (torch.rand(PRODUCT, PRODUCT) for _ in range(3))
+    source, target = torch.ones(COPY_NUMBERS), torch.empty(COPY_NUMBERS)
+
+    def copy() -> None:
+        for _ in range(COPIES):
+            target.copy_(source)
+
+    return [_pairs.Side(PRODUCTS, lambda: torch.mm(a, b, out=out)), _pairs.Side(COPYING, copy)]
 
 
-def copy_bandwidth(megabytes: float, threads: int, repeats: int = 15) -> float:
-    """Return bytes read and written per second while each thread copies its share of an array of this size."""
-    size = int(megabytes * 1e6 / WORD / threads)
-    laps = max(1, int(200 / megabytes))  # long enough that starting together does not matter
-    arrays = [(np.ones(size, np.float32), np.ones(size, np.float32)) for _ in range(threads)]
-    finest = float("inf")
-    for _ in range(repeats):
-        gate = threading.Barrier(threads + 1)
-
-        def copy(source: np.ndarray, target: np.ndarray, gate: threading.Barrier = gate) -> None:
-            gate.wait()
-            for _ in range(laps):
-                np.copyto(target, source)
-            gate.wait()
-
-        workers = [threading.Thread(target=copy, args=pair) for pair in arrays]
-        for worker in workers:
-            worker.start()
-        gate.wait()
-        begun = time.perf_counter()
-        gate.wait()
-        finest = min(finest, time.perf_counter() - begun)
-        for worker in workers:
-            worker.join()
-    return 2 * WORD * size * threads * laps / finest
-
-
-def best(work: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begun)
-    return min(times)
-
-
-def bound(parameters: int, threads: int) -> float:
-    """Measure peak and bandwidth, print the table of operations, and return the bound of the step in ms."""
-    peak = matrix_peak()
-    copies = {megabytes: copy_bandwidth(megabytes, threads) for megabytes in (*COPY_MB, 256)}
-    bandwidth = max(copies[megabytes] for megabytes in COPY_MB)
-    speeds = ", ".join(f"{value / 1e9:.1f} GB/s at {megabytes} MB" for megabytes, value in copies.items())
-    print(f"matrix product {peak / 1e9:.0f} GFLOP/s; copy {speeds}")
+def bounds(taken: dict[str, list[float]], parameters: int) -> list[float]:
+    """Give the bound of the step in ms by the rates of each round, and print the table of operations at the median."""
+    rates = [
+        (2 * PRODUCT**3 / product * 1e3, 2 * WORD * COPY_NUMBERS * COPIES / copied * 1e3)
+        for product, copied in zip(taken[PRODUCTS], taken[COPYING], strict=True)
+    ]
+    operations = z_cnn_step(parameters)
+    peak, bandwidth = (statistics.median(column) for column in zip(*rates, strict=True))
+    best_peak, best_bandwidth = (max(column) for column in zip(*rates, strict=True))
+    print(
+        f"matrix product {peak / 1e9:.0f} GFLOP/s, at its best {best_peak / 1e9:.0f}; "
+        f"copies of {COPY_NUMBERS * WORD / 1e6:.0f} MB {bandwidth / 1e9:.1f} GB/s, at their best "
+        f"{best_bandwidth / 1e9:.1f}"
+    )
     print(f"{'operation':34}{'MFLOP':>9}{'MB':>8}{'compute':>11}{'memory':>11}{'bound':>11}")
-    total = 0.0
-    for operation in z_cnn_step(parameters):
-        seconds = operation.seconds(peak, bandwidth)
-        total += seconds
+    for operation in operations:
         print(
             f"{operation.name:34}{operation.flops / 1e6:9.2f}{operation.nbytes / 1e6:8.2f}"
-            f"{operation.flops / peak * 1e6:8.0f} us{operation.nbytes / bandwidth * 1e6:8.0f} us{seconds * 1e6:8.0f} us"
+            f"{operation.flops / peak * 1e6:8.0f} us{operation.nbytes / bandwidth * 1e6:8.0f} us"
+            f"{operation.seconds(peak, bandwidth) * 1e6:8.0f} us"
         )
-    return total * 1e3
+    return [sum(operation.seconds(*rate) for operation in operations) * 1e3 for rate in rates]

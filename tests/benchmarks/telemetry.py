@@ -29,8 +29,9 @@ from spiral_core.link.recorder import Recorder
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.telemetry.budget import ObservationBudget
 
-STRETCH = 4
-"""Steps timed at a time: enough that the budget observes some, few enough that the machine stays as it is."""
+STRETCH = 20
+"""Steps timed at a time: enough that each stretch has its share of the observations, few enough that the machine stays
+as it is."""
 
 
 class Loop:

@@ -22,6 +22,8 @@ from spiral_core.errors import CheckpointError, StateError
 
 MEMORY = {
     ("RunState", "batch"),
+    ("RunState", "z_layers"),
+    ("GuardState", "_watched"),
     ("RunState", "training"),
     ("RunState", "watching"),
     ("Parameter", "grad"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
 from statistics import fmean
 from typing import Any
 
@@ -130,6 +133,45 @@ def test_a_model_names_every_kernel_that_its_run_needs(monkeypatch: pytest.Monke
         step.probe(state)
     assert ran
     assert ran <= set(state.model.kernels())
+
+
+UPDATED = """
+import json, sys
+from spiral_core import kernels
+from spiral_core.engine import step
+from spiral_core.engine.config import for_data
+from spiral_core.engine.state import initial_state
+
+def compiled():
+    return {name for name, entry in kernels.registered().items() if entry.dispatcher.overloads}
+
+changes = json.loads(sys.argv[1])
+state = initial_state(for_data(changes.pop("data"), **changes))
+kernels.warm(state.first_kernels, state.model.dtype)
+before = compiled()
+step.update(state)
+step.update(state)
+assert set(state.first_kernels) <= before
+print(json.dumps(sorted(compiled() - before)))
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": "needle"},
+        {"data": "fashion", "mode": "riemannian", "optimizer": "adam"},
+        {"data": "fashion", "mode": "hypergrad", "precision": "float16"},
+        {"data": "motif"},
+        {"data": "digits"},
+    ],
+    ids=str,
+)
+def test_an_update_compiles_nothing_that_was_not_among_the_first(changes: dict[str, str]) -> None:
+    """Or the first step of a cold start would stand still without a word."""
+    command = [sys.executable, "-c", UPDATED, json.dumps(changes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout) == [], done.stderr
 
 
 def steer(state: RunState, knob: str, value: float) -> controls.Outcome:
