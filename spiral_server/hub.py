@@ -267,9 +267,7 @@ class Hub:
             return
         cursor = live.channel.number
         state, after = snapshot.snapshot_of(live.view, live.channel.epoch, cursor)
-        read = self._reading(
-            live, SeriesQuery(None, None, None, snapshot.points_together(watch.width, len(live.view.series)))
-        )
+        read = self._reading(live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
         parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
         # A later watch of the same viewer may have overtaken this one.
         if viewer.live is live and viewer.shown is watch:

@@ -33,11 +33,6 @@ def points_for(width: int, most: int = SNAPSHOT_POINTS) -> int:
     return min(most, 2 * min(max(width, NARROWEST), WIDEST))
 
 
-def points_together(width: int, series: int) -> int:
-    """Give the number of points of each series for a snapshot that must stay a message."""
-    return min(points_for(width), max(MIN_POINTS, COLUMN_BYTES // (POINT_BYTES * max(1, series))))
-
-
 def with_tail(
     stored: Mapping[int, Points], tail: Sequence[Frame], *, indices: frozenset[int] | None, points: int
 ) -> dict[int, Points]:
@@ -88,9 +83,17 @@ def snapshot_of(view: RunView, epoch: str, number: int) -> tuple[Snapshot, list[
 
 
 def encoded(snapshot: Snapshot, columns: Mapping[int, Points]) -> bytes:
-    """Fill in the columns and pack the snapshot."""
-    filled: list[Column] = [column(index, points) for index, points in sorted(columns.items())]
+    """Fill in the columns, so many points of each that all together stay a message, and pack the snapshot."""
+    most = max(MIN_POINTS, COLUMN_BYTES // (POINT_BYTES * max(1, len(columns))))
+    filled: list[Column] = [column(index, _within(points, most)) for index, points in sorted(columns.items())]
     return codec.encode(msgspec.structs.replace(snapshot, columns=filled))
+
+
+def _within(points: Points, most: int) -> Points:
+    if len(points.steps) <= most:
+        return points
+    fewer = decimate(points.steps, points.values, most, nonfinite=most)
+    return Points(fewer.steps, fewer.values, True)
 
 
 def listing(summaries: Iterable[RunSummary]) -> list[RunSummary]:

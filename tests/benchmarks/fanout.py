@@ -69,10 +69,13 @@ def engine(threads: int) -> None:
 class Training:
     """An engine process that trains at full speed."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, crowd: Crowd) -> None:
         words = [sys.executable, __file__, "--engine", str(threads)]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
+        # Kernels may have to be compiled; meanwhile the viewers must answer, or they are taken for dead.
+        while not select.select([self._process.stdout], [], [], 0)[0]:
+            crowd.run(time.monotonic() + 0.1)
         assert self._process.stdout.readline() == b"training\n"
 
     def end(self) -> np.ndarray:
@@ -152,7 +155,7 @@ def loopback(size: int) -> float:
 
 def in_turns(stream: Stream, threads: int, pairs: int, seconds: float) -> list[float]:
     """Stream in turns beside an engine; return for each pair how much slower a step was, in percent."""
-    training = Training(threads)
+    training = Training(threads, stream.crowd)
     order = [on for pair in range(pairs) for on in ((True, False), (False, True))[pair % 2]]
     stretches = [(on, *stream.run(seconds, on=on)) for on in order]
     ended = training.end()
