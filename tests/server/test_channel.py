@@ -127,6 +127,19 @@ def test_a_hidden_viewer_gets_what_must_not_be_lost_and_nothing_else() -> None:
     assert [message.number for message in basket.of(Tick)] == [1, 1]
 
 
+def test_a_viewer_that_hides_while_it_is_behind_is_spared_what_waits_for_it() -> None:
+    channel: Channel[Reader] = Channel("r1")
+    reader, basket = watching(channel)
+    basket.ready = False
+    post(channel, frame(0, 0))
+    channel.flush()
+    post(channel, frame(1, 1), ack(2, 1, "c"))
+    channel.hide(reader)
+    basket.ready = True
+    channel.catch_up(reader)
+    assert [message.seq for message in basket.of(Frame, Ack)] == [0, 2]
+
+
 def test_what_was_missed_comes_without_what_a_newer_message_makes_worthless() -> None:
     channel: Channel[Reader] = Channel("r1")
     post(channel, frame(0, 0), heat_maps(1, 1), frame(2, 2), heat_maps(3, 3), frame(4, 4))
