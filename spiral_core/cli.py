@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -24,8 +26,13 @@ if TYPE_CHECKING:
 
 EXIT_BAD_USE = 2
 EXIT_FAILED = 1
+EXIT_GUARDED = 4
+"""A guard has ended the run, with a checkpoint to go on from."""
 EXIT_INTERRUPTED = 130
 """As a shell reports a process that Ctrl-C has ended."""
+
+USAGE_ERROR: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+"""What typer raises for arguments that it cannot read; it has a public name for one kind only."""
 
 TRAIN_HELP = """Train a run, alone or watched by a server.
 
@@ -62,9 +69,6 @@ A resumed run goes on from its newest checkpoint as if it had never stopped; RUN
 step, and what was steered after it is given up.
 """
 
-DataOption = Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")]
-ModelOption = Annotated[str | None, typer.Option(help=f"Model: {listed(MODELS)}; the data set's own by default.")]
-
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -92,15 +96,12 @@ def _token_of(logdir: Path, server: str) -> str:
     return str(told.get("token", "")) if told.get("url", "").rstrip("/") == server.rstrip("/") else ""
 
 
-@reads_environment
-def train(
-    context: typer.Context,
-    data: DataOption = "needle",
-    model: ModelOption = None,
+def _training(
+    data: Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")] = "needle",
+    model: Annotated[str | None, typer.Option(help=f"Model: {listed(MODELS)}; the data set's own by default.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Updates; 0 means until stopped.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Train this many runs with seeds from --seed on.")] = 1,
     lr: Annotated[float | None, typer.Option(help="Learning rate; with a schedule the highest one.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
     mode: Annotated[str | None, typer.Option(help="Steps: euclidean, realgrad, hypergrad or riemannian.")] = None,
@@ -122,9 +123,6 @@ def train(
     telemetry_budget: Annotated[float | None, typer.Option(help="Percent of the time for observing; 0: off.")] = None,
     guards: Annotated[list[str] | None, typer.Option("--guard", help="A further guard rule; repeatable.")] = None,
     no_guards: Annotated[bool, typer.Option("--no-guards", help="Without the guard rules of the start.")] = False,
-    server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
-    token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
-    logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
     dump_every: Annotated[int, typer.Option(min=0, help="Steps between dumps of weights and passes; 0: none.")] = 0,
@@ -132,24 +130,72 @@ def train(
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay.")] = 3,
     keep_on_steer: Annotated[bool, typer.Option(help="Also take one at each steer, which stays for good.")] = False,
     hash_every: Annotated[int, typer.Option(min=0, help="Steps between digests of the weights, for replays.")] = 100,
+    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
+) -> None:
+    """Declare the options that say what is trained and how, for every command that trains."""
+
+
+def takes_training(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of training, before its own; they arrive as its keyword arguments.
+
+    An option that the command declares itself, such as one with another default, stays its own.
+    """
+    own = inspect.signature(command, eval_str=True)
+    named = {name: one for name, one in own.parameters.items() if one.kind is not one.VAR_KEYWORD}
+    needed = {name: one for name, one in named.items() if one.default is one.empty}
+    parameters = {**needed, **inspect.signature(_training, eval_str=True).parameters, **named}
+
+    @wraps(command)
+    def taking(**values: object) -> None:
+        command(**values)
+
+    # Where typer looks for the options; only a wrapped function may say another signature than its own.
+    vars(taking)["__signature__"] = own.replace(parameters=list(parameters.values()))
+    taking.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    return reads_environment(taking)
+
+
+def given_by(context: typer.Context) -> dict[str, Any]:
+    """Give the options that a person has written, as arguments or in the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name: source.name for name, source in sources.items() if source is not None}
+    written = {name: context.params[name] for name, source in given.items() if source in ("COMMANDLINE", "ENVIRONMENT")}
+    if "guards" in written:
+        written["guards"] = _rules(written["guards"], split=given["guards"] == "ENVIRONMENT")
+    return written
+
+
+def training_words(given: Mapping[str, Any]) -> list[str]:
+    """Write options of training as arguments of ``spiral train``; other ones are left out."""
+    words: list[str] = []
+    for name in inspect.signature(_training).parameters:
+        value = given.get(name)
+        option = "--" + ("guard" if name == "guards" else name.replace("_", "-"))
+        if isinstance(value, bool):
+            words += [option] if value else []
+        elif value is not None:
+            words += [f"{option}={one}" for one in (value if isinstance(value, list) else [value])]
+    return words
+
+
+@takes_training
+def train(
+    context: typer.Context,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Train this many runs with seeds from --seed on.")] = 1,
+    server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
+    logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     resume: Annotated[str | None, typer.Option(help="Go on with a run: RUN or RUN@STEP, an id or a path.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration file; options given beside it win.")] = None,
-    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+    **_training: object,
 ) -> None:
     """Train a run, alone or watched by a server."""
     # Every field of the configuration, and every circumstance, is an option of the same name.
-    given = {
-        name
-        for name in context.params
-        if (source := context.get_parameter_source(name)) is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
-    }
-    from_variable = (source := context.get_parameter_source("guards")) is not None and source.name == "ENVIRONMENT"
-    further = _rules(guards or [], split=from_variable)
-    _train(
-        {**context.params, "guards": further, "token": token or (_token_of(logdir, server) if server else "")}, given
-    )
+    given = given_by(context)
+    asked = {**context.params, "guards": given.get("guards", [])}
+    _train({**asked, "token": token or (_token_of(logdir, server) if server else "")}, set(given))
 
 
 def _train(asked: dict[str, Any], given: set[str]) -> None:
@@ -160,6 +206,12 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
 
     say: Callable[[str], None] = (lambda _line: None) if asked["quiet"] else (lambda line: typer.echo(line))
     options = runner.Options(**{field: asked[field] for field in runner.Options.__dataclass_fields__})
+    if (cores := os.cpu_count()) is not None and (options.threads or 0) > cores:
+        typer.echo(
+            f"spiral train: --threads {options.threads} is more than the {cores} cores of this machine, which makes "
+            "steps slower: leave it out, or give at most as many",
+            err=True,
+        )
     fields = set(RunConfig.__struct_fields__)
     if asked["resume"] is None:
         _train_all(_planned(asked, given & fields), options, say)
@@ -172,7 +224,9 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
     for notice in start.notices:
         typer.echo(f"spiral train: {notice}", err=True)
     say(f"{_plainly(start.config)}, from step {start.state().step} of {start.directory.id}")
-    _tell(runner.train_from(start, options, _Teller(say)), say)
+    result = runner.train_from(start, options, _Teller(say))
+    _tell(result, say)
+    _leave([result])
 
 
 def _rules(more: list[str], *, split: bool) -> list[str]:
@@ -196,6 +250,8 @@ def _planned(asked: dict[str, Any], given: set[str]) -> list[RunConfig]:
         make = partial(configs.changed, base)
         seed = asked["seed"] if "seed" in given else base.seed
     changes = {field: asked[field] for field in fields}
+    if "momentum" in given and make(**changes).optimizer == "adam":
+        raise ConfigError("--momentum has no meaning for adam: leave it out, or choose --optimizer sgd")
     if asked["no_guards"] or asked["guards"]:
         rules = () if asked["no_guards"] else make(**changes).guards
         changes["guards"] = guard_rules.merged(rules, asked["guards"])
@@ -231,6 +287,13 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
             f"test accuracy over {len(accuracies)} of {len(planned)} seeds: "
             f"mean {fmean(accuracies):.4f}, lowest {min(accuracies):.4f}, highest {max(accuracies):.4f}"
         )
+    _leave(results)
+
+
+def _leave(results: list[Result]) -> None:
+    """Tell a batch system that a guard has ended a run."""
+    if any(result.detail for result in results):
+        raise typer.Exit(EXIT_GUARDED)
 
 
 def _tell(result: Result, say: Callable[[str], None]) -> None:
@@ -246,8 +309,14 @@ def _tell(result: Result, say: Callable[[str], None]) -> None:
 
 def _plainly(config: RunConfig) -> str:
     """Say in one line what is trained, and what the riemannian mode does to the weights beforehand."""
-    mode = "" if config.mode == "euclidean" else f", {config.mode} steps"
-    line = f"{config.model} on {config.data}, seed {config.seed}, lr {config.lr:g}, gain {config.gain:g}{mode}"
+    from spiral_core.engine.config import for_data
+
+    usual = for_data(config.data, model=config.model)
+    optimizer = "" if config.optimizer == usual.optimizer else f", {config.optimizer}"
+    mode = "" if config.mode == usual.mode else f", {config.mode} steps"
+    schedule = "" if config.schedule == usual.schedule else f", schedule {config.schedule}"
+    line = f"{config.model} on {config.data}, seed {config.seed}, lr {config.lr:g}{optimizer}{schedule}, "
+    line += f"gain {config.gain:g}{mode}"
     if config.mode != "riemannian":
         return line
     radius = (-config.curvature) ** -0.5
@@ -295,7 +364,14 @@ def run(app: typer.Typer, name: str) -> None:
     The status is 2 for what the caller can mend in the command itself, and 1 for the rest, such as a full disk.
     """
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+    except USAGE_ERROR as error:
+        where = getattr(error, "ctx", None)
+        said = " ".join(error.format_message().split())
+        typer.echo(f"{name}: {said}; see {where.command_path if where else name} --help", err=True)
+        sys.exit(EXIT_BAD_USE)
     except SpiralError as error:
         typer.echo(f"{name}: {error}", err=True)
         sys.exit(EXIT_BAD_USE if isinstance(error, ValueError) else EXIT_FAILED)

@@ -6,32 +6,46 @@ refused before it listens.
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import signal
 import socket
-import sys
+import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 import spiral_core
 from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
+from spiral_server import logs
 from spiral_server.hub import Hub
-from spiral_server.routes import api, engine, page, view, view_http
-from spiral_server.routes.description import described
-from spiral_server.routes.doors import SECURITY_HEADERS, Doors, RefusedError, answer, require_token, trouble
+from spiral_server.launch.doorkeeper import Doorkeeper
+from spiral_server.metrics import Metrics
+from spiral_server.routes import api, engine, operations, page, reference, view, view_http
+from spiral_server.routes.doors import (
+    SECURITY_HEADERS,
+    Doors,
+    RefusedError,
+    content_security_policy,
+    refused,
+    trouble,
+)
 from spiral_server.routes.socket import FramedSocket
 from spiral_server.settings import Settings
 from spiral_server.store.errors import UnknownRunError
-from spiral_server.store.sqlite_store import SqliteStore
+from spiral_server.store.measured import MeasuredStore
+from spiral_server.transport import bounded
+
+log = structlog.get_logger(__name__)
 
 KEEP_ALIVE_SECONDS = 15
 """Longer than the pause between two questions of a person who scrubs through heat maps."""
@@ -49,17 +63,26 @@ def create_app(settings: Settings) -> FastAPI:
     StoreError
         The directory cannot be used.
     """
-    _log_to_stderr()
-    hub = Hub(SqliteStore(settings.logdir), pace=settings.pace)
+    if not structlog.is_configured():
+        logs.configure(secrets=[settings.token])
+    metrics = Metrics()
+    store = MeasuredStore(settings.logdir, metrics)
+    hub = Hub(store, pace=settings.pace)
+    metrics.observe(hub.present)
+    doorkeeper = Doorkeeper(settings.logdir, settings.token)
+    readiness = operations.Readiness(store.trouble)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with doorkeeper.watching():
+            readiness.serving = True
+            yield
+            readiness.serving = False
         await hub.part()
         app.state.conversations.end()
         await hub.stop()
 
-    # Documentation pages would load scripts from elsewhere; the description itself is served behind the token.
+    # FastAPI's own documentation pages load scripts from elsewhere; `routes.reference` needs none.
     app = FastAPI(
         title="Spiral",
         version=spiral_core.__version__,
@@ -71,37 +94,24 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.hub = hub
+    app.state.metrics = metrics
+    app.state.doorkeeper = doorkeeper
+    app.state.readiness = readiness
     app.state.shelf = page.Shelf()
     app.state.conversations = view_http.Conversations()
-    for part in (api, engine, page, view, view_http):
+    for part in (api, engine, operations, page, reference, view, view_http):
         app.include_router(part.router)
-    app.add_api_route("/openapi.json", _openapi, methods=["GET"], include_in_schema=False)
     app.add_middleware(Doors, settings=settings)
-    _answer_errors(app)
+    _answer_errors(app, {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)})
     return app
 
 
-def _log_to_stderr() -> None:
-    """Keep standard output for the address of the page, unless the caller has configured logs already."""
-    if not structlog.is_configured():
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        )
-
-
-async def _openapi(request: Request) -> Response:
-    """Describe the HTTP interface."""
-    require_token(request)
-    app: FastAPI = request.app
-    return answer(described(app))
-
-
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, guards: dict[str, str]) -> None:
     """Answer every error with ``{"error": ...}``."""
 
-    async def refused(_: Request, error: Exception) -> Response:
+    async def turned_away(request: Request, error: Exception) -> Response:
         assert isinstance(error, RefusedError)  # noqa: S101 - registered for it below
+        refused("request", request, error)
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
         return trouble(error.status, error.reason, headers)
 
@@ -120,9 +130,14 @@ def _answer_errors(app: FastAPI) -> None:
     async def unforeseen(_: Request, error: Exception) -> Response:
         del error  # logged by the server; its text may name what a caller should not know
         # Starlette answers this outside of every layer, so the headers are added here.
-        return trouble(500, "the server failed; its log says why", SECURITY_HEADERS)
+        return trouble(500, "the server failed; its log says why", guards)
 
-    app.add_exception_handler(RefusedError, refused)
+    async def hung_up(_: Request, error: Exception) -> Response:
+        del error  # nobody is there to be answered, and nothing of ours has failed
+        return Response(status_code=400)
+
+    app.add_exception_handler(RefusedError, turned_away)
+    app.add_exception_handler(ClientDisconnect, hung_up)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(SpiralError, ours)
@@ -135,6 +150,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
+        http=bounded(settings, app.state.metrics),
         root_path=settings.root_path,
         ws=FramedSocket,
         ws_max_size=MAX_PACKET_BYTES,
@@ -146,15 +162,18 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         access_log=False,
-        log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        log_config=None,
         lifespan="on",
     )
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, except for two manners: it sends without delay, and it says good-bye to websockets (1001)."""
+    """Uvicorn, except for its manners: it sends without delay, reloads on SIGHUP, and says good-bye to websockets."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen.
@@ -166,6 +185,21 @@ class Server(uvicorn.Server):
             if listener.family in (socket.AF_INET, socket.AF_INET6):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await super().startup(sockets)
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Read again what can be read again: the tokens, and the files of TLS; connections stay open."""
+        state = cast(FastAPI, self.config.app).state
+        state.doorkeeper.look(again=True)
+        settings: Settings = state.settings
+        if self.config.ssl is not None and settings.tls_cert is not None:
+            try:
+                self.config.ssl.load_cert_chain(settings.tls_cert, settings.tls_key)
+            except (OSError, ssl.SSLError) as error:
+                log.error("the certificate stays as it was", reason=str(error), file=str(settings.tls_cert))
+                return
+        log.info("reloaded", tokens=True, certificate=settings.tls_cert is not None)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close our connections, then everything else."""

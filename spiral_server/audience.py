@@ -85,6 +85,12 @@ class Audience:
         viewer.open_with(parcels, cursor)
         self.ready(viewer)
 
+    @property
+    def merged(self) -> int:
+        """Frames merged for those who are here: for each that is behind, and for all that keep up together."""
+        channels = {viewer.live.channel for viewer in self.viewers if viewer.live is not None}
+        return sum(viewer.mailbox.merged for viewer in self.viewers) + sum(channel.merged for channel in channels)
+
     # --- what is said
 
     def announce(self, listed: RunsListed, viewers: Iterable[Viewer] | None = None) -> None:

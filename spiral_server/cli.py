@@ -12,9 +12,10 @@ import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 import webbrowser  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from threading import Event, Thread  # noqa: E402
-from typing import Annotated  # noqa: E402
+from typing import Annotated, Literal  # noqa: E402
 
 import typer  # noqa: E402
 
@@ -22,18 +23,22 @@ from spiral_core import __version__  # noqa: E402
 from spiral_core.cli import (  # noqa: E402
     EXIT_BAD_USE,
     EXIT_INTERRUPTED,
-    DataOption,
-    ModelOption,
+    given_by,
     reads_environment,
     register,
     run,
+    takes_training,
+    training_words,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
+from spiral_server.cli_doctor import DOCTOR_HELP, doctor  # noqa: E402
 from spiral_server.cli_steer import add_commands  # noqa: E402
+from spiral_server.cli_token import tokens_application  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
     Living,
     bind,
+    check_tls,
     forget,
     lasting_access,
     listening_url,
@@ -64,6 +69,10 @@ Examples:
   spiral set optim.lr=3e-4        steer the run that trains
 
   spiral watch                    follow it in the terminal
+
+  spiral token new --role viewer  let somebody watch
+
+  spiral doctor                   what is wrong with this machine, and what to do
 """
 
 DEMO_HELP = """Start a server, train a run and open the page to watch and steer it.
@@ -79,6 +88,8 @@ Examples:
 
   spiral demo --data motif --model z_lstm
 
+  spiral demo --data fashion --optimizer adam --precision float16 --auto-gain 0.7
+
   spiral demo --rate 0 --threads 2
 """
 
@@ -92,13 +103,21 @@ Examples:
 
   spiral serve --logdir /data/runs --port 9000
 
-  spiral serve --host 0.0.0.0 --allowed-host train.example.org
+  spiral serve --host 0.0.0.0 --allowed-host train.example.org --tls-cert chain.pem --tls-key key.pem
+
+  spiral serve --root-path /spiral --trusted-proxy 127.0.0.1     behind a proxy
+
+  spiral serve --log-format json --log-level warning
+
+SIGTERM and Ctrl-C end it in order; SIGHUP makes it read tokens and certificate again. See docs/server.md.
 """
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; the next free one if taken, 0 for any.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Logdir = Annotated[Path, typer.Option(help="Where runs are kept.")]
 OpenPage = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 Token = Annotated[str | None, typer.Option(help="Token to ask for; by default a random one that LOGDIR keeps.")]
 
 
@@ -106,10 +125,8 @@ def _reach(settings: Settings) -> str:
     """Warn of what listening beyond this machine means."""
     if settings.host in ("127.0.0.1", "::1", "localhost"):
         return ""
-    return (
-        f"\nIt listens on {settings.host}: from elsewhere use this machine's name or address. Without TLS in front, "
-        "the token can be read on the way."
-    )
+    plain = "" if settings.tls_cert else " Without TLS in front, the token can be read on the way."
+    return f"\nIt listens on {settings.host}: from elsewhere use this machine's name or address.{plain}"
 
 
 def _open_page(url: str) -> None:
@@ -137,6 +154,8 @@ def _run_server(
             await super().startup(sockets)
             if self.started and not (engine is not None and engine.refused):
                 where = {"url": url, "pid": os.getpid(), "token": settings.token}
+                if settings.tls_cert is not None:
+                    where["certificate"] = str(settings.tls_cert.resolve())
                 write_private(settings.logdir / "server.json", where)
                 page = page_address(url, settings.token)
                 typer.echo(page)
@@ -179,33 +198,19 @@ def _run_server(
         sys.exit(EXIT_BAD_USE)
 
 
-def _serve(
-    *,
-    host: str,
-    port: int,
-    logdir: Path,
-    token: str | None,
-    show: bool,
-    allowed: list[str],
-    root_path: str,
-    train_with: list[str] | None,
-) -> None:
+def _serve(plan: Settings, token: str | None, *, show: bool, train_with: list[str] | None) -> None:
+    """Serve as planned, on the first free port from the planned one on."""
+    logdir = plan.logdir
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         token, instance = lasting_access(logdir, token)
     except OSError as error:
         raise ConfigError(f"cannot keep runs in {logdir}: {error.strerror}; choose another --logdir") from error
-    listener = bind(host, port)
-    url = listening_url(host, listener)
-    settings = Settings(
-        logdir=logdir,
-        host=host,
-        port=listener.getsockname()[1],
-        token=token,
-        instance=instance,
-        allowed_hosts=tuple(allowed),
-        root_path=root_path,
-    )
+    plan = replace(plan, token=token, instance=instance)
+    check_tls(plan)
+    listener = bind(plan.host, plan.port)
+    url = listening_url(plan.host, listener, plan.scheme)
+    settings = replace(plan, port=listener.getsockname()[1])
     # Until the server takes over, Ctrl-C is noted and looked at when its parts are loaded: an exception that is raised
     # while modules are loaded may end up in a callback that swallows it.
     interrupted = Event()
@@ -220,42 +225,24 @@ def _serve(
             engine.finish()
 
 
-@reads_environment
+@takes_training
 def demo(
-    data: DataOption = "needle",
-    model: ModelOption = None,
+    context: typer.Context,
     port: Port = DEFAULT_PORT,
     logdir: Logdir = Path("runs"),
     open_page: OpenPage = True,
     rate: Annotated[float, typer.Option(min=0, help="Most steps per second; 0: no limit. Can be steered.")] = DEMO_RATE,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    gain: Annotated[float | None, typer.Option(help="Projector gain at the start, 0 to 1.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate at the start.")] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Updates; 0 means until stopped.")] = 0,
-    xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads.")] = None,
-    dump_every: Annotated[int, typer.Option(min=0, help="Steps between inspection dumps; 0: none.")] = 0,
     token: Token = None,
+    **_training: object,
 ) -> None:
     """Start a server, train a run and open the page to watch and steer it."""
-    words = ["--quiet", "--data", data, "--rate", str(rate), "--seed", str(seed), "--steps", str(steps)]
-    words += ["--dump-every", str(dump_every), "--logdir", str(logdir)]
-    optional = {"--model": model, "--gain": gain, "--lr": lr, "--xai-every": xai_every, "--threads": threads}
-    for option, value in optional.items():
-        if value is not None:
-            words += [option, str(value)]
+    given = {"rate": rate, **given_by(context)}
+    if "steps" not in given and "epochs" not in given:
+        given["steps"] = 0
+    words = ["--quiet", "--logdir", str(logdir), *training_words(given)]
     there = living_server(logdir)
     if there is None:
-        _serve(
-            host="127.0.0.1",
-            port=port,
-            logdir=logdir,
-            token=token,
-            show=open_page,
-            allowed=[],
-            root_path="",
-            train_with=words,
-        )
+        _serve(Settings(logdir=logdir, port=port), token, show=open_page, train_with=words)
     else:
         _join(there, words, show=open_page)
 
@@ -289,21 +276,48 @@ def serve(
         list[str] | None, typer.Option(help="Further host name under which the page may be asked for; repeatable.")
     ] = None,
     root_path: Annotated[str, typer.Option(help="Path prefix of a proxy in front, such as /spiral.")] = "",
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a proxy whose X-Forwarded headers are believed; repeatable.")
+    ] = None,
+    frame_ancestors: Annotated[
+        list[str] | None, typer.Option(help="Origin of a page that may show this one in a frame; repeatable.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain (PEM): speak TLS only.", exists=True, dir_okay=False)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).", exists=True, dir_okay=False)] = None,
+    max_connections: Annotated[int, typer.Option(min=1, help="Open at once.")] = Settings.max_connections,
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=1, help="Open at once from one address.")
+    ] = Settings.max_connections_per_address,
+    requests_per_second: Annotated[
+        float, typer.Option(min=0, help="Of each token and address; 0: no limit.")
+    ] = Settings.requests_per_second,
+    log_format: Annotated[LogFormat, typer.Option(help="console for people, json for programs.")] = "console",
+    log_level: Annotated[LogLevel, typer.Option(help="Least level that is logged.")] = "info",
 ) -> None:
     """Start a server; engines connect with `spiral train --server URL`."""
     there = living_server(logdir)
     if there is not None:
         raise ConfigError(f"a server already keeps its runs in {logdir}: {there.url}; use it, or another --logdir")
-    _serve(
+    plan = Settings(
+        logdir=logdir,
         host=host,
         port=port,
-        logdir=logdir,
-        token=token,
-        show=open_page,
-        allowed=allowed_host or [],
+        allowed_hosts=tuple(allowed_host or ()),
         root_path=root_path,
-        train_with=None,
+        trusted_proxies=tuple(trusted_proxy or ()),
+        frame_ancestors=tuple(frame_ancestors or ()),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
+        requests_per_second=requests_per_second,
     )
+    from spiral_server import logs
+
+    logs.configure(log_format, log_level, [token or ""])
+    _serve(plan, token, show=open_page, train_with=None)
 
 
 def _version(asked: bool) -> None:
@@ -330,6 +344,8 @@ def application() -> typer.Typer:
     app.command("serve", help=SERVE_HELP)(serve)
     register(app)
     add_commands(app)
+    app.add_typer(tokens_application(), name="token")
+    app.command("doctor", help=DOCTOR_HELP)(doctor)
     return app
 
 

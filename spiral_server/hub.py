@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -39,6 +39,7 @@ from spiral_server.live.channel import Outlet, Parcel
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
+from spiral_server.metrics import Present
 from spiral_server.settings import Pace
 from spiral_server.store.errors import UnknownRunError
 from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
@@ -314,6 +315,18 @@ class Hub:
         if newest is not None and (step is None or newest.step <= step):
             return newest
         return await asyncio.to_thread(self._store.heat_maps, run, step)
+
+    def present(self) -> Present:
+        """Tell how things stand, for those who watch over the server."""
+        return Present(
+            runs=dict(Counter(summary.status for summary in self._summaries.values())),
+            engines=len(self._links),
+            viewers=len(self.audience.viewers),
+            backlog_bytes=sum(link.backlog for link in self._links),
+            mailbox=[viewer.mailbox.depth for viewer in self.audience.viewers],
+            merged=self.audience.merged,
+            waiting=sum(live.view.ledger.waiting for live in self._runs.values()),
+        )
 
     # --- commands
 

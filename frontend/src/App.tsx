@@ -12,6 +12,7 @@ import { KnobState } from "./panels/KnobState";
 import { LargeChart, type Opened } from "./panels/LargeChart";
 import { LaterStep } from "./panels/LaterStep";
 import { SeePanel } from "./panels/SeePanel";
+import { Timeline } from "./panels/Timeline";
 import { SteerPanel } from "./panels/SteerPanel";
 import { Verbs } from "./panels/Verbs";
 import { ZSpacePanel } from "./panels/ZSpacePanel";
@@ -60,6 +61,7 @@ export function App({ watch, reconnect }: AppProps) {
         )}
         {started.value ? (
           <ChartsPanel
+            timeline={<Timeline />}
             card={(spec) => (
               <ChartCard spec={spec} markers={() => markers.value} expand={(one, log) => (opened.value = { spec: one, log })} />
             )}

@@ -45,8 +45,9 @@ describe("deltas", () => {
     const model = new RunModel(goldenSnapshot());
     const parts = messagesOf("deltas").map((message) => model.apply(message));
     expect(parts).toEqual(
-      [null, "frames", "frames", "strips", "heatMaps", "probe", "status", "knobs", "series", "run", "knobs"],
+      [null, "frames", "frames", "strips", "heatMaps", "probe", "status", "knobs", "series", "run", "knobs", "checkpoints"],
     );
+    expect(model.checkpoints.map((one) => one.step)).toEqual([2, 5]);
     expect(points(model, "train/loss").values).toEqual([2.5, Number.NaN, Infinity, Number.NaN, 1.5]);
     expect([model.step, model.status.status]).toEqual([5, "lost"]);
     expect(model.knobs.get("zspace.gain")?.value).toBe(0.5);
@@ -140,6 +141,24 @@ test("finer points replace the coarse ones of their part, and only there", () =>
   series.append(31, 31);
   expect([...series.steps.view()]).toEqual([1, 10, 11, 20, 30, 31]);
   expect([...series.values.view()]).toEqual([1, 10, Number.NaN, 20, 30, 31]);
+});
+
+test("a second evaluation of a step takes the place of the first, and an earlier step stays", () => {
+  const [spec] = goldenSnapshot().series;
+  if (spec === undefined) throw new Error("no series");
+  const series = new Series(spec);
+  series.load([1, 10], [1, 10]);
+  series.append(10, 11);
+  series.append(1, 5);
+  expect([[...series.steps.view()], [...series.values.view()]]).toEqual([[1, 10], [1, 11]]);
+});
+
+test("checkpoints that are gone leave the page", () => {
+  const model = new RunModel(goldenSnapshot());
+  const [saved] = messagesOf("deltas").filter((message) => message.type === "checkpoint-saved");
+  if (saved === undefined) throw new Error("no checkpoint");
+  model.apply({ ...saved, step: 9, file: "step-00000009.safetensors", files: ["step-00000009.safetensors"] });
+  expect(model.checkpoints.map((one) => one.step)).toEqual([9]);
 });
 
 test("a very long series stays bounded and keeps its spikes", () => {

@@ -160,6 +160,11 @@ _OF_MODEL: dict[str, dict[str, Any]] = {
 }
 """What a model wants otherwise than the data set that it is trained on."""
 
+_OF_OPTIMIZER = {"adam": 3e-3, "sgd": 0.03}
+"""Rates of an optimizer that is not the usual one of data and model, where none is asked for. Fashion-MNIST after 10
+epochs, seed 0: Adam with 0.003 gave 0.886, with 0.01 0.884, with the 0.03 of SGD 0.872. After 300 steps SGD with 0.03
+gave 0.90 on digits and 0.35 on needle, with 0.003 0.87 and 0.24. A recurrent model keeps its own: it bears less."""
+
 
 def for_data(data: str, **changes: object) -> RunConfig:
     """Give the default configuration for a data set, and the model asked for, with some fields changed.
@@ -206,6 +211,9 @@ def for_data(data: str, **changes: object) -> RunConfig:
         **_OF_MODEL.get(str(model), {}),
         **asked,
     }
+    usual = _OF_MODEL.get(str(model), {}).get("optimizer", _DEFAULTS[data]["optimizer"])
+    if "lr" not in asked and fields["optimizer"] != usual and model != "z_lstm":
+        fields["lr"] = _OF_OPTIMIZER.get(str(fields["optimizer"]), fields["lr"])
     if "schedule" not in asked:
         fields |= _fitting_schedule(fields, asked)
     return from_fields(fields)

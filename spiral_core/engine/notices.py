@@ -25,6 +25,8 @@ class Notices:
         self._target = math.nan
         self.unsaved = ""
         """Why the last checkpoint could not be taken."""
+        self.unrecorded = ""
+        """Which steps are not in the run log."""
         self._said = ""
         self._guarded = ""
         self._guarded_at = 0
@@ -72,5 +74,5 @@ class Notices:
     @property
     def words(self) -> str:
         """The sentences that now hold."""
-        said = (self._guarded, self._diverged, self.unsaved, *self._unreached.values())
+        said = (self._guarded, self._diverged, self.unrecorded, self.unsaved, *self._unreached.values())
         return "; ".join(sentence for sentence in said if sentence)

@@ -194,6 +194,10 @@ class AppliedLog:
         self._lines.append(codec.plain(entry))
         self.position += 1
 
+    def room(self) -> bool:
+        """Tell whether the disk has room for the next commands: what cannot be put down must not be done."""
+        return self._lines.room()
+
     def resume(self, resumed: Resumed) -> None:
         """Write that the run goes on from a checkpoint."""
         self._lines.append(codec.plain(resumed))

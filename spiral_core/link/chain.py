@@ -20,6 +20,8 @@ import msgspec
 
 from spiral_core.errors import RunLogError
 
+ROOM_BYTES = 128 * 1024
+"""A line with as many settings as one command may have fits, with the changes that it made."""
 _SEAL_BYTES = 8
 _KEY = b',"seal":"'
 _END = b'"}'
@@ -141,6 +143,18 @@ class ChainWriter:
             raise RunLogError(f"cannot write to {self._path}: {error.strerror}; free some space") from error
         self._seal = seal
         self.lines += 1
+
+    def room(self) -> bool:
+        """Tell whether the disk has room for the next entries."""
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            os.posix_fallocate(self._file, end, ROOM_BYTES)
+        except OSError:
+            return False
+        finally:
+            # A killed process leaves zeros behind: a torn last line, which is cut.
+            os.ftruncate(self._file, end)
+        return True
 
     def close(self) -> None:
         """Close the file."""

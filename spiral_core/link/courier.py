@@ -17,7 +17,6 @@ import contextlib
 import os
 import random
 import signal
-import struct
 import sys
 import time
 from collections import deque
@@ -29,12 +28,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
 from spiral_core.link import applied
+from spiral_core.link.commandpipe import CommandPipe
 from spiral_core.link.lastword import LastWord
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, bequeath
 from spiral_core.wire import codec
 from spiral_core.wire.limits import (
     CLOSE_BAD_DATA,
+    CLOSE_FORBIDDEN,
     CLOSE_REPLACED,
     CLOSE_UNAUTHORIZED,
     COURIER_PACKET_BYTES,
@@ -52,8 +53,6 @@ STARTING_SECONDS = 2.0
 """A server may need this long to start before it is said to be missing."""
 FINISH_SECONDS = 10.0
 """After the run's end, the server gets this long to take in the rest; the log stays on disk in any case."""
-
-_LENGTH = struct.Struct("<I")
 
 
 class Courier:
@@ -82,7 +81,7 @@ class Courier:
         self._url = url
         self._token = token
         self._doorbell = doorbell
-        self._commands = commands
+        self._commands = CommandPipe(commands)
         self._rung = asyncio.Event()
         self._over = asyncio.Event()
         self._replaced = False
@@ -177,6 +176,7 @@ class Courier:
                 await self._greeted(socket, session)
                 opened = True
                 self._told = None
+                self._replaced = False
                 await self._carry(socket, session)
         except RunLogError:
             # An OSError too, but no connection mends it.
@@ -187,7 +187,7 @@ class Courier:
             self._tell(f"the server at {self._url} refused the connection with HTTP {status}: {remedy}")
         except ConnectionClosed as error:
             code = error.rcvd.code if error.rcvd else None
-            if code == CLOSE_UNAUTHORIZED:
+            if code in (CLOSE_UNAUTHORIZED, CLOSE_FORBIDDEN):
                 self._tell(f"the server at {self._url} refused the token: check SPIRAL_TOKEN or --token")
             elif code == CLOSE_REPLACED:
                 self._replaced = True
@@ -288,10 +288,15 @@ class Courier:
             return False
         entries: list[applied.Entry] = []
         try:
-            entries = applied.read(self._rundir.applied).entries if self._rundir.applied.exists() else []
+            if self._rundir.applied.exists():
+                history = applied.read(self._rundir.applied)
+                if history.incarnation > self._incarnation:
+                    return False
+                entries = history.entries
         except RunLogError as error:
             self._tell(str(error))
-        said = self._last_word.missing(entries, time=time.time())
+        torn = self._log.stat().st_size - self._reader.position
+        said = self._last_word.missing(entries, time=time.time(), torn=torn)
         if said:
             bequeath(self._log, self._reader.position, said)
             # What lay behind the last whole record is gone.
@@ -310,10 +315,10 @@ class Courier:
             self._settle(message.seq)
             # It may have been the last word that was waited for.
             self._rung.set()
-        elif isinstance(message, Command):
-            data = codec.encode(message)
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._commands, _LENGTH.pack(len(data)) + data)
+        elif isinstance(message, Command) and not self._segments:
+            # With an older log the end of its engine may be on its way, with which the command expires; where it does
+            # not, it is given again to the connection that carries the newest log.
+            self._commands.put(codec.encode(message))
 
     async def _beat(self, socket: ClientConnection, session: Session) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,8 @@ from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Command
 
-_LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
+"""Before each command in the pipe: its bytes."""
 
 
 class Inbox:
@@ -106,12 +107,12 @@ class Inbox:
 
     def _parse(self) -> list[Command]:
         commands: list[Command] = []
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            end = _LENGTH.size + length
+        while len(self._buffer) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer)
+            end = LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            message = codec.decode(self._buffer[_LENGTH.size : end])
+            message = codec.decode(self._buffer[LENGTH.size : end])
             self._buffer = self._buffer[end:]
             if not isinstance(message, Command):
                 raise DecodeError(f"the command pipe carried a {type(message).__name__}")

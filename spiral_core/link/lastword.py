@@ -45,7 +45,7 @@ class LastWord:
             if isinstance(message, (Ack, KnobsDeclared)):
                 self._rev = max(self._rev, message.rev)
 
-    def missing(self, applied: Sequence[Entry], *, time: float) -> list[Logged]:
+    def missing(self, applied: Sequence[Entry], *, time: float, torn: int = 0) -> list[Logged]:
         """Give what has to be appended to a log that nobody writes any more; empty when its end was said.
 
         Parameters
@@ -54,6 +54,8 @@ class LastWord:
             Everything in the applied log.
         time : float
             Wall time, seconds since 1970.
+        torn : int
+            Bytes of a half-written record at the end, which is going to be cut off.
         """
         last = codec.decode(self._last) if self._last else None
         if isinstance(last, StatusChanged) and last.status in FINAL_STATUSES:
@@ -74,7 +76,7 @@ class LastWord:
                 status="failed",
                 done=_updates_done(last, step),
                 total=0,
-                detail=DETAIL,
+                detail=f"{DETAIL}; {torn} bytes of a half-written record were cut off its log" if torn else DETAIL,
             )
         )
         return said

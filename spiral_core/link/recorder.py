@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from spiral_core.engine import knobs
 from spiral_core.engine.controls import Outcome
 from spiral_core.engine.state import RunState
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link.runlog import RunLogWriter
 from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry import catalog, values
 from spiral_core.wire.messages import (
@@ -44,19 +44,26 @@ PACE_SECONDS = 1.0
 """Steps per second are counted over this long."""
 
 
+class Log(Protocol):
+    """Where messages are written: a run log, or one that copes with a full disk."""
+
+    def append(self, kind: type[Logged], step: int, **fields: object) -> object:
+        """Write a message."""
+
+
 class Recorder:
     """Writes what happens in a run into its log.
 
     Parameters
     ----------
-    log : RunLogWriter
+    log : Log
     state : RunState
         Read, never changed.
     earlier : sequence of Ack, optional
         Answers of earlier incarnations of the run, to be said again at its start (see `answered`).
     """
 
-    def __init__(self, log: RunLogWriter, state: RunState, earlier: Sequence[Ack] = ()) -> None:
+    def __init__(self, log: Log, state: RunState, earlier: Sequence[Ack] = ()) -> None:
         self._log = log
         self._earlier = earlier
         self._state = state
@@ -207,9 +214,19 @@ class Recorder:
             for name, strip in values.radius_strips(observations).items():
                 self._log.append(Strip, report.step, name=name, values=Array.of(strip, "<f4"))
 
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """Say what an evaluation between two updates has shown."""
-        index, packed = values.pack(_evaluation_values(evaluation), self._series)
+    def evaluation(self, evaluation: Evaluation, said: Mapping[int, float]) -> None:
+        """Say what an evaluation between two updates has shown.
+
+        Parameters
+        ----------
+        evaluation : Evaluation
+        said : mapping
+            What earlier incarnations have said of this step, by index of the series: from the first frame of an
+            incarnation on, those of older ones do not count.
+        """
+        names = {spec.index: spec.name for spec in self._series.values()}
+        before = {names[index]: value for index, value in said.items() if index in names}
+        index, packed = values.pack(before | _evaluation_values(evaluation), self._series)
         self._log.append(Frame, self._state.step, index=index, values=packed)
 
     def _count_pace(self, now: float) -> float | None:

@@ -1,8 +1,8 @@
 """Where a run begins: anew, or from a checkpoint of an earlier process.
 
-``RUN`` goes on from the newest sound checkpoint, and what was applied after it is applied again at the same steps: the
-run becomes what it would have been without the interruption, and every acknowledgement stays true. ``RUN@STEP`` goes
-back to a checkpoint on purpose: what was applied after it is given up.
+``RUN`` goes on from the newest sound checkpoint, or from the first step where none was taken yet, and what was applied
+after it is applied again at the same steps: the run becomes what it would have been without the interruption, and every
+acknowledgement stays true. ``RUN@STEP`` goes back to a checkpoint on purpose: what was applied after it is given up.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def reopen(logdir: Path, reference: str) -> Start:
     RunLogError
         There is no such run, another process trains it, or its files are damaged. Nothing was changed.
     CheckpointError
-        It has no checkpoint to go on from. Nothing was changed.
+        Its checkpoints are damaged, it is finished, or it has none at the step asked for. Nothing was changed.
     """
     run, step = _parted(reference)
     directory = rundir.find(logdir, run)
@@ -139,9 +139,9 @@ def _reopened(directory: RunDir, step: int | None, lock: int) -> Start:
     start = Start(directory, config, history, lock)
     if history.torn:
         start.notices.append(f"{directory.applied.name}: a half-written last line was cut off; nobody was told of it")
-    chosen, state = _restored(start, step)
-    start.held, start.position = state, chosen.position
-    kept = len(history.entries) if step is None else chosen.position
+    state, start.position = _restored(start, step)
+    start.held = state
+    kept = len(history.entries) if step is None else start.position
     start.incarnation = history.incarnation + 1
     resumed = Resumed(resumed=state.step, rev=state.rev, kept=kept, incarnation=start.incarnation)
     log = AppliedLog(directory.applied)
@@ -198,22 +198,16 @@ def config_from(path: Path) -> RunConfig:
     return from_fields(fields)
 
 
-def _restored(start: Start, step: int | None) -> tuple[Checkpoint, RunState]:
-    """Restore the checkpoint asked for, or the newest one that is sound."""
+def _restored(start: Start, step: int | None) -> tuple[RunState, int]:
+    """Restore the checkpoint asked for, or the newest one that is sound; give its position in the applied log, too.
+
+    A run that has not come to its first checkpoint has no more behind it than what its configuration says.
+    """
     folder = CheckpointFolder(start.directory.checkpoints)
     current = [one for one in folder.listed() if start.holds(one)]
     if step is not None:
-        chosen = next((one for one in current if one.step == step), None)
-        if chosen is None and folder.file(step).exists():
-            folder.load(folder.file(step))
-            raise CheckpointError(
-                f"{folder.file(step)} belongs to a future of the run that was given up; {_choice(start, current)}"
-            )
-        if chosen is None:
-            raise CheckpointError(
-                f"run {start.directory.id} has no checkpoint at step {step}; {_choice(start, current)}"
-            )
-        return chosen, _goes_on(start, restored(folder, chosen, start.config), current)
+        chosen = _named(start, folder, current, step)
+        return _goes_on(start, restored(folder, chosen, start.config), current), chosen.position
     damage: CheckpointError | None = None
     for chosen in reversed(current):
         try:
@@ -222,8 +216,23 @@ def _restored(start: Start, step: int | None) -> tuple[Checkpoint, RunState]:
             damage = damage or error
             start.notices.append(str(error))
             continue
-        return chosen, _goes_on(start, state, current)
-    raise damage or CheckpointError(f"run {start.directory.id} has no checkpoint yet; {_choice(start, current)}")
+        return _goes_on(start, state, current), chosen.position
+    if damage is not None:
+        raise damage
+    return initial_state(start.config), 0
+
+
+def _named(start: Start, folder: CheckpointFolder, current: Sequence[Checkpoint], step: int) -> Checkpoint:
+    """Find the checkpoint of a step among those of the run as it now is."""
+    chosen = next((one for one in current if one.step == step), None)
+    if chosen is None and folder.file(step).exists():
+        folder.load(folder.file(step))
+        raise CheckpointError(
+            f"{folder.file(step)} belongs to a future of the run that was given up; {_choice(start, current)}"
+        )
+    if chosen is None:
+        raise CheckpointError(f"run {start.directory.id} has no checkpoint at step {step}; {_choice(start, current)}")
+    return chosen
 
 
 def restored(folder: CheckpointFolder, chosen: Checkpoint, config: RunConfig) -> RunState:
@@ -243,7 +252,7 @@ def restored(folder: CheckpointFolder, chosen: Checkpoint, config: RunConfig) ->
 
 def _choice(start: Start, current: Sequence[Checkpoint]) -> str:
     if not current:
-        return f"start it anew with spiral train --config {start.directory.config}"
+        return f"{start.directory.id} alone goes on from its first step"
     return "there are " + ", ".join(f"{start.directory.id}@{one.step}" for one in current)
 
 

@@ -10,6 +10,7 @@
                     environment.json   what it was computed with; environment-001.json, and so on
                     checkpoints/       states to go on from (`checkpoints`)
                     dumps/             weights and activations of chosen steps (`dump`)
+                    reserve            room on the disk while the run trains (`patientlog`)
                     lock               held by the process that trains
                     stop, checkpoint   touched by people, removed by the engine (`triggers`)
                     commands.jsonl     commands, appended by people (`triggers`)
@@ -73,6 +74,11 @@ class RunDir:
     def config(self) -> Path:
         """The configuration, as JSON."""
         return self.path / "config.json"
+
+    @property
+    def reserve(self) -> Path:
+        """Room on the disk for what must be said when it is full."""
+        return self.path / "reserve"
 
     @property
     def hashes(self) -> Path:
@@ -150,5 +156,5 @@ def create(logdir: Path, config: RunConfig, *, now: float) -> RunDir:
         path.mkdir(parents=True)
         rundir.config.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
     except OSError as error:
-        raise RunLogError(f"cannot make the run directory {path}: {error.strerror}") from error
+        raise RunLogError(f"cannot make the run directory {path}: {error.strerror}; choose another --logdir") from error
     return rundir

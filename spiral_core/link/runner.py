@@ -17,11 +17,12 @@ from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link import dump, resume, spawn
+from spiral_core.link import dump, frames, resume, spawn
 from spiral_core.link.applied import AppliedLog
 from spiral_core.link.compiling import Compiling
 from spiral_core.link.environment import environment
 from spiral_core.link.inbox import Inbox
+from spiral_core.link.patientlog import PatientLog
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import Past, Start
 from spiral_core.link.runlog import RunLogWriter
@@ -129,6 +130,7 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
     log = RunLogWriter(directory.frames_of(incarnation), run=directory.id, incarnation=incarnation, clock=time.time)
     line = Line(directory, incarnation=incarnation, server=options.server, token=options.token, inbox=inbox)
     log.on_append = line.ring
+    patient = PatientLog(log, directory.reserve)
     applied = AppliedLog(directory.applied)
     delivered = False
     try:
@@ -139,10 +141,12 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
         if options.start_paused:
             state.phase = "paused"
         state.own_entries = max(state.own_entries, start.answered.own)
-        loop = _Loop(start, state, options, inbox, line, Recorder(log, state, start.answered.acks), applied, listen)
+        recorder = Recorder(patient, state, start.answered.acks)
+        loop = _Loop(start, state, options, inbox, line, recorder, applied, patient, listen)
         status = loop.run(options.name or start.name)
     finally:
         applied.close()
+        patient.close()
         log.close()
         patience = INTERRUPT_SECONDS if inbox.interrupted else FINISH_SECONDS
         delivered = line.finish(patience)
@@ -171,6 +175,7 @@ class _Loop:
         line: Line,
         recorder: Recorder,
         applied: AppliedLog,
+        log: PatientLog,
         listen: Listener | None,
     ) -> None:
         self._state = state
@@ -178,12 +183,17 @@ class _Loop:
         self._inbox = inbox
         self._line = line
         self._recorder = recorder
+        self._applied = applied
+        self._log = log
+        self._place = start.directory, start.incarnation
+        self._begun = state.step
         files = FileTriggers(start.directory, start.answered.acks)
         self._steering = Steering(state, inbox, files, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start)
         self._compiling = Compiling(state, recorder)
         self._begun = state.step
         self._dumps = start.directory.dumps
+        self._run = start.directory.id
         self._listen = listen
         self._next_start = time.monotonic()
         self.notices = Notices()
@@ -287,6 +297,7 @@ class _Loop:
             self._recorder.heat_maps(probe)
         self._recorder.moved()
         self._saver.updated()
+        self.notices.unrecorded = self._log.words
         if (detail := self.notices.after(report, guarded)) is not None:
             self._steering.say(detail)
         if self._listen is not None:
@@ -333,7 +344,8 @@ class _Loop:
         if "checkpoint" in wanted:
             self._saver.save("asked")
         if "evaluate" in wanted or last:
-            self._recorder.evaluation(self._evaluate())
+            said = {} if state.step > self._begun else frames.values_at(*self._place, state.step)
+            self._recorder.evaluation(self._evaluate(), said)
 
     def _dump(self, probe: Probe | None) -> None:
         every = self._options.dump_every
@@ -347,12 +359,18 @@ class _Loop:
         # What was decided and put down before the run was interrupted is not done twice.
         self._catch_up()
         decisions = [decision for decision in decisions if not self._past.covers(decision.id)]
+        if decisions and not self._applied.room():
+            # A mark changes nothing, and is not worth the run; what changes it must be put down, or not be done.
+            decisions = [decision for decision in decisions if decision.verb != "mark"]
         for decision in decisions:
             self._steering.enter(*guards.carry_out(self._state, decision))
             if decision.verb == "pause" and self._options.server is None:
-                # Nobody is there to look at it and to let it go on, and a batch job would wait for ever.
+                # Nobody may be there to look at it and to let it go on, and a batch job would wait for ever.
                 self._state.phase = "stopped"
-                self.detail = f"guard {decision.reason}; without a server nobody can resume it"
+                self.detail = (
+                    f"guard {decision.reason}; without a server the run does not wait for anyone: go on with spiral "
+                    f"train --resume {self._run}"
+                )
         return guards.notable(decisions)
 
     def _drain(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from spiral_core.engine import checkpoint
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState
-from spiral_core.errors import CheckpointError, StateError
+from spiral_core.errors import CheckpointError, RunLogError, StateError
 from spiral_core.link.checkpoints import CheckpointFolder
 from spiral_core.link.hashes import HashLog, hashes_of
 from spiral_core.link.recorder import Recorder
@@ -117,5 +117,9 @@ class Saver:
     def _hash(self) -> None:
         place = (self._state.step, self._state.rev)
         if self._hashed != place:
-            self._hashes.append(hashes_of(self._state, self._start.incarnation))
-            self._hashed = place
+            try:
+                self._hashes.append(hashes_of(self._state, self._start.incarnation))
+            except RunLogError as error:
+                self._notices.unsaved = f"no digest at step {self._state.step}: {error}"
+            else:
+                self._hashed = place

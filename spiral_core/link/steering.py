@@ -23,6 +23,8 @@ from spiral_core.wire.messages import Asked, Command
 from spiral_core.wire.parts import RunStatus
 from spiral_core.wire.requests import EXPIRED, MAX_WAITING
 
+NO_ROOM = "the disk of the engine is full, so that this cannot be put down: free some space, then ask again"
+
 
 class Steering:
     """The commands of one run, from the inbox to the log.
@@ -69,7 +71,12 @@ class Steering:
                 self._queue.add(command)
         for found in self._files.look(time.monotonic()):
             self._take(found)
-        for command, outcome in controls.settle(self._state, self._queue.due(self._state.step + 1)):
+        due = self._queue.due(self._state.step + 1)
+        if due and not self._applied.room():
+            for command in due:
+                self._refuse(command, NO_ROOM)
+            due = []
+        for command, outcome in controls.settle(self._state, due):
             self.enter(command, outcome)
         self._files.clear()
 

@@ -14,6 +14,12 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_PACKET_BYTES = 16 * 1024 * 1024
 """Largest websocket message. Uvicorn's own default is the same 16 MiB."""
 
+VIEWER_PACKET_BYTES = 16 * 1024
+"""Largest packet of a viewer, which says whom it is and what it wants to see."""
+
+VIEWER_PACKETS_PER_SECOND = 50.0
+"""Packets of a viewer, over a while; a page that is resized asks for another width at each frame."""
+
 COURIER_PACKET_BYTES = 256 * 1024
 """A courier closes a packet at this size, so that one packet never holds up the server's loop for long."""
 
@@ -50,10 +56,14 @@ CLOSE_TOO_BIG = 1009
 CLOSE_PROTOCOL = 4000
 """A message that is well formed but not allowed now, or another protocol version."""
 CLOSE_UNAUTHORIZED = 4001
-"""No token, or a wrong one."""
+"""No token, or a wrong one; also one that has been revoked meanwhile."""
+CLOSE_FORBIDDEN = 4003
+"""A token whose role may not do this."""
 CLOSE_TOO_SLOW = 4008
 """The viewer took nothing for `STALL_SECONDS`, or too little for messages that must not be dropped; it may resume."""
 CLOSE_REPLACED = 4009
 """A newer connection of the same run's courier has taken over."""
+CLOSE_TOO_OFTEN = 4029
+"""The viewer said more than `VIEWER_PACKETS_PER_SECOND`; it may come back."""
 CLOSE_SILENT = 4010
 """Nothing was heard for `SILENCE_SECONDS`."""

@@ -261,6 +261,8 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     probe: ProbeBatch | None
     heat_maps: HeatMaps | None
     strips: list[Strip]
+    checkpoints: list[CheckpointSaved]
+    """Those that are there, oldest first."""
 
 
 class Resumed(Message, tag="resumed", frozen=True, kw_only=True):

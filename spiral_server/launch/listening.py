@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import socket
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core.errors import ConfigError
-from spiral_server.settings import new_instance, new_token
+from spiral_server.settings import Settings, new_instance, new_token
 
 PORTS_TRIED = 100
 """A taken port is not an error of the user's: the next free one is taken, as TensorBoard and others do."""
@@ -49,6 +50,25 @@ def bind(host: str, port: int) -> socket.socket:
     raise ConfigError(f"no port from {port} to {last} is free on {host}; choose another with --port")
 
 
+def check_tls(settings: Settings) -> None:
+    """Try the files of TLS before anything listens.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be read, or do not belong together.
+    """
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"--tls-cert {settings.tls_cert} and --tls-key {settings.tls_key} cannot be used ({error}): give the "
+            "certificate chain and its key as PEM files"
+        ) from error
+
+
 def page_address(url: str, token: str) -> str:
     """Give the address that lets a browser in."""
     return f"{url}/?token={urllib.parse.quote(token, safe='')}"
@@ -60,14 +80,26 @@ class Living:
 
     url: str
     token: str
+    certificate: str | None = None
+    """File of the certificate that the server shows, where it speaks TLS."""
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Trust the server that has announced itself: its very certificate, whoever signed it and for what name."""
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(cafile=self.certificate)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
 
 
 def announced(logdir: Path) -> Living | None:
     """Read which server keeps its runs in this directory; it may have died since."""
     try:
         told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
-        return Living(url=str(told["url"]), token=str(told["token"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        certificate = told.get("certificate")
+        return Living(str(told["url"]), str(told["token"]), None if certificate is None else str(certificate))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -77,7 +109,9 @@ def living_server(logdir: Path) -> Living | None:
     if found is None:
         return None
     try:
-        with urllib.request.urlopen(f"{found.url}/healthz", timeout=1) as answer:  # noqa: S310 - our own file's http URL
+        with urllib.request.urlopen(  # noqa: S310 - the address is out of our own file
+            f"{found.url}/healthz", timeout=1, context=found.tls()
+        ) as answer:
             return found if answer.status == 200 else None
     except (OSError, ValueError, urllib.error.URLError):
         return None
@@ -118,8 +152,8 @@ def forget(logdir: Path) -> None:
             path.unlink()
 
 
-def listening_url(host: str, listener: socket.socket) -> str:
+def listening_url(host: str, listener: socket.socket, scheme: str = "http") -> str:
     """Give the address of a listening socket as this machine's own programs reach it."""
     everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
     name = everywhere.get(host, host)
-    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Who may come in: Host, Origin and token.
+"""Who may come in: Host, Origin, token and role.
 
 Knows nothing of frameworks: headers come in as plain strings, a refusal goes out as a value.
 The three questions guard against three attacks. *Host*: a foreign name that has been rebound to 127.0.0.1. *Origin*: a
@@ -7,30 +7,15 @@ foreign page that uses the visitor's cookie. *Token*: another user of the same m
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from dataclasses import dataclass
-from enum import Enum
 from http.cookies import CookieError, SimpleCookie
 
-from spiral_server.settings import Settings
-
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Names that always mean this machine; no name server can rebind them."""
+from spiral_server.live.tokens import Holder, Right, TokenBook
+from spiral_server.settings import LOOPBACK_HOSTS, Settings
 
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, not bound
 """Listening on every address. Then any literal IP address may be the Host, because only names can be rebound."""
-
-
-class Credential(Enum):
-    """What a request has shown."""
-
-    NONE = "none"
-    WRONG = "wrong"
-    COOKIE = "cookie"
-    """The browser adds it by itself, also to requests that a foreign page makes: an Origin must go with it."""
-    BEARER = "bearer"
-    """Set on purpose by the caller; no foreign page can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +34,8 @@ class Refusal:
 
     status: int
     reason: str
+    cause: str
+    """In one word, as it is counted."""
 
 
 def cookie_name(settings: Settings) -> str:
@@ -81,7 +68,9 @@ def host_refusal(host: str | None, settings: Settings) -> Refusal | None:
         return None
     if settings.host in WILDCARD_HOSTS and _is_address(name):
         return None
-    return Refusal(403, f"this server does not answer to the host {host!r}; start it with --allowed-host to add one")
+    return Refusal(
+        403, f"this server does not answer to the host {host!r}; start it with --allowed-host to add one", "host"
+    )
 
 
 def _bare(entry: str) -> str:
@@ -102,39 +91,42 @@ def origin_refusal(knock: Knock) -> Refusal | None:
         if knock.authorization is not None:
             # A program, not a page: whether its token is right is asked next, and answered as a question of tokens.
             return None
-        return Refusal(403, "a request without an Origin must carry the token in its Authorization header")
+        return Refusal(403, "a request without an Origin must carry the token in its Authorization header", "origin")
     host = (knock.host or "").strip().lower()
     if knock.origin.strip().lower() in (f"http://{host}", f"https://{host}"):
         return None
-    return Refusal(403, f"the origin {knock.origin!r} is not this server's own")
+    return Refusal(403, f"the origin {knock.origin!r} is not this server's own", "origin")
 
 
-def credential(knock: Knock, settings: Settings) -> Credential:
-    """Tell what the request shows; a wrong bearer token is not saved by a good cookie."""
+def token_of(knock: Knock, settings: Settings) -> str | None:
+    """Give the token that a request shows; None where it shows none.
+
+    What is in the Authorization header counts alone, also when it is wrong: a good cookie does not save it. The browser
+    adds the cookie by itself, also to requests that a foreign page makes, which is why an Origin must go with it.
+    """
     if knock.authorization is not None:
         scheme, _, token = knock.authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            return Credential.WRONG
-        return Credential.BEARER if token_fits(token.strip(), settings) else Credential.WRONG
-    token = _cookie_token(knock.cookie, cookie_name(settings))
-    if not token:
-        return Credential.NONE
-    return Credential.COOKIE if token_fits(token, settings) else Credential.WRONG
+        return token.strip() if scheme.lower() == "bearer" else ""
+    return _cookie_token(knock.cookie, cookie_name(settings)) or None
 
 
-def token_refusal(knock: Knock, settings: Settings) -> Refusal | None:
-    """Refuse a request without the right token."""
-    shown = credential(knock, settings)
-    if shown in (Credential.COOKIE, Credential.BEARER):
-        return None
-    if shown is Credential.WRONG:
-        return Refusal(401, "wrong token: open the address that `spiral` printed when it started")
-    return Refusal(401, "no token: open the address that `spiral` printed, or send `Authorization: Bearer TOKEN`")
-
-
-def token_fits(token: str, settings: Settings) -> bool:
-    """Compare a token in constant time."""
-    return hmac.compare_digest(token.encode("utf-8", "surrogateescape"), settings.token.encode())
+def admission(token: str | None, book: TokenBook, right: Right) -> Holder | Refusal:
+    """Tell who comes in with a token, or why nobody does."""
+    if token is None:
+        return Refusal(
+            401, "no token: open the address that `spiral` printed, or send `Authorization: Bearer TOKEN`", "token"
+        )
+    holder = book.holder(token)
+    if holder is None:
+        return Refusal(401, "wrong token: open the address that `spiral` printed when it started", "token")
+    if not holder.may(right):
+        return Refusal(
+            403,
+            f"the token {holder.name!r} has the role {holder.role.value}, which may not {right.value}; "
+            "`spiral token new` makes one that may",
+            "role",
+        )
+    return holder
 
 
 def _cookie_token(header: str | None, name: str) -> str:

@@ -164,6 +164,11 @@ class Channel(Generic[AnyReader]):
         return self._abreast | self._behind
 
     @property
+    def merged(self) -> int:
+        """Frames that were merged for all who keep up, because they came too fast."""
+        return self._front.merged
+
+    @property
     def watched(self) -> bool:
         """Whether anybody watches."""
         return bool(self._abreast or self._behind)

@@ -115,6 +115,11 @@ class Mailbox:
         return bool(self._reliable or self._latest or self._frames or self._merged_frames)
 
     @property
+    def depth(self) -> int:
+        """Number of messages that wait; merged frames count as one."""
+        return len(self._reliable) + len(self._latest) + len(self._frames) + bool(self._merged_frames)
+
+    @property
     def overflowed(self) -> bool:
         """Whether the reliable lane has outgrown its bound: the viewer is too slow and must be closed."""
         return len(self._reliable) > self._reliable_bound or self._bytes > self._reliable_bytes

@@ -76,6 +76,8 @@ class RunView:
         if message.incarnation != self.incarnation:
             self.incarnation = message.incarnation
             self.frame_step = None
+            # A run that goes on is not over, and takes commands again before it says what it does.
+            self.status = None
             if self._last_word is not None and self._last_word > self._kept:
                 # It never reached the disk, and what waited has been handed on to this incarnation.
                 self._last_word = None

@@ -78,6 +78,7 @@ def snapshot_of(view: RunView, epoch: str, number: int) -> tuple[Snapshot, list[
         probe=probe,
         heat_maps=heat_maps,
         strips=list(view.strips.values()),
+        checkpoints=list(view.checkpoints.values()),
     )
     return snapshot, after
 

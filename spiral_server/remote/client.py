@@ -83,13 +83,13 @@ class Client:
                     f"no server keeps its runs in {self._logdir}: start one with `spiral serve --logdir "
                     f"{self._logdir}`, or name one with --logdir or --server"
                 )
-            return Living(told.url, self._token or told.token)
+            return Living(told.url, self._token or told.token, told.certificate)
         _checked(self._server)
         own = told is not None and told.url == self._server
         token = self._token or (told.token if own and told is not None else "")
         if not token:
             raise AskingError(f"give the token of {self._server} with --token, or as SPIRAL_TOKEN")
-        return Living(self._server, token)
+        return Living(self._server, token, told.certificate if own and told is not None else None)
 
     def relocate(self) -> None:
         """Look again where the server is: one that was started anew may have another address."""
@@ -124,9 +124,11 @@ class Client:
 
     def _exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         parts = urlsplit(self.there.url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         # Neither proxies nor redirections are followed: the token is for this server alone.
-        connection = kind(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+        host, port = parts.hostname or "", parts.port
+        connection = HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+        if parts.scheme == "https":
+            connection = HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=self.there.tls())
         headers = {"Authorization": f"Bearer {self.there.token}", "Content-Type": "application/json"}
         try:
             connection.request(method, f"{parts.path.rstrip('/')}/api{path}", body, headers)

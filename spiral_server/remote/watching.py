@@ -165,6 +165,7 @@ async def follow(client: Client, run: str, follower: Follower, away: Say) -> Non
                 ping_interval=None,
                 close_timeout=1,
                 proxy=None,
+                ssl=client.there.tls(),
             ) as socket:
                 said = False
                 await _converse(socket, run, follower)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,11 +14,11 @@ from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRequest
 from spiral_core.wire.parts import SeriesSpec
-from spiral_core.wire.requests import MAX_REQUEST_BYTES, malformed
+from spiral_core.wire.requests import malformed
 from spiral_server.hub import Hub
 from spiral_server.live.commands import BusyError, EndedError, StaleError
 from spiral_server.live.snapshot import points_for
-from spiral_server.routes.doors import NO_STORE, answer, origin_ours, token_shown, trouble
+from spiral_server.routes.doors import NO_STORE, answer, origin_ours, token_shown, trouble, visitor_of
 from spiral_server.store.protocol import SeriesQuery, SeriesRead
 
 MOST_POINTS = 20_000
@@ -128,16 +129,14 @@ async def heat_maps(request: Request, run: str, step: int | None = None) -> Resp
 @router.post("/runs/{run}/commands", dependencies=[Depends(origin_ours)])
 async def command(request: Request, run: str) -> Response:
     """Give a command: set knobs, pause, resume, run some steps, stop, write a checkpoint, or evaluate."""
-    body = await _body(request)
-    if body is None:
-        return trouble(413, f"a command takes at most {MAX_REQUEST_BYTES} bytes")
     try:
-        asked = codec.from_json(body, CommandRequest)
+        asked = codec.from_json(await request.body(), CommandRequest)
     except DecodeError as error:
         return trouble(400, f"not a command: {error}")
     reason = malformed(asked)
     if reason is not None:
         return trouble(400, reason)
+    asked = msgspec.structs.replace(asked, actor=visitor_of(request).signature(asked.actor))
     try:
         record, repeated = await _hub(request).submit(run, asked)
     except EndedError as error:
@@ -151,13 +150,3 @@ async def command(request: Request, run: str) -> Response:
     if record.state == "rejected":
         return answer({"error": record.reason, "record": record}, 422)
     return answer(record, 202)
-
-
-async def _body(request: Request) -> bytes | None:
-    """Read the body; None when it is too large, without reading the rest."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_REQUEST_BYTES:
-            return None
-    return bytes(body)

@@ -12,12 +12,33 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from spiral_core.errors import RemoteError
-from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_SILENT, CLOSE_TOO_SLOW, CLOSE_UNAUTHORIZED
+from spiral_core.wire.limits import (
+    CLOSE_BAD_DATA,
+    CLOSE_FORBIDDEN,
+    CLOSE_SILENT,
+    CLOSE_TOO_BIG,
+    CLOSE_TOO_OFTEN,
+    CLOSE_TOO_SLOW,
+    CLOSE_UNAUTHORIZED,
+    VIEWER_PACKET_BYTES,
+    VIEWER_PACKETS_PER_SECOND,
+)
 from spiral_core.wire.messages import AnyMessage, Message
 from spiral_core.wire.session import Role, Session
 from spiral_server.hub import CLOSE_INTERNAL
 from spiral_server.live.channel import Parcel
-from spiral_server.routes.doors import RefusedError, require_origin, require_token, settings_of
+from spiral_server.live.rates import Allowance
+from spiral_server.live.tokens import Right
+from spiral_server.routes.doors import (
+    BURST_SECONDS,
+    RefusedError,
+    admit,
+    doorkeeper_of,
+    refused,
+    require_origin,
+    settings_of,
+    visitor_of,
+)
 from spiral_server.routes.socket import FramedSocket, framed, framed_socket
 from spiral_server.settings import Pace
 
@@ -66,9 +87,11 @@ class Connection:
 
     def __init__(self, socket: WebSocket, role: Role) -> None:
         self._socket = socket
+        self._role = role
         self._frames = framed_socket(socket)
-        self._pace = pace_of(socket)
+        self._pace = settings_of(socket).pace
         self._session = session_of(role, self._pace)
+        self._bounds = Bounds()
         self._early: list[AnyMessage] = []
         self.bell = ConnectionBell()
 
@@ -77,15 +100,16 @@ class Connection:
         try:
             require_origin(self._socket)
         except RefusedError as refusal:
-            log.warning("a websocket is refused", reason=refusal.reason)
+            refused("websocket", self._socket, refusal)
             await self._socket.close()  # before the handshake: HTTP 403
             return False
         await self._socket.accept()
         try:
-            require_token(self._socket)
+            admit(self._socket, Right.FEED if self._role is Role.INGEST else Right.WATCH)
         except RefusedError as refusal:
             # After the handshake, because a page cannot see the status of a failed one.
-            self.close(CLOSE_UNAUTHORIZED, refusal.reason)
+            refused("websocket", self._socket, refusal)
+            self.close(CLOSE_UNAUTHORIZED if refusal.status == 401 else CLOSE_FORBIDDEN, refusal.reason)
             return False
         return True
 
@@ -108,7 +132,10 @@ class Connection:
         packet = event.get("bytes")
         if packet is None:
             raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
-        messages = self._session.receive(packet, now=time.monotonic())
+        now = time.monotonic()
+        if self._role is Role.VIEW:
+            self._bounds.check(packet, now)
+        messages = self._session.receive(packet, now=now)
         self._flush()
         return messages
 
@@ -149,7 +176,7 @@ class Connection:
     async def converse(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run the tasks of the connection until the first one ends, then close as its error says."""
         try:
-            await first_of(*work, self.beat(), self.bell.left())
+            await first_of(*work, self.beat(), self.bell.left(), revoked(self._socket))
         except RemoteError as error:
             log.info("a connection is closed", code=error.code, reason=error.reason)
             self.close(error.code, error.reason)
@@ -211,9 +238,33 @@ class Stall:
             self._timer = None
 
 
-def pace_of(connection: HTTPConnection) -> Pace:
-    """Give the times that conversations keep."""
-    return settings_of(connection).pace
+class Bounds:
+    """Bounds what a viewer says; an engine is slowed down where need be, for it must not lose what it has to say."""
+
+    def __init__(self) -> None:
+        self._allowance = Allowance(VIEWER_PACKETS_PER_SECOND, VIEWER_PACKETS_PER_SECOND * BURST_SECONDS)
+
+    def check(self, packet: bytes, now: float) -> None:
+        """Look at a packet before it is read.
+
+        Raises
+        ------
+        RemoteError
+            Too large, or too many.
+        """
+        if len(packet) > VIEWER_PACKET_BYTES:
+            raise RemoteError(CLOSE_TOO_BIG, f"a viewer's packet takes at most {VIEWER_PACKET_BYTES} bytes")
+        if self._allowance.take("", now) > 0:
+            raise RemoteError(
+                CLOSE_TOO_OFTEN, f"a viewer sends at most {VIEWER_PACKETS_PER_SECOND:.0f} packets a second"
+            )
+
+
+async def revoked(connection: HTTPConnection) -> None:
+    """Wait until the token that was shown is taken back, then raise that."""
+    visitor = visitor_of(connection)
+    await doorkeeper_of(connection).until_revoked(visitor.token, visitor.holder)
+    raise RemoteError(CLOSE_UNAUTHORIZED, f"the token {visitor.holder.name!r} has been revoked")
 
 
 def session_of(role: Role, pace: Pace) -> Session:

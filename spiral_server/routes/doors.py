@@ -5,27 +5,46 @@ The rules are in `spiral_server.live.access`; this translates them into answers.
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, field
 from typing import cast
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spiral_core.wire import codec
+from spiral_core.wire.requests import MAX_REQUEST_BYTES
+from spiral_server.launch.doorkeeper import Doorkeeper
 from spiral_server.live import access
+from spiral_server.live.rates import Allowance, retry_after
+from spiral_server.live.tokens import Holder, Right
+from spiral_server.metrics import Metrics
 from spiral_server.settings import Settings
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 NO_STORE = {"Cache-Control": "no-store"}
+LOOKING = frozenset({"GET", "HEAD"})
+"""Methods that change nothing."""
+TOO_LARGE = f"a request takes at most {MAX_REQUEST_BYTES} bytes"
+BURST_SECONDS = 4.0
+"""How much of its rate somebody may use at once: a page asks for a handful of things in a moment, then for none."""
+STRANGERS = 10
+"""Those who show no token or a wrong one get the tenth part of the rate."""
+LOGGED_CHARS = 200
+
+log = structlog.get_logger(__name__)
+
+
+def content_security_policy(settings: Settings) -> str:
+    """Say what the page may load, and who may show it in a frame."""
+    ancestors = " ".join(settings.frame_ancestors) or "'none'"
+    return (
+        "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        f"connect-src 'self'; frame-ancestors {ancestors}; base-uri 'none'"
+    )
 
 
 class RefusedError(Exception):
@@ -37,12 +56,15 @@ class RefusedError(Exception):
         HTTP status.
     reason : str
         What to do about it.
+    cause : str
+        In one word, as it is counted: host, origin, token, role, rate, body.
     """
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, cause: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.cause = cause
 
 
 def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -74,18 +96,51 @@ def settings_of(connection: HTTPConnection) -> Settings:
 
 def _raise(refusal: access.Refusal | None) -> None:
     if refusal is not None:
-        raise RefusedError(refusal.status, refusal.reason)
+        raise RefusedError(refusal.status, refusal.reason, refusal.cause)
 
 
-def require_token(connection: HTTPConnection) -> None:
-    """Let in only those who show the token.
+@dataclass(frozen=True)
+class Visitor:
+    """One who has come in."""
+
+    holder: Holder
+    address: str
+    token: str = field(repr=False)
+
+    def signature(self, claim: str) -> str:
+        """Give what the journal says about who steers."""
+        return self.holder.signature(claim, self.address)
+
+
+def doorkeeper_of(connection: HTTPConnection) -> Doorkeeper:
+    """Give the one who knows the tokens."""
+    return cast(Doorkeeper, connection.app.state.doorkeeper)
+
+
+def admit(connection: HTTPConnection, right: Right, token: str | None = None) -> Visitor:
+    """Let in only those whose token allows something: the one given, or the one that the request shows.
 
     Raises
     ------
     RefusedError
-        401.
+        401 without a right token, 403 where its role does not do.
     """
-    _raise(access.token_refusal(knock_of(connection.headers), settings_of(connection)))
+    shown = token or access.token_of(knock_of(connection.headers), settings_of(connection))
+    admitted = access.admission(shown, doorkeeper_of(connection).look(), right)
+    if isinstance(admitted, access.Refusal):
+        raise RefusedError(admitted.status, admitted.reason, admitted.cause)
+    visitor = connection.state.visitor = Visitor(admitted, address_of(connection), shown or "")
+    return visitor
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Tell from where somebody asks."""
+    return connection.client.host if connection.client is not None else "unknown"
+
+
+def visitor_of(connection: HTTPConnection) -> Visitor:
+    """Give the one whom `admit` has let in."""
+    return cast(Visitor, connection.state.visitor)
 
 
 def require_origin(connection: HTTPConnection) -> None:
@@ -99,9 +154,12 @@ def require_origin(connection: HTTPConnection) -> None:
     _raise(access.origin_refusal(knock_of(connection.headers)))
 
 
-async def token_shown(connection: HTTPConnection) -> None:
-    """Let in only those who show the token; a coroutine, because FastAPI runs plain functions in a thread each."""
-    require_token(connection)
+async def token_shown(request: Request) -> None:
+    """Let in only those whose token allows what they ask for: to look, or with any other method to steer.
+
+    A coroutine, because FastAPI runs plain functions in a thread each.
+    """
+    admit(request, Right.WATCH if request.method in LOOKING else Right.STEER)
 
 
 async def origin_ours(connection: HTTPConnection) -> None:
@@ -109,12 +167,35 @@ async def origin_ours(connection: HTTPConnection) -> None:
     require_origin(connection)
 
 
+def refused(what: str, connection: HTTPConnection, refusal: RefusedError | access.Refusal) -> None:
+    """Log and count a refusal; what was asked for is named by its path alone, for a query may hold a token."""
+    cast(Metrics, connection.app.state.metrics).refused.labels(refusal.cause).inc()
+    log.warning(
+        f"a {what} is refused",
+        cause=refusal.cause,
+        reason=refusal.reason,
+        status=refusal.status,
+        path=connection.url.path[:LOGGED_CHARS],
+        address=address_of(connection),
+    )
+
+
 class Doors:
-    """ASGI layer around all routes: refuses foreign hosts, adds the security headers to every answer."""
+    """ASGI layer around all routes: foreign hosts, too much at once, the security headers of every answer.
+
+    Parameters
+    ----------
+    app : ASGI application
+    settings : Settings
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        rate = settings.requests_per_second
+        self._known = Allowance(rate, rate * BURST_SECONDS)
+        self._strangers = Allowance(rate / STRANGERS, rate / STRANGERS * BURST_SECONDS)
+        self._headers = {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -125,14 +206,56 @@ class Doors:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = access.host_refusal(Headers(scope=scope).get("host"), self._settings)
+        connection = HTTPConnection(scope)
+        refusal, more = self._refusal(connection)
         if refusal is None:
-            await self._app(scope, receive, send_guarded)
-        elif scope["type"] == "websocket":
+            counted = _counted(receive) if scope["type"] == "http" else receive
+            await self._app(scope, counted, send_guarded)
+            return
+        refused("websocket" if scope["type"] == "websocket" else "request", connection, refusal)
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before the handshake: HTTP 403
         else:
-            await trouble(refusal.status, refusal.reason)(scope, receive, send_guarded)
+            await trouble(refusal.status, refusal.reason, more)(scope, receive, send_guarded)
+
+    def _refusal(self, connection: HTTPConnection) -> tuple[access.Refusal | None, dict[str, str]]:
+        """Judge a request by its headers; give headers for the answer besides."""
+        headers = connection.headers
+        foreign = access.host_refusal(headers.get("host"), self._settings)
+        if foreign is not None:
+            return foreign, {}
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > MAX_REQUEST_BYTES:
+            # Not read to its end, so nothing else can follow on this connection.
+            return access.Refusal(413, TOO_LARGE, "body"), {"Connection": "close"}
+        shown = access.token_of(knock_of(headers), self._settings)
+        holder = None if shown is None else doorkeeper_of(connection).look().holder(shown)
+        address = address_of(connection)
+        if holder is None:
+            wait = self._strangers.take(address, time.monotonic())
+        else:
+            wait = self._known.take((holder.name, address), time.monotonic())
+        if wait > 0:
+            return access.Refusal(429, "too many requests at once; try again later", "rate"), {
+                "Retry-After": retry_after(wait)
+            }
+        return None, {}
+
+
+def _counted(receive: Receive) -> Receive:
+    """Stop reading a body that is too large and has not said so before."""
+    size = 0
+
+    async def receive_counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_REQUEST_BYTES:
+            raise RefusedError(413, TOO_LARGE, "body")
+        return message
+
+    return receive_counted

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from spiral_server.live import access
-from spiral_server.routes.doors import NO_STORE, RefusedError, require_token, settings_of, trouble
+from spiral_server.live.tokens import Right
+from spiral_server.routes.doors import NO_STORE, RefusedError, Visitor, admit, settings_of, trouble
 from spiral_server.settings import Settings
 
 router = APIRouter(include_in_schema=False)
@@ -101,17 +102,10 @@ def page_dir(settings: Settings) -> Path:
 async def page(request: Request, token: str | None = None) -> Response:
     """Give the page; with the token in the address, also the cookie that stands for it from then on."""
     settings = settings_of(request)
-    fits = token is not None and access.token_fits(token, settings)
-    if not fits:
-        try:
-            require_token(request)
-        except RefusedError:
-            return _notice(
-                401,
-                "Spiral does not know this browser",
-                "Open the address that <code>spiral</code> printed when it started; it ends in "
-                "<code>?token=…</code>. The address changes with each start.",
-            )
+    try:
+        visitor = _visitor(request, token)
+    except RefusedError as error:
+        return _turned_away(error)
     part = await _shelf(request).part(page_dir(settings) / "index.html")
     if part is None:
         return _notice(
@@ -120,16 +114,38 @@ async def page(request: Request, token: str | None = None) -> Response:
             "Run <code>pip install .</code> in the checkout, or install the wheel, which brings the built page.",
         )
     response = Response(part.plain, media_type="text/html", headers=NO_STORE)
-    if fits:
+    if visitor.token == token:
         response.set_cookie(
             access.cookie_name(settings),
-            settings.token,
+            token,
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",
             path=settings.root_path or "/",
         )
     return response
+
+
+def _visitor(request: Request, token: str | None) -> Visitor:
+    """Let a browser in, by the token in the address or else by its cookie; a stale address does not shut out."""
+    if token:
+        try:
+            return admit(request, Right.WATCH, token)
+        except RefusedError as error:
+            if error.status != 401:
+                raise
+    return admit(request, Right.WATCH)
+
+
+def _turned_away(error: RefusedError) -> Response:
+    if error.status == 403:
+        return _notice(403, "This token does not open the page", escape(error.reason))
+    return _notice(
+        401,
+        "Spiral does not know this browser",
+        "Open the address that <code>spiral</code> printed when it started; it ends in <code>?token=…</code>. "
+        "Whoever runs the server can make one for you: <code>spiral token new</code>.",
+    )
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
@@ -163,12 +179,6 @@ def _plotly_path() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
-
-
-@router.get("/healthz")
-async def health() -> Response:
-    """Tell that the server answers."""
-    return Response("ok\n", media_type="text/plain", headers=NO_STORE)
 
 
 def _shelf(request: Request) -> Shelf:

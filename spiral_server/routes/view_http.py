@@ -21,13 +21,23 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from spiral_core.errors import RemoteError
-from spiral_core.wire.limits import CLOSE_NORMAL, CLOSE_TOO_BIG
+from spiral_core.wire.limits import CLOSE_NORMAL
 from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.channel import Parcel
 from spiral_server.live.parties import Viewer
-from spiral_server.routes.connection import ConnectionBell, Stall, first_of, pace_of, session_of
-from spiral_server.routes.doors import NO_STORE, answer, origin_ours, settings_of, token_shown, trouble
+from spiral_server.live.tokens import Right
+from spiral_server.routes.connection import Bounds, ConnectionBell, Stall, first_of, revoked, session_of
+from spiral_server.routes.doors import (
+    NO_STORE,
+    Visitor,
+    admit,
+    answer,
+    origin_ours,
+    settings_of,
+    trouble,
+    visitor_of,
+)
 from spiral_server.routes.view import heed, welcome
 from spiral_server.settings import Pace
 
@@ -35,14 +45,18 @@ log = structlog.get_logger(__name__)
 
 WAITING_BYTES = 256 * 1024
 """Packets that may wait for the page to fetch them; beyond, they wait in the mailbox, where they are merged."""
-SAID_BYTES = 64 * 1024
-"""Most that a page says at once; it only ever says a few words."""
 POLL_PAUSE = 0.1
 """Least seconds between two answers to polls: each costs both sides as much as several packets."""
 CONVERSATIONS = 200
 """Most conversations over HTTP at once."""
 
-router = APIRouter(prefix="/http/view", include_in_schema=False, dependencies=[Depends(token_shown)])
+
+async def _may_watch(request: Request) -> None:
+    """Let in those who may watch: what is posted here steers nothing."""
+    admit(request, Right.WATCH)
+
+
+router = APIRouter(prefix="/http/view", include_in_schema=False, dependencies=[Depends(_may_watch)])
 
 
 class Basket:
@@ -86,11 +100,15 @@ class Basket:
 class Conversation:
     """One page that watches over HTTP."""
 
-    def __init__(self, hub: Hub, instance: str, pace: Pace) -> None:
+    def __init__(self, request: Request) -> None:
+        settings = settings_of(request)
         self.id = secrets.token_urlsafe(16)
-        self._hub = hub
-        self._instance = instance
-        self._pace = pace
+        self.visitor: Visitor = visitor_of(request)
+        self._request = request
+        self._hub: Hub = request.app.state.hub
+        self._instance = settings.instance
+        self._pace = pace = settings.pace
+        self._bounds = Bounds()
         self._session = session_of(Role.VIEW, pace)
         self._bell = ConnectionBell()
         self._basket = Basket(self._bell, pace)
@@ -103,7 +121,7 @@ class Conversation:
     async def live(self) -> None:
         """Keep the heartbeat until the conversation ends, and the reason for a page that asks late."""
         try:
-            await first_of(self._beat(), self._bell.left())
+            await first_of(self._beat(), self._bell.left(), revoked(self._request))
         except RemoteError as error:
             self.ended = error
             log.info("a conversation over HTTP is closed", code=error.code, reason=error.reason)
@@ -134,8 +152,10 @@ class Conversation:
         async with self._turn:
             if self.ended is not None:
                 raise self.ended
+            now = time.monotonic()
             try:
-                messages = self._session.receive(packet, now=time.monotonic())
+                self._bounds.check(packet, now)
+                messages = self._session.receive(packet, now=now)
             except RemoteError as error:
                 self._bell.leave(error.code, error.reason)
                 raise
@@ -211,19 +231,20 @@ class Conversations:
     def __init__(self) -> None:
         self._known: dict[str, tuple[Conversation, asyncio.Task[None]]] = {}
 
-    def open(self, hub: Hub, instance: str, pace: Pace) -> Conversation | None:
+    def open(self, request: Request) -> Conversation | None:
         """Begin one; None where there are too many."""
         if sum(known.ended is None for known, _ in self._known.values()) >= CONVERSATIONS:
             return None
-        begun = Conversation(hub, instance, pace)
+        begun = Conversation(request)
         task = asyncio.create_task(begun.live())
         self._known[begun.id] = begun, task
         task.add_done_callback(lambda _: self._known.pop(begun.id, None))
         return begun
 
-    def get(self, name: str) -> Conversation | None:
-        """Find one."""
-        return self._known.get(name, (None, None))[0]
+    def find(self, request: Request, name: str) -> Conversation | None:
+        """Find one, for the one who began it."""
+        found = self._known.get(name, (None, None))[0]
+        return found if found is not None and found.visitor.holder == visitor_of(request).holder else None
 
     def end(self) -> None:
         """Forget those that have ended; nobody is going to ask for their reasons."""
@@ -240,19 +261,10 @@ def _conversations(request: Request) -> Conversations:
     return known
 
 
-async def _said(request: Request) -> bytes:
-    said = bytearray()
-    async for chunk in request.stream():
-        said += chunk
-        if len(said) > SAID_BYTES:
-            raise RemoteError(CLOSE_TOO_BIG, f"a page says at most {SAID_BYTES} bytes at once")
-    return bytes(said)
-
-
 @router.post("", dependencies=[Depends(origin_ours)])
 async def begin(request: Request) -> Response:
     """Begin a conversation; the body is the first packet, which greets."""
-    begun = _conversations(request).open(request.app.state.hub, settings_of(request).instance, pace_of(request))
+    begun = _conversations(request).open(request)
     if begun is None:
         return trouble(429, "too many pages watch over plain HTTP; close some, or let websockets through the proxy")
     refused = await _hear(request, begun)
@@ -262,7 +274,7 @@ async def begin(request: Request) -> Response:
 @router.post("/{name}", dependencies=[Depends(origin_ours)])
 async def say(request: Request, name: str) -> Response:
     """Say something in a conversation: one packet."""
-    found = _conversations(request).get(name)
+    found = _conversations(request).find(request, name)
     if found is None:
         return _unknown()
     return await _hear(request, found) or Response(status_code=204, headers=NO_STORE)
@@ -270,7 +282,7 @@ async def say(request: Request, name: str) -> Response:
 
 async def _hear(request: Request, talk: Conversation) -> Response | None:
     try:
-        await talk.hear(await _said(request))
+        await talk.hear(await request.body())
     except RemoteError as error:
         talk.end(error.code, error.reason)
         return _over(error)
@@ -280,7 +292,7 @@ async def _hear(request: Request, talk: Conversation) -> Response | None:
 @router.get("/{name}/events")
 async def events(request: Request, name: str) -> Response:
     """Read what the server says as server-sent events."""
-    found = _conversations(request).get(name)
+    found = _conversations(request).find(request, name)
     if found is None:
         return _unknown()
     # nginx keeps an answer until it is whole, unless it is told not to.
@@ -291,7 +303,7 @@ async def events(request: Request, name: str) -> Response:
 @router.get("/{name}/poll")
 async def poll(request: Request, name: str) -> Response:
     """Read what the server has said since the last question, or wait for it a while."""
-    found = _conversations(request).get(name)
+    found = _conversations(request).find(request, name)
     if found is None:
         return _unknown()
     said = await found.poll()

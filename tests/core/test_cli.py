@@ -63,6 +63,11 @@ def test_every_system_of_the_trainer_is_an_option_and_enters_the_configuration(t
         ("--clip-norm -1", "clip_norm = -1.0 cannot be used: it must be a finite number, 0 (off) or more"),
         ("--auto-gain 2", "between 0 (off) and 1"),
         ("--telemetry-budget 200", "between 0 (off) and 100 (every step) percent"),
+        ("--momentum 0.5", "--momentum has no meaning for adam: leave it out, or choose --optimizer sgd"),
+        ("--data fashion --optimizer adam --momentum 0.5", "--momentum has no meaning for adam"),
+        ("--lr abc", "Invalid value for '--lr'"),
+        ("--threads 0", "Input should be greater than or equal to 1"),
+        ("--learning-rate 1", "No such option: --learning-rate"),
     ],
 )
 def test_bad_values_are_refused_in_one_line_with_the_remedy(tmp_path: Path, words: str, said: str) -> None:
@@ -89,13 +94,45 @@ def test_the_help_shows_an_example_of_each_system() -> None:
         assert example in shown
 
 
-def test_a_run_that_guards_cannot_mend_ends_by_itself_where_nobody_can_resume_it(tmp_path: Path) -> None:
+def test_a_run_that_a_guard_pauses_ends_where_nobody_may_be_there_and_a_batch_system_sees_it(tmp_path: Path) -> None:
     words = ["--data", "digits", "--steps", "40", "--logdir", str(tmp_path), "--no-guards"]
     done = spiral("train", *words, "--guard", "when train.loss < 100 for 3 pause")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 4, done.stderr
     assert "stopped at step 3" in done.stdout
-    assert "guard rule_1: train.loss = " in done.stderr
-    assert "without a server nobody can resume it" in done.stderr
+    (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    (line,) = done.stderr.strip().splitlines()
+    assert "guard rule_1: train.loss = " in line
+    assert line.endswith(f"the run does not wait for anyone: go on with spiral train --resume {run.name}")
+    # What the message says, typed in: the rule has acted, and its condition has not failed in between.
+    again = spiral("train", "--resume", run.name, "--logdir", str(tmp_path))
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "finished at step 40" in again.stdout
+
+
+def test_the_first_line_says_what_is_not_as_usual(tmp_path: Path) -> None:
+    words = ["--steps", "1", "--evaluate-every", "0", "--logdir", str(tmp_path)]
+    usual = spiral("train", "--data", "fashion", *words).stdout.splitlines()[0]
+    assert usual == "z_cnn on fashion, seed 0, lr 0.03, gain 0.2"
+    more = ["--optimizer", "adam", "--mode", "realgrad", "--schedule", "constant"]
+    other = spiral("train", "--data", "fashion", *words, *more).stdout.splitlines()[0]
+    assert other == "z_cnn on fashion, seed 0, lr 0.003, adam, schedule constant, gain 0.2, realgrad steps"
+
+
+def test_more_threads_than_cores_are_warned_of(tmp_path: Path) -> None:
+    cores = os.cpu_count() or 1
+    words = ["--data", "digits", "--steps", "1", "--quiet", "--logdir", str(tmp_path), "--threads", str(cores + 1)]
+    done = spiral("train", *words)
+    assert done.returncode == 0
+    (line,) = done.stderr.strip().splitlines()
+    assert f"--threads {cores + 1} is more than the {cores} cores of this machine" in line
+
+
+def test_a_directory_that_cannot_be_written_is_refused_with_the_remedy() -> None:
+    done = spiral("train", "--data", "digits", "--steps", "1", "--logdir", "/proc/nowhere")
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("spiral: cannot make the run directory /proc/nowhere/")
+    assert line.endswith("choose another --logdir")
 
 
 def test_guard_rules_come_from_options_and_from_the_environment_and_are_refused_before_anything_is_made(

@@ -59,7 +59,7 @@ def refused(browser: Browser, demo: Cockpit) -> Page:
     """Ask for more than a knob allows."""
     page = settled(visit(browser, demo))
     field = page.get_by_test_id("knob-optim.lr-number")
-    field.fill("1000")
+    field.fill("5000")
     field.press("Enter")
     page.wait_for_selector('[data-testid="knob-optim.lr-refusal"]')
     return page
@@ -76,7 +76,8 @@ def plotly(browser: Browser, demo: Cockpit) -> Page:
 
 def story(browser: Browser, folder: Path, wanted: Callable[[str], bool], to: Path) -> None:
     """One demo, its gain turned down half way, seen from all sides; then paused, then blown up."""
-    demo = start(folder / "story", "demo", "--no-open", "--port", "0", "--rate", "40")
+    words = ["--rate", "40", "--checkpoint-every", "150"]
+    demo = start(folder / "story", "demo", "--no-open", "--port", "0", *words)
     try:
         wait_for(lambda: demo.run().get("step", 0) >= STORY_STEP, 180)
         steer(demo, "set", zspace__gain=0.2)

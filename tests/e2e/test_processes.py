@@ -330,6 +330,8 @@ def test_a_server_that_comes_back_finds_its_engine_its_page_and_every_step(tmp_p
     ("words", "said"),
     [
         (["demo", "--no-open", "--lr", "-1"], "lr = -1.0"),
+        (["demo", "--no-open", "--momentum", "0.5"], "--momentum has no meaning for adam"),
+        (["demo", "--no-open", "--guard", "when train.loss > 1 explode"], "a rule reads like: when train.loss"),
         (["demo", "--no-open", "--data", "imagenet"], "needle, fashion, digits, motif"),
         (["demo", "--no-open", "--data", "motif", "--model", "z_cam"], "models that fit: z_mlp, z_lstm"),
         (["serve", "--logdir", "/dev/null"], "another --logdir"),

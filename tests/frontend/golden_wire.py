@@ -175,7 +175,14 @@ def snapshot() -> m.Snapshot:
         probe=probe(masks=True),
         heat_maps=heat_maps(3),
         strips=[strip()],
+        checkpoints=[checkpoint(7, 2, "step-00000002.safetensors")],
     )
+
+
+def checkpoint(seq: int, step: int, *files: str) -> m.CheckpointSaved:
+    """Give word of a checkpoint; ``files`` are those that are there now, the new one last."""
+    told = {"size": 324_808, "digest": "00", "reason": "every", "rev": 1}
+    return m.CheckpointSaved(**logged(seq, step), **told, file=files[-1], files=list(files))
 
 
 def packets() -> dict[str, list[m.Message]]:
@@ -203,6 +210,7 @@ def packets() -> dict[str, list[m.Message]]:
                 probe=None,
                 heat_maps=None,
                 strips=[],
+                checkpoints=[],
             )
         ],
         "deltas": [
@@ -217,6 +225,7 @@ def packets() -> dict[str, list[m.Message]]:
             m.SeriesDeclared(**logged(14, 5), series=series()),
             m.RunChanged(run=summary("lost")),
             m.GuardsDeclared(**logged(15, 5), guards=[guard(on=False)]),
+            checkpoint(16, 5, "step-00000002.safetensors", "step-00000005.safetensors"),
         ],
         "numbers": [frame(2**40, 2**33, special)],
         "commands": [

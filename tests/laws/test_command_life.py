@@ -104,6 +104,9 @@ class Engine:
         self._live_on()
         self.world.applied.append(entry)
 
+    def room(self) -> bool:
+        return True
+
     def ack(self, command: Command, outcome: Outcome) -> None:
         self._live_on()
         told = {"number": command.number, "id": command.id, "verb": command.verb, "actor": "", "source": "api"}

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiral_core.errors import ConfigError
 from spiral_server.live import access
-from spiral_server.live.access import Credential, Knock
+from spiral_server.live.access import Knock
+from spiral_server.live.tokens import OWNER, Right, Role, TokenBook, TokenRecord, digest_of
 from spiral_server.settings import Settings
 
-SETTINGS = Settings(
-    logdir=Path("runs"), token="secret", instance="abc", host="192.0.2.7", allowed_hosts=("Cockpit.example.org",)
-)
+SETTINGS = Settings(logdir=Path("runs"), instance="abc", host="192.0.2.7", allowed_hosts=("Cockpit.example.org",))
 
 
 def knock(**headers: str) -> Knock:
@@ -64,7 +64,7 @@ def test_foreign_and_malformed_hosts_are_refused(host: str | None) -> None:
 
 
 def test_a_server_on_every_address_answers_to_addresses_but_not_to_foreign_names() -> None:
-    settings = Settings(logdir=Path("runs"), token="secret", host="0.0.0.0")
+    settings = Settings(logdir=Path("runs"), host="0.0.0.0")
     assert access.host_refusal("198.51.100.4:8787", settings) is None
     assert access.host_refusal("rebound.example:8787", settings) is not None
 
@@ -93,27 +93,65 @@ def test_without_an_origin_only_a_bearer_token_counts() -> None:
 @pytest.mark.parametrize(
     ("headers", "shown"),
     [
-        ({}, Credential.NONE),
-        ({"cookie": "spiral_abc=secret"}, Credential.COOKIE),
-        ({"cookie": "bad[]name=1; spiral_abc=secret; x=y"}, Credential.COOKIE),
-        ({"cookie": "spiral_abd=secret"}, Credential.NONE),
-        ({"cookie": "spiral_abc=wrong"}, Credential.WRONG),
-        ({"authorization": "bearer secret"}, Credential.BEARER),
-        ({"authorization": "Bearer wrong", "cookie": "spiral_abc=secret"}, Credential.WRONG),
-        ({"authorization": "Basic secret"}, Credential.WRONG),
+        ({}, None),
+        ({"cookie": "spiral_abc=secret"}, "secret"),
+        ({"cookie": "bad[]name=1; spiral_abc=secret; x=y"}, "secret"),
+        ({"cookie": "spiral_abd=secret"}, None),
+        ({"cookie": "spiral_abc="}, None),
+        ({"authorization": "bearer secret"}, "secret"),
+        ({"authorization": "Bearer wrong", "cookie": "spiral_abc=secret"}, "wrong"),
+        ({"authorization": "Basic secret", "cookie": "spiral_abc=secret"}, ""),
     ],
 )
-def test_a_credential_is_recognised(headers: dict[str, str], shown: Credential) -> None:
-    assert access.credential(knock(**headers), SETTINGS) is shown
-    refused = access.token_refusal(knock(**headers), SETTINGS)
-    assert (refused is None) == (shown in (Credential.COOKIE, Credential.BEARER))
+def test_the_token_that_is_shown_is_found(headers: dict[str, str], shown: str | None) -> None:
+    assert access.token_of(knock(**headers), SETTINGS) == shown
+
+
+BOOK = TokenBook("secret", [TokenRecord(role.value, role, digest_of(f"of {role.value}"), 0.0) for role in Role])
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", digest_of("of viewer"), "\udcff"])
+def test_who_shows_no_token_or_a_wrong_one_is_told_that_it_is_the_token(token: str | None) -> None:
+    refusal = access.admission(token, BOOK, Right.WATCH)
+    assert isinstance(refusal, access.Refusal)
+    assert (refusal.status, refusal.cause) == (401, "token")
+
+
+@pytest.mark.parametrize(
+    ("role", "rights"),
+    [
+        (Role.VIEWER, {Right.WATCH}),
+        (Role.OPERATOR, {Right.WATCH, Right.STEER}),
+        (Role.ENGINE, {Right.FEED}),
+    ],
+)
+def test_a_role_may_do_what_it_is_for_and_nothing_else(role: Role, rights: set[Right]) -> None:
+    assert access.admission("secret", BOOK, Right.STEER) is OWNER
+    for right in Right:
+        admitted = access.admission(f"of {role.value}", BOOK, right)
+        if isinstance(admitted, access.Refusal):
+            assert right not in rights
+            assert (admitted.status, admitted.cause) == (403, "role")
+        else:
+            assert right in rights
+            assert (admitted.name, admitted.role) == (role.value, role)
+
+
+@given(st.text(max_size=300))
+def test_no_claim_hides_who_it_was(claim: str) -> None:
+    holder = BOOK.holder("of operator")
+    assert holder is not None
+    signature = holder.signature(claim, "192.0.2.7")
+    assert signature.endswith("operator (operator), 192.0.2.7")
+    assert len(signature) <= 120
+    assert len(signature.splitlines()) == 1
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255)), st.text(alphabet=st.characters(max_codepoint=255)))
 def test_no_header_can_make_the_door_fail(one: str, other: str) -> None:
     shown = Knock(host=one, origin=other, authorization=other, cookie=one)
     assert access.host_refusal(one, SETTINGS) is None or access.origin_refusal(shown)
-    assert access.token_refusal(shown, SETTINGS)
+    assert isinstance(access.admission(access.token_of(shown, SETTINGS), BOOK, Right.WATCH), access.Refusal)
 
 
 def test_a_server_without_a_token_cannot_be_made() -> None:
@@ -121,5 +159,27 @@ def test_a_server_without_a_token_cannot_be_made() -> None:
         Settings(logdir=Path("runs"), token="")
 
 
+def test_where_others_can_reach_the_server_a_short_token_is_refused() -> None:
+    Settings(logdir=Path("runs"), token="short")
+    with pytest.raises(ConfigError, match="at least 16"):
+        Settings(logdir=Path("runs"), token="short", host="0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frame_ancestors": ("*; script-src *",)},
+        {"frame_ancestors": ("https://a.example https://b.example",)},
+        {"root_path": "spiral"},
+        {"root_path": "/spiral/"},
+        {"root_path": "/a\r\nSet-Cookie: x=y"},
+        {"tls_cert": Path("cert.pem")},
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Settings(logdir=Path("runs"), **wrong)
+
+
 def test_the_token_is_not_in_the_text_of_the_settings() -> None:
-    assert "secret" not in repr(SETTINGS)
+    assert "secret" not in repr(Settings(logdir=Path("runs"), token="secret"))

@@ -381,7 +381,7 @@ def test_a_run_is_followed_through_a_server_that_goes_away_until_it_ends(tmp_pat
             await stored(engine, 3)
             with house.http() as http:
                 http.post("/api/runs/r1/commands", content=codec.to_json(asking("early")))
-            await until("command 1, set by me (ui): accepted as command 1")
+            await until("command 1, set by me as owner, 127.0.0.1 (ui): accepted as command 1")
             await engine.say(ack(4, 1, "early", step=9), frame(5, 1, [0.5, 1.0]), frame(6, 2, [0.25, 1.0]))
             await until("optim.lr 0.1 -> 0.2, in force since step 9")
             await stored(engine, 6)
@@ -392,7 +392,7 @@ def test_a_run_is_followed_through_a_server_that_goes_away_until_it_ends(tmp_pat
             await until("paused, 2 steps done")
             with house.http() as http:
                 http.post("/api/runs/r1/commands", content=codec.to_json(asking("late")))
-            await until("command 2, set by me (ui): accepted")
+            await until("command 2, set by me as owner, 127.0.0.1 (ui): accepted")
             await engine.say(status(8, "finished", step=2))
 
     async def story() -> None:
@@ -413,7 +413,7 @@ def test_a_run_is_followed_through_a_server_that_goes_away_until_it_ends(tmp_pat
 
     play(story())
     assert len(away) == 2
-    assert seen("command 2, set by me (ui): expired: the run ended before this command was applied")
+    assert seen("command 2, set by me as owner, 127.0.0.1 (ui): expired: the run ended before this command was applied")
     assert sum("in force since step 9" in line for line in said) == 1, "what was said once is not said again"
     assert {one["type"] for one in plain} == {"step", "command-record", "run-changed", "status-changed"}
     assert [one["train/s0"] for one in plain if one["type"] == "step"] == [0.5, 0.25]

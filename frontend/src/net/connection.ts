@@ -2,6 +2,7 @@ import { backoff } from "../lib/backoff";
 import type { Link } from "../store/live";
 import {
   CLOSE_BAD_DATA,
+  CLOSE_FORBIDDEN,
   CLOSE_NORMAL,
   CLOSE_PROTOCOL,
   CLOSE_SILENT,
@@ -196,7 +197,7 @@ export class Connection {
     this.welcomed = false;
     this.drop(code);
     if (code === CLOSE_PROTOCOL) return this.tell({ state: "closed", reason: "protocol" });
-    if (code === CLOSE_UNAUTHORIZED) return this.tell({ state: "closed", reason: "unauthorized" });
+    if (code === CLOSE_UNAUTHORIZED || code === CLOSE_FORBIDDEN) return this.tell({ state: "closed", reason: "unauthorized" });
     if (!opened) {
       const answer = await this.around.knock();
       // Somebody has pressed the button meanwhile.

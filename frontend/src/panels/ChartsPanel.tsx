@@ -33,8 +33,15 @@ export const markers = computed<readonly Marker[]>(() => [
   }),
 ]);
 
-/** The grid of charts; `card` draws one, given from outside. */
-export function ChartsPanel({ card }: { card: (spec: ChartSpec) => ComponentChildren }) {
+interface ChartsProps {
+  /** Draws one chart. */
+  card: (spec: ChartSpec) => ComponentChildren;
+  /** Stands above them. */
+  timeline: ComponentChildren;
+}
+
+/** The grid of charts. */
+export function ChartsPanel({ card, timeline }: ChartsProps) {
   const all = charts.value;
   const first = all.filter((chart) => chart.primary);
   const rest = all.filter((chart) => !chart.primary);
@@ -42,6 +49,7 @@ export function ChartsPanel({ card }: { card: (spec: ChartSpec) => ComponentChil
   return (
     <section class="charts" aria-label={t("charts.title")}>
       <Toolbar />
+      {timeline}
       <div class="chart-grid first">
         {first.map((spec) => (
           <div key={`${id} ${spec.key}`}>{card(spec)}</div>

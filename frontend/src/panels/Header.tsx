@@ -24,6 +24,9 @@ export function Header({ watch }: { watch: (run: string) => void }) {
       <LinkState />
       <ThemeSwitch />
       <LanguageSwitch />
+      <a class="reference" href="docs" target="_blank" rel="noopener" data-testid="reference" title={t("header.reference")}>
+        API
+      </a>
     </header>
   );
 }

@@ -22,7 +22,7 @@ export const run = signal<RunModel | null>(null);
 /** Open wishes and refusals by control. */
 export const wishes = signal<Wishes>({});
 
-const PARTS: readonly Part[] = ["run", "status", "frames", "series", "knobs", "commands", "probe", "heatMaps", "strips"];
+const PARTS: readonly Part[] = ["run", "status", "frames", "series", "knobs", "commands", "probe", "heatMaps", "strips", "checkpoints"];
 const counters = Object.fromEntries(PARTS.map((part) => [part, signal(0)])) as Record<Part, ReturnType<typeof signal<number>>>;
 
 /** Subscribe to a part of the watched run: read this in a component or an effect. */
@@ -80,6 +80,9 @@ export const alarms = computed<readonly Alarm[]>(() => {
   }
   return found.sort((a, b) => a.step - b.step);
 });
+
+/** Checkpoints that the watched run can be resumed from, oldest first. */
+export const checkpoints = computed(() => (version("checkpoints"), run.value?.checkpoints ?? []));
 
 /** Say that a part of the watched run has changed. */
 export function touched(part: Part): void {

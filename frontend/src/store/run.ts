@@ -1,6 +1,7 @@
 import { numbers, type Numbers } from "../wire/arrays";
 import type {
   Change,
+  CheckpointSaved,
   Column,
   CommandRecord,
   Frame,
@@ -36,7 +37,7 @@ export interface RawFrame {
 }
 
 /** The parts of a run that a message may change; panels listen to the parts they draw. */
-export type Part = "run" | "status" | "frames" | "series" | "knobs" | "commands" | "probe" | "heatMaps" | "strips";
+export type Part = "run" | "status" | "frames" | "series" | "knobs" | "commands" | "probe" | "heatMaps" | "strips" | "checkpoints";
 
 const FRAMES_KEPT = 512;
 
@@ -67,6 +68,8 @@ export class RunModel {
   /** By name, oldest first. */
   readonly strips = new Map<string, Strip[]>();
   readonly frames: RawFrame[] = [];
+  /** Those that the run can be resumed from, oldest first. */
+  checkpoints: readonly CheckpointSaved[];
   /** Of the newest frame taken in. */
   private frameSeq = -1;
 
@@ -79,6 +82,7 @@ export class RunModel {
     this.guards = snapshot.guards;
     this.probe = snapshot.probe;
     this.heatMaps = snapshot.heat_maps;
+    this.checkpoints = snapshot.checkpoints;
     const { status, detail } = snapshot.run;
     const said = snapshot.status?.status === status ? snapshot.status : { done: 0, total: 0, detail };
     this.status = { status, done: said.done, total: said.total, detail: said.detail || detail };
@@ -179,8 +183,10 @@ export class RunModel {
         this.inForce(message.changes, message.step, message.rev);
         return "knobs";
       case "checkpoint-saved":
-        // Listed by the API; nothing on the page shows them.
-        return null;
+        this.checkpoints = [...this.checkpoints.filter((one) => one.file !== message.file), message].filter((one) =>
+          message.files.includes(one.file),
+        );
+        return "checkpoints";
     }
   }
 

@@ -22,12 +22,13 @@ export class Series {
   }
 
   /**
-   * Add a point. A step that is already there is a repetition and ignored, unless the run was resumed from a
-   * checkpoint: then the newer incarnation replaces what lies at and after the step.
+   * Add a point. Another value of the last step, such as of a second evaluation, takes the place of the first; an
+   * earlier step is a repetition and ignored, unless the run was resumed from a checkpoint: then the newer incarnation
+   * replaces what lies at and after the step.
    */
   append(step: number, value: number): void {
     if (this.steps.length > 0 && step <= this.steps.last) {
-      if (!this.rewinding) return;
+      if (!this.rewinding && step < this.steps.last) return;
       const keep = lowerBound(this.steps.view(), step);
       this.steps.truncate(keep);
       this.values.truncate(keep);

@@ -20,6 +20,12 @@ export const MAX_MESSAGE_BYTES = 8388608;
 /** Largest websocket message. Uvicorn's own default is the same 16 MiB. */
 export const MAX_PACKET_BYTES = 16777216;
 
+/** Largest packet of a viewer, which says whom it is and what it wants to see. */
+export const VIEWER_PACKET_BYTES = 16384;
+
+/** Packets of a viewer, over a while; a page that is resized asks for another width at each frame. */
+export const VIEWER_PACKETS_PER_SECOND = 50.0;
+
 /** A courier closes a packet at this size, so that one packet never holds up the server's loop for long. */
 export const COURIER_PACKET_BYTES = 262144;
 
@@ -60,14 +66,20 @@ export const CLOSE_TOO_BIG = 1009;
 /** A message that is well formed but not allowed now, or another protocol version. */
 export const CLOSE_PROTOCOL = 4000;
 
-/** No token, or a wrong one. */
+/** No token, or a wrong one; also one that has been revoked meanwhile. */
 export const CLOSE_UNAUTHORIZED = 4001;
+
+/** A token whose role may not do this. */
+export const CLOSE_FORBIDDEN = 4003;
 
 /** The viewer took nothing for `STALL_SECONDS`, or too little for messages that must not be dropped; it may resume. */
 export const CLOSE_TOO_SLOW = 4008;
 
 /** A newer connection of the same run's courier has taken over. */
 export const CLOSE_REPLACED = 4009;
+
+/** The viewer said more than `VIEWER_PACKETS_PER_SECOND`; it may come back. */
+export const CLOSE_TOO_OFTEN = 4029;
 
 /** Nothing was heard for `SILENCE_SECONDS`. */
 export const CLOSE_SILENT = 4010;
@@ -562,6 +574,8 @@ export interface Snapshot {
   probe: ProbeBatch | null;
   heat_maps: HeatMaps | null;
   strips: Strip[];
+  /** Those that are there, oldest first. */
+  checkpoints: CheckpointSaved[];
 }
 
 /** Server to viewer, in place of a snapshot: what this viewer has stays; all deltas after ``since`` follow. */

@@ -129,3 +129,18 @@ def test_the_default_schedule_fits_the_length_that_was_asked_for(
 ) -> None:
     config = for_data("fashion", **asked)
     assert (config.schedule, config.warmup_steps) == (schedule, warmup)
+
+
+@pytest.mark.parametrize(
+    ("data", "optimizer", "lr"),
+    [
+        ("fashion", "sgd", 0.03),
+        ("fashion", "adam", 3e-3),
+        ("needle", "adam", 3e-3),
+        ("digits", "sgd", 0.03),
+        ("motif", "sgd", 1e-2),
+    ],
+)
+def test_an_optimizer_brings_a_rate_that_it_trains_well_with(data: str, optimizer: str, lr: float) -> None:
+    assert for_data(data, optimizer=optimizer).lr == lr
+    assert for_data(data, optimizer=optimizer, lr=0.5).lr == 0.5

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from spiral_core.errors import ArgumentError
-from spiral_core.link.applied import AppliedLog, Entry, Origin
+from spiral_core.link.applied import AppliedLog, Entry, Origin, Resumed
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.lastword import DETAIL
 from spiral_core.link.rundir import RunDir
@@ -247,6 +247,112 @@ def test_commands_reach_the_inbox_and_each_record_leaves_when_the_bell_rings(sce
     # That they arrived is the doorbell's doing: a courier that is not rung looks at its log only when it connects.
 
 
+def orders(*numbers: int, chars: int = 1) -> list[Command]:
+    return [
+        Command(run="r", number=one, id=str(one), verb="pause", sets=[], actor="a" * chars, source="ui", time=0.0)
+        for one in numbers
+    ]
+
+
+def test_an_engine_that_does_not_read_its_commands_holds_nothing_up(scene: Play) -> None:
+    """A thousand commands are more than a pipe holds; the run's last word must arrive all the same."""
+    told = orders(*range(1, 1001), chars=200)
+    peer = Peer(commands=told)
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await served(peer, port)
+        await asyncio.to_thread(engine.inbox.wait, 10.0)
+        engine.say(20)
+        await until(lambda: len(peer.stored) == 20)
+        arrived: list[Command] = []
+        while len(arrived) < len(told):
+            await asyncio.to_thread(engine.inbox.wait, 10.0)
+            arrived += engine.inbox.drain()
+        assert arrived == told
+        assert await asyncio.to_thread(engine.end, 5.0)
+        server.close()
+
+    scene(story)
+    assert peer.stored == list(range(21))
+
+
+def test_commands_are_not_handed_down_while_an_older_log_is_carried(tmp_path: Path) -> None:
+    """Its end, which lets them expire, may be on its way; with the newest log they are given again."""
+    rundir = RunDir(path=tmp_path, id="r")
+    logs = [RunLogWriter(rundir.frames_of(number), run="r", incarnation=number, clock=time.time) for number in (0, 1)]
+    for log in logs:
+        log.append(StatusChanged, 0, status="training", done=0, total=0, detail="")
+    peer = Peer(commands=orders(1), silent=True)
+
+    async def story() -> None:
+        server = await serve(peer.talk, "127.0.0.1", 0, max_size=None)
+        port = server.sockets[0].getsockname()[1]
+        inbox = Inbox()
+        courier = start(rundir, incarnation=1, server=f"http://127.0.0.1:{port}", token="", inbox=inbox)
+        # The older log is sent and not confirmed: it is being carried until the connection breaks.
+        await until(lambda: peer.stored == [0])
+        await asyncio.to_thread(inbox.wait, 0.3)
+        early = inbox.drain()
+        peer.silent = False
+        server.close()
+        await server.wait_closed()
+        peer.commands = orders(1, 2)
+        again = await serve(peer.talk, "127.0.0.1", port, max_size=None)
+        await until(lambda: (1, 0) in peer.later)
+        await asyncio.to_thread(inbox.wait, 10.0)
+        later = inbox.drain()
+        again.close()
+        courier.process.kill()
+        courier.process.wait()
+        assert (early, later) == ([], orders(1, 2))
+
+    asyncio.run(asyncio.wait_for(story(), 40))
+
+
+def test_a_courier_whose_run_was_resumed_says_no_last_word(scene: Play, tmp_path: Path) -> None:
+    """The engine has died, and another one goes on with the run, before the server is there to be told."""
+    peer = Peer()
+
+    async def story(engine: Engine, port: int) -> None:
+        engine.say(3)
+        log = AppliedLog(tmp_path / "applied.log")
+        log.begin(Origin(run="r", name="a run", config=""))
+        log.resume(Resumed(resumed=0, rev=0, kept=0, incarnation=1))
+        log.close()
+        os.close(engine.courier.doorbell)
+        server = await served(peer, port)
+        await until(lambda: len(peer.stored) == 3)
+        assert await asyncio.to_thread(engine.courier.process.wait, 10) == 0
+        server.close()
+
+    scene(story)
+    assert peer.stored == [0, 1, 2]
+
+
+def test_a_courier_that_was_replaced_once_and_came_back_still_delivers_the_end(scene: Play) -> None:
+    """Its line breaks while the last word is under way: it tries again, as if it had never been replaced."""
+    peer = Peer()
+    replaced: list[bool] = []
+
+    async def replacing(socket: ServerConnection) -> None:
+        if not replaced:
+            replaced.append(True)
+            await socket.close(4009, "a newer connection of this run has taken over")
+            return
+        await peer.talk(socket)
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await serve(replacing, "127.0.0.1", port, max_size=None)
+        engine.say(5)
+        await until(lambda: len(peer.stored) == 5)
+        peer.break_after = 6
+        assert await asyncio.to_thread(engine.end, 8.0)
+        server.close()
+
+    scene(story)
+    assert peer.stored == list(range(6))
+
+
 def test_without_a_server_the_courier_leaves_when_its_time_is_over_and_the_log_stays(scene: Play) -> None:
     async def story(engine: Engine, _port: int) -> None:
         engine.say(10)
@@ -298,7 +404,8 @@ def test_an_engine_that_dies_is_spoken_for_by_its_courier(scene: Play, tmp_path:
     assert isinstance(ack, Ack)
     assert (ack.number, ack.id, ack.step, ack.state, ack.rev, ack.changes) == (4, "c1", 7, "applied", 1, changes)
     assert isinstance(status, StatusChanged)
-    assert (status.status, status.detail) == ("failed", DETAIL)
+    assert status.status == "failed"
+    assert status.detail == f"{DETAIL}; 40 bytes of a half-written record were cut off its log"
 
 
 def test_a_courier_that_comes_after_the_end_adds_nothing_to_it(scene: Play, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,6 @@ from steered_engine import EVERY_KIND, Plan, steered
 
 CONFIG = for_data("fashion", batch_size=16, steps=100, evaluate_every=25, xai_every=0, optimizer="sgd")
 SMALL = for_data("digits", batch_size=8, steps=60, evaluate_every=0)
-WHOLE: Plan = (
-    *EVERY_KIND,
-    (96, "set", {"data.batch_size": 12}),
-    (97, "set", {"amp.precision": "float16"}),
-    (98, "set", {"freeze.conv1": True}),
-)
 
 
 def made(result: runner.Result) -> RunDir:
@@ -43,8 +38,8 @@ def last_tensors(directory: RunDir) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run that was steered in every way: 25 times, through the real inbox."""
-    return made(steered(tmp_path_factory.mktemp("runs"), CONFIG, WHOLE, hash_every=10))
+    """A run that was steered in every way: 28 times, through the real inbox."""
+    return made(steered(tmp_path_factory.mktemp("runs"), CONFIG, EVERY_KIND, hash_every=10))
 
 
 @pytest.fixture
@@ -54,9 +49,20 @@ def copy(run: RunDir, tmp_path: Path) -> RunDir:
 
 def test_the_plan_of_these_tests_steers_in_every_way_and_nothing_of_it_is_refused(run: RunDir) -> None:
     entries = applied.read(run.applied).entries
-    assert len(entries) == len(WHOLE) == 25
+    assert len(entries) == len(EVERY_KIND) == 28
     said = [codec.decode(record.data) for record in RunLogReader(run.frames).records()]
-    assert [one.state for one in said if isinstance(one, Ack)] == ["applied"] * 25
+    assert [one.state for one in said if isinstance(one, Ack)] == ["applied"] * 28
+    assert {entry.verb for entry in entries} == {"set", "pause", "resume"}
+    values = {change.knob: [change.old] for entry in reversed(entries) for change in entry.changes}
+    for entry in entries:
+        for change in entry.changes:
+            values[change.knob].append(change.in_force)
+    assert values["amp.precision"] == ["float32", "float16", "float32", "bfloat16"]
+    assert values["optim.mode"] == ["euclidean", "realgrad", "riemannian", "hypergrad", "euclidean"]
+    assert values["data.batch_size"] == [16, 12, 24]
+    assert values["freeze.conv1"] == [False, True, False]
+    assert {"optim.lr", "zspace.gain", "zspace.auto_gain", "zspace.curvature"} <= set(values)
+    assert all(before != after for told in values.values() for before, after in pairwise(told))
 
 
 @pytest.mark.parametrize("threads_used", [1, 2])
@@ -66,17 +72,17 @@ def test_a_replay_is_identical_with_any_number_of_threads(run: RunDir, threads: 
     kernels.set_num_threads(threads_used)
     told: list[tuple[int, int]] = []
     script = plan(run)
-    assert (script.steps, script.commands, script.states) == (100, 25, 10)
+    assert (script.steps, script.commands, script.states) == (100, 28, 10)
     done = replay(script, lambda number, total: told.append((number, total)))
     assert (done.difference, done.compared, done.same_until) == (None, 10, 100)
     assert told == [(number, 100) for number in range(1, 101)]
 
 
 def test_a_run_that_was_resumed_twice_replays_along_the_path_that_is_left(tmp_path: Path) -> None:
-    first = steered(tmp_path, CONFIG, (*WHOLE[:8], (50, "stop", {})), checkpoint_every=20, hash_every=10)
-    steered(tmp_path, CONFIG, WHOLE[:12], f"{first.run}@40", checkpoint_every=20, hash_every=10)
+    first = steered(tmp_path, CONFIG, (*EVERY_KIND[:14], (50, "stop", {})), checkpoint_every=20, hash_every=10)
+    steered(tmp_path, CONFIG, EVERY_KIND[:18], f"{first.run}@40", checkpoint_every=20, hash_every=10)
     (made(first).checkpoints / "step-00000100.safetensors").unlink()
-    steered(tmp_path, CONFIG, WHOLE, first.run, checkpoint_every=20, hash_every=10)
+    steered(tmp_path, CONFIG, EVERY_KIND, first.run, checkpoint_every=20, hash_every=10)
     script = plan(made(first))
     assert len(applied.read(made(first).applied).resumptions) == 2
     assert script.steps == 100
@@ -90,7 +96,7 @@ def test_an_exported_configuration_trains_the_same_run_with_no_one_steering(run:
     path = tmp_path / "again.json"
     path.write_text(as_config(run, applied.read(run.applied)))
     config = resume.config_from(path)
-    assert sum(len(steer.sets) for steer in config.steering) == sum(len(sets) for _, _, sets in WHOLE)
+    assert sum(len(steer.sets) for steer in config.steering) == sum(len(sets) for _, _, sets in EVERY_KIND)
     again = made(steered(tmp_path / "runs", config, (), hash_every=10))
     assert [one.tensors for one in hashes.read(again.hashes, applied.read(again.applied))] == [
         one.tensors for one in hashes.read(run.hashes, applied.read(run.applied))
@@ -268,7 +274,7 @@ def test_a_value_that_a_command_found_is_compared_too(copy: RunDir) -> None:
     done = replay(plan(copy))
     assert done.difference is not None
     assert (done.difference.step, done.difference.same_until) == (91, 90)
-    assert done.difference.what == "zspace.curvature by command 21: -3.0 to -0.5 then, -2.0 to -0.5 now"
+    assert done.difference.what == "zspace.curvature by command 27: -3.0 to -0.5 then, -2.0 to -0.5 now"
 
 
 def test_where_the_runs_differ_the_environments_are_compared(copy: RunDir) -> None:
@@ -307,7 +313,7 @@ def test_a_flipped_bit_in_any_of_its_files_is_found_before_anything_is_trained(c
 
 def test_logs_that_are_not_of_one_run_are_told_apart(copy: RunDir, tmp_path: Path) -> None:
     """The commands of another run: at a step where this one has a digest, the revision is another."""
-    other = made(steered(tmp_path / "other", CONFIG, WHOLE[:3], hash_every=10))
+    other = made(steered(tmp_path / "other", CONFIG, EVERY_KIND[:3], hash_every=10))
     shutil.copy(other.applied, copy.applied)
     with pytest.raises(RunLogError, match="does not lead there"):
         replay(plan(copy))

@@ -109,6 +109,21 @@ def test_what_was_applied_after_the_checkpoint_is_applied_and_acknowledged_again
     assert metadata["values"] == {**other["values"], "rev": 3}, "the stop counts, and changes nothing else"
 
 
+def test_a_run_without_a_checkpoint_goes_on_from_its_first_step(tmp_path: Path) -> None:
+    """As after a kill before the first one: what was applied is applied again, and no answer is taken back."""
+    first = steered(tmp_path, SMALL, (*STEERED, (50, "stop", {})))
+    directory = directory_of(first)
+    for path in directory.checkpoints.iterdir():
+        path.unlink()
+    done = steered(tmp_path, SMALL, STEERED, first.run)
+    assert (done.status, done.step) == ("finished", 60)
+    frames = [one.step for one in said(directory, 1) if isinstance(one, Frame)]
+    assert frames == list(range(1, 61))
+    assert [entry.number for entry in applied.read(directory.applied).written] == [1, 2, 3]
+    alone = directory_of(steered(tmp_path / "alone", SMALL, STEERED))
+    assert last_state(directory)[0] == last_state(alone)[0]
+
+
 def test_a_checkpoint_that_is_taken_while_a_run_catches_up_knows_how_far_it_has_come(tmp_path: Path) -> None:
     """Resumed from step 20, when one command of two has been applied again; then resumed from step 30."""
     first = steered(tmp_path, SMALL, (*STEERED, (50, "stop", {})), checkpoint_every=20)
@@ -145,6 +160,22 @@ def test_going_back_to_a_step_gives_up_what_was_steered_after_it(tmp_path: Path)
     assert last_state(directory)[0] == last_state(never)[0]
     history = applied.read(directory.applied)
     assert ([entry.number for entry in history.written], history.entries) == ([1, 2, 3], [])
+
+
+def test_an_evaluation_before_the_first_update_of_a_resumed_run_keeps_the_curves_of_its_step(tmp_path: Path) -> None:
+    """The frame of the newest incarnation counts, so that it has to have what the older one said of the step."""
+    first = steered(tmp_path, SMALL, ((30, "stop", {}),))
+    directory = directory_of(first)
+    (directory.path / "commands.jsonl").write_text('{"id": "e", "verb": "evaluate"}\n')
+    steered(tmp_path, SMALL, (), first.run)
+    before = [one for one in said(directory, 0) if isinstance(one, Frame)][-1]
+    again = next(one for one in said(directory, 1) if isinstance(one, Frame))
+    assert before.step == again.step == 30
+    old, new = (
+        dict(zip(one.index.numpy().tolist(), one.values.numpy().tolist(), strict=True)) for one in (before, again)
+    )
+    assert old.items() < new.items()
+    assert len(new) == len(old) + 2, "loss and accuracy of the evaluation"
 
 
 def test_a_checkpoint_of_a_future_that_was_given_up_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -188,7 +219,7 @@ def contents(path: Path) -> dict[str, bytes]:
     ("wrong", "told"),
     [
         ("nothing", "there is no run 'elsewhere'"),
-        ("no checkpoint", "has no checkpoint yet; start it anew with spiral train --config"),
+        ("no checkpoint", "has no checkpoint at step 30; .* alone goes on from its first step"),
         ("running", "is still being trained, by process"),
         ("finished", "is finished: all 60 steps are done; to go back to an earlier one, there are"),
         ("config", "is not what the run was started with: put back the original"),
@@ -210,6 +241,7 @@ def test_what_cannot_be_resumed_is_refused_with_the_remedy_and_nothing_changes(
         case "no checkpoint":
             for path in directory.checkpoints.iterdir():
                 path.unlink()
+            reference = f"{first.run}@30"
         case "running":
             held = directory.hold()
         case "config":

@@ -26,6 +26,7 @@ from spiral_core.link import recorder
 from spiral_core.link.answered import Answered, answered
 from spiral_core.link.applied import AppliedLog, Origin, read
 from spiral_core.link.inbox import Inbox
+from spiral_core.link.patientlog import PatientLog
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import begin_in
 from spiral_core.link.rundir import RunDir
@@ -59,7 +60,9 @@ def trained(state: RunState, inbox: Inbox, rundir: RunDir, *, dump_every: int) -
     applied = AppliedLog(rundir.applied)
     line = Line(rundir, incarnation=0, server=None, token="", inbox=inbox)
     options = Options(logdir=rundir.path, dump_every=dump_every)
-    _Loop(start, state, options, inbox, line, Recorder(log, state), applied, None).run("a run")
+    patient = PatientLog(log, rundir.reserve)
+    _Loop(start, state, options, inbox, line, Recorder(patient, state), applied, patient, None).run("a run")
+    patient.close()
     log.close()
     applied.close()
     start.release()

@@ -1,0 +1,307 @@
+"""How long from a command to its acknowledgement, and what a journal costs that is on disk before anybody is told.
+
+    python tests/benchmarks/steering.py [--commands 200]
+
+Starts a real server, an engine with its courier, and one client, which posts commands over HTTP and hears what becomes
+of them over the websocket of a viewer, as the page does:
+
+- *acknowledgement*: from the moment before the request is sent to the moment when the `Ack` is decoded; p50 and p99, at
+  steps of about 1, 10 and 100 ms. The steps are made of computing (batches of `z_cnn`), not of waiting, because an
+  engine that waits for its pace answers at once. The budget is one boundary interval, measured in the same run, plus
+  5 ms: p50 against the median interval, p99 against the p99 of the intervals.
+- *journal*: a command on the server's disk (`SqliteStore.journal`) and on the engine's (`AppliedLog.append`), one at a
+  time. The budget is two bare writes with ``fsync``, of 4 KiB on the same disk, plus 1 ms; they are timed in turns with
+  what they are compared with.
+
+As a calibration the run times the bare ``fsync``, an HTTP request that does nothing (``/healthz``) while the engine
+trains, and how late a sleep of 1 ms comes. Exits with 1 when a budget is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from e2e.cockpit import Cockpit, finish, start
+from spiral_core.engine import step
+from spiral_core.engine.config import for_data
+from spiral_core.engine.state import initial_state
+from spiral_core.link.applied import AppliedLog, Entry
+from spiral_core.wire import codec
+from spiral_core.wire.limits import MAX_PACKET_BYTES, PROTOCOL
+from spiral_core.wire.messages import Ack, CommandRecord, Frame, ViewHello, Watch
+from spiral_core.wire.parts import Change, Setting
+from spiral_server.store.sqlite_store import SqliteStore
+
+STEP_MS = (1, 10, 100)
+ACK_MARGIN_MS = 5.0
+JOURNAL_MARGIN_MS = 1.0
+PAGE_BYTES = 4096
+SECONDS = 40.0
+"""For the commands of one kind of step, at most."""
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Give the smallest value that at least this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Give the milliseconds of one call."""
+    begun = time.perf_counter()
+    work()
+    return (time.perf_counter() - begun) * 1e3
+
+
+def batch_for(milliseconds: float) -> int:
+    """Give the batch of `z_cnn` whose update takes about so long on one thread of this machine."""
+    state = initial_state(for_data("fashion", batch_size=64))
+    for _ in range(3):
+        step.update(state)
+    each = statistics.median(timed(lambda: step.update(state)) for _ in range(20)) / 64
+    return max(1, min(2000, round(milliseconds / each)))
+
+
+@dataclass
+class Client:
+    """Gives commands over HTTP and hears of them over a websocket."""
+
+    http: httpx.AsyncClient
+    socket: ClientConnection
+    run: str
+    acks: dict[str, float] = field(default_factory=dict)
+    """When each acknowledgement was decoded."""
+    stamps: dict[int, float] = field(default_factory=dict)
+    """When the engine wrote down each step."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listen(self) -> None:
+        """Read what a viewer is told."""
+        while True:
+            data = await self.socket.recv()
+            assert isinstance(data, bytes)
+            for message in codec.decode_packet(data):
+                if isinstance(message, Ack):
+                    assert message.state == "applied", message.reason
+                    self.acks[message.id] = time.perf_counter()
+                    self.news.set()
+                elif isinstance(message, Frame):
+                    self.stamps[message.step] = message.time
+                    self.news.set()
+
+    async def give(self, number: int) -> float:
+        """Set the gain; give the milliseconds until the acknowledgement."""
+        identity = f"b{number}"
+        body = {
+            "id": identity,
+            "verb": "set",
+            "sets": [{"knob": "zspace.gain", "value": 0.2 + 0.001 * (number % 100)}],
+        }
+        begun = time.perf_counter()
+        answer = await self.http.post(f"/api/runs/{self.run}/commands", json=body)
+        assert answer.status_code == 202, answer.text
+        async with asyncio.timeout(20):
+            while identity not in self.acks:
+                self.news.clear()
+                await self.news.wait()
+        return (self.acks[identity] - begun) * 1e3
+
+    async def trains(self) -> None:
+        """Wait until frames come."""
+        async with asyncio.timeout(60):
+            while len(self.stamps) < 3:
+                self.news.clear()
+                await self.news.wait()
+
+
+@dataclass
+class Latency:
+    """What was measured at one length of a step, in milliseconds."""
+
+    acks: list[float]
+    intervals: list[float]
+    bare: list[float]
+    """Requests that do nothing."""
+    late: list[float]
+    """By which sleeps of 1 ms were too long."""
+
+
+async def converse(server: Cockpit, run: str, commands: int) -> Latency:
+    """Steer a run that trains, at moments that have nothing to do with its steps."""
+    chance = random.Random(0)
+    headers = {"Authorization": f"Bearer {server.token}"}
+    address = f"ws://{urlsplit(server.url).netloc}/ws/view"
+    told = Latency([], [], [], [])
+    async with (
+        httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as http,
+        connect(address, additional_headers=headers, max_size=MAX_PACKET_BYTES, compression=None, proxy=None) as socket,
+    ):
+        await socket.send(codec.encode_packet([ViewHello(protocol=PROTOCOL), Watch(run=run, width=800)]))
+        client = Client(http, socket, run)
+        listening = asyncio.create_task(client.listen())
+        await client.trains()
+        deadline = time.monotonic() + SECONDS
+        for number in range(commands + 5):
+            taken = await client.give(number)
+            if number >= 5:  # the first ones open connections and databases
+                told.acks.append(taken)
+            begun = time.perf_counter()
+            await asyncio.sleep(1e-3)
+            told.late.append((time.perf_counter() - begun) * 1e3 - 1)
+            begun = time.perf_counter()
+            await http.get("/healthz")
+            told.bare.append((time.perf_counter() - begun) * 1e3)
+            await asyncio.sleep(chance.uniform(0.01, 0.05))
+            if time.monotonic() > deadline:
+                break
+        listening.cancel()
+    steps = client.stamps
+    told.intervals = [(steps[number] - steps[number - 1]) * 1e3 for number in steps if number - 1 in steps]
+    return told
+
+
+def latency(folder: Path, milliseconds: int, commands: int) -> Latency:
+    """Start server and engine, and steer."""
+    server = start(folder / f"{milliseconds}", "serve", "--port", "0")
+    words = ["--data", "fashion", "--steps", "0", "--batch-size", str(batch_for(milliseconds)), "--quiet"]
+    words += ["--evaluate-every", "0", "--xai-every", "0", "--lr", "1e-4", "--server", server.url]
+    words += ["--logdir", str(server.logdir), "--token", server.token, "--checkpoint-every", "0", "--no-guards"]
+    engine = subprocess.Popen([sys.executable, "-m", "spiral_core.cli", "train", *words])
+    try:
+        deadline = time.monotonic() + 120
+        while not server.run().get("step", 0):
+            assert engine.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return asyncio.run(converse(server, server.run()["id"], commands))
+    finally:
+        engine.terminate()
+        engine.wait(30)
+        finish(server)
+
+
+def a_record(number: int) -> CommandRecord:
+    return CommandRecord(
+        id=f"c{number}",
+        verb="set",
+        sets=[Setting(knob="optim.lr", value=3e-4)],
+        actor="lab bench",
+        source="api",
+        run="bench",
+        number=number,
+        time=0.0,
+        incarnation=0,
+        state="accepted",
+        by=None,
+        step=None,
+        changes=[],
+        reason="",
+        rev=None,
+    )
+
+
+def an_entry(number: int) -> Entry:
+    changes = [Change(knob="optim.lr", old=1e-3, in_force=3e-4)]
+    sets = [Setting(knob="optim.lr", value=3e-4)]
+    return Entry(
+        number=number,
+        id=f"c{number}",
+        step=number,
+        verb="set",
+        steps=1,
+        sets=sets,
+        changes=changes,
+        rev=number,
+        actor="lab bench",
+        source="api",
+        instead_of=[],
+    )
+
+
+def journals(folder: Path, commands: int) -> dict[str, list[float]]:
+    """Time bare writes and both journals in turns, each command on disk before the next one begins."""
+    store = SqliteStore(folder / "store")
+    log = AppliedLog(folder / "applied.log")
+    bare = os.open(folder / "bare", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    page = bytes(PAGE_BYTES)
+
+    def write() -> None:
+        os.write(bare, page)
+        os.fsync(bare)
+
+    taken: dict[str, list[float]] = {"fsync": [], "server": [], "engine": []}
+    for number in range(1, commands + 6):
+        for name, work in (
+            ("fsync", write),
+            ("server", lambda number=number: store.journal(a_record(number)).result()),
+            ("engine", lambda number=number: log.append(an_entry(number))),
+        ):
+            spent = timed(work)
+            if number > 5:
+                taken[name].append(spent)
+    os.close(bare)
+    log.close()
+    store.close()
+    return taken
+
+
+def said(label: str, value: float, budget: float) -> bool:
+    """Print a figure beside its budget; tell whether it is kept."""
+    kept = value <= budget
+    print(f"{label}: {value:.2f} ms, budget {budget:.2f} ms: {'kept' if kept else 'MISSED'}")
+    return kept
+
+
+def report(milliseconds: int, told: Latency) -> bool:
+    """Print what was measured at one length of a step; tell whether the budget is kept."""
+    middle, long = quantile(told.intervals, 0.5), quantile(told.intervals, 0.99)
+    bare, late = told.bare, told.late
+    print(
+        f"steps of about {milliseconds} ms: boundary interval p50 {middle:.2f} ms, p99 {long:.2f}; calibration: a "
+        f"request that does nothing p50 {quantile(bare, 0.5):.2f} ms, p99 {quantile(bare, 0.99):.2f}; a sleep of 1 ms "
+        f"late by p50 {quantile(late, 0.5):.2f} ms, p99 {quantile(late, 0.99):.2f}"
+    )
+    count = len(told.acks)
+    return all(
+        [
+            said(f"  acknowledgement p50 of {count}", quantile(told.acks, 0.5), middle + ACK_MARGIN_MS),
+            said(f"  acknowledgement p99 of {count}", quantile(told.acks, 0.99), long + ACK_MARGIN_MS),
+        ]
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--commands", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kept = [report(length, latency(folder, length, options.commands)) for length in STEP_MS]
+        taken = journals(folder, options.commands)
+    bare = quantile(taken["fsync"], 0.5)
+    print(f"calibration: a bare write of 4 KiB with fsync p50 {bare:.3f} ms, p99 {quantile(taken['fsync'], 0.99):.3f}")
+    for side, words in (("server", "the server's journal"), ("engine", "the engine's applied.log")):
+        kept.append(said(f"  {words}, per command, p50", quantile(taken[side], 0.5), 2 * bare + JOURNAL_MARGIN_MS))
+        print(f"    p99 {quantile(taken[side], 0.99):.3f} ms")
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
