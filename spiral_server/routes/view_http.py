@@ -171,7 +171,8 @@ class Conversation:
         """Wait for packets; give none when the time is over, or when the conversation is."""
         try:
             async with asyncio.timeout(seconds):
-                await self._basket.filled.wait()
+                if self.ended is None:
+                    await self._basket.filled.wait()
         except TimeoutError:
             return []
         taken = self._basket.take()
