@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from spiral_server.hub import BusyRunError, Hub
+from spiral_server.hub import Hub
 from spiral_server.routes.doors import answer, origin_ours, token_shown, trouble
+from spiral_server.store.errors import BusyRunError
 
 router = APIRouter(prefix="/api", dependencies=[Depends(token_shown), Depends(origin_ours)])
 
