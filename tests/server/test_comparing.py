@@ -17,7 +17,7 @@ from spiral_server.live.comparison import TICK_POINTS, WAITING_TICKS, Comparison
 from spiral_server.settings import Pace
 
 from .asking import play, stored
-from .house import House, Peer, courier, serving, viewer
+from .house import House, Peer, courier, eventually, serving, viewer
 from .saying import frame, opening
 
 NAMES = ["train/s1", "train/none", "train/s0"]
@@ -68,11 +68,14 @@ def test_runs_are_compared_by_names_of_series_and_followed_while_they_train(tmp_
                     await drawn(page, expected)
             (comparison,) = house.app.state.hub.audience.comparisons._known.values()
             sent = sum(isinstance(message, Points) for message in pages[0].seen)
-            assert comparison.packed <= 8
-            assert sent == comparison.packed
-            await pages[0].say(Compare(runs=[], series=[], width=0), Ping(time=1.0))
-            await pages[0].next_of(Pong)
-            assert len(comparison.readers) == 19
+            # Each engine's frame may fall into a tick of its own; all viewers share it.
+            assert sent == comparison.packed <= 8
+            await pages[0].say(Compare(runs=[], series=[], width=0))
+
+            async def one_less() -> bool:
+                return len(comparison.readers) == 19
+
+            await eventually(one_less)
 
     with serving(tmp_path, pace=Pace(compare_tick=0.01)) as house:
         play(story(house))
