@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 from statistics import fmean
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from spiral_core import cli_journal, cli_sync
-from spiral_core.choices import DATA, MODELS, listed
 from spiral_core.errors import ConfigError, SpiralError
+from spiral_core.wire.training import Kind, TrainingOption, training_options
 
 if TYPE_CHECKING:
     from spiral_core.engine.config import RunConfig
@@ -88,46 +88,16 @@ def reads_environment(command: F) -> F:
     return command
 
 
-def _training(
-    data: Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")] = "needle",
-    model: Annotated[str | None, typer.Option(help=f"Model: {listed(MODELS)}; the data set's own by default.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Updates; 0 means until stopped.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; with a schedule the highest one.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam or sgd.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Steps: euclidean, realgrad, hypergrad or riemannian.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty; norms and biases do not decay.")] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of all gradients together; 0: any.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Rates: constant, warmup-cosine or restart.")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(help="Steps in which the rate rises in a line.")] = None,
-    min_lr: Annotated[float | None, typer.Option(help="Learning rate that a cosine falls to.")] = None,
-    schedule_steps: Annotated[int | None, typer.Option(help="Steps until a cosine is down; 0: all of the run.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
-    gain: Annotated[float | None, typer.Option(help="Projector gain at the start, 0 to 1.")] = None,
-    auto_gain: Annotated[float | None, typer.Option(help="Mean radius to steer the gains to, say 0.7; 0: off.")] = None,
-    curvature: Annotated[float | None, typer.Option(help="Curvature, below 0.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations; 0: never.")] = None,
-    xai_every: Annotated[int | None, typer.Option(help="Steps between Grad-CAM probes; 0: never.")] = None,
-    precision: Annotated[str | None, typer.Option(help="Of products: float32, float16 or bfloat16.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Most steps per second; 0: no limit.")] = None,
-    telemetry_budget: Annotated[float | None, typer.Option(help="Percent of the time for observing; 0: off.")] = None,
-    guards: Annotated[list[str] | None, typer.Option("--guard", help="A further guard rule; repeatable.")] = None,
-    no_guards: Annotated[bool, typer.Option("--no-guards", help="Without the guard rules of the start.")] = False,
-    name: Annotated[str, typer.Option(help="Name shown for the run.")] = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; all cores but one by default.")] = None,
-    dump_every: Annotated[int, typer.Option(min=0, help="Steps between dumps of weights and passes; 0: none.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(min=0, help="Steps between checkpoints; 0: only at the end.")] = 1000,
-    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay.")] = 3,
-    keep_on_steer: Annotated[bool, typer.Option(help="Also take one at each steer, which stays for good.")] = False,
-    hash_every: Annotated[int, typer.Option(min=0, help="Steps between digests of the weights, for replays.")] = 100,
-    log_limit: Annotated[
-        int, typer.Option(min=0, help="Megabytes of run log; beyond it old frames are merged. 0: no bound.")
-    ] = 2000,
-    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
-) -> None:
-    """Declare the options that say what is trained and how, for every command that trains."""
+_TYPES: dict[Kind, Any] = {"text": str, "number": float, "whole": int, "switch": bool, "lines": list[str]}
+
+
+def _parameter(option: TrainingOption) -> inspect.Parameter:
+    """Give what a run can be asked for as a parameter that typer reads."""
+    kind = _TYPES[option.kind] if option.default is not None else _TYPES[option.kind] | None
+    told = typer.Option(option.flag, min=option.least, help=option.help)
+    return inspect.Parameter(
+        option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=option.default, annotation=Annotated[kind, told]
+    )
 
 
 def takes_training(command: Callable[..., None]) -> Callable[..., None]:
@@ -138,7 +108,8 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True)
     named = {name: one for name, one in own.parameters.items() if one.kind is not one.VAR_KEYWORD}
     needed = {name: one for name, one in named.items() if one.default is one.empty}
-    parameters = {**needed, **inspect.signature(_training, eval_str=True).parameters, **named}
+    training = {option.name: _parameter(option) for option in training_options()}
+    parameters = {**needed, **training, **named}
 
     @wraps(command)
     def taking(**values: object) -> None:
@@ -160,19 +131,6 @@ def given_by(context: typer.Context) -> dict[str, Any]:
     return written
 
 
-def training_words(given: Mapping[str, Any]) -> list[str]:
-    """Write options of training as arguments of ``spiral train``; other ones are left out."""
-    words: list[str] = []
-    for name in inspect.signature(_training).parameters:
-        value = given.get(name)
-        option = "--" + ("guard" if name == "guards" else name.replace("_", "-"))
-        if isinstance(value, bool):
-            words += [option] if value else []
-        elif value is not None:
-            words += [f"{option}={one}" for one in (value if isinstance(value, list) else [value])]
-    return words
-
-
 @takes_training
 def train(
     context: typer.Context,
@@ -185,6 +143,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Configuration file; options given beside it win.")] = None,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+    report: Annotated[int | None, typer.Option(hidden=True)] = None,
     **_training: object,
 ) -> None:
     """Train a run, alone or watched by a server."""
@@ -195,7 +154,13 @@ def train(
             raise ConfigError("--offline writes the run log only: leave --server out, and give it to `spiral sync`")
         server = context.params["server"] = None
     asked = {**context.params, "guards": given.get("guards", [])}
-    _train({**asked, "token": token or (cli_sync.token_of(logdir, server) if server else "")}, set(given))
+    from spiral_core.link import report as reports
+
+    try:
+        _train({**asked, "token": token or (cli_sync.token_of(logdir, server) if server else "")}, set(given))
+    except SpiralError as error:
+        reports.refused(report, error)
+        raise
 
 
 def _train(asked: dict[str, Any], given: set[str]) -> None:
@@ -251,7 +216,9 @@ def _planned(asked: dict[str, Any], given: set[str]) -> list[RunConfig]:
         seed = asked["seed"] if "seed" in given else base.seed
     changes = {field: asked[field] for field in fields}
     if "momentum" in given and make(**changes).optimizer == "adam":
-        raise ConfigError("--momentum has no meaning for adam: leave it out, or choose --optimizer sgd")
+        raise ConfigError(
+            "--momentum has no meaning for adam: leave it out, or choose --optimizer sgd", field="momentum"
+        )
     if asked["no_guards"] or asked["guards"]:
         rules = () if asked["no_guards"] else make(**changes).guards
         changes["guards"] = guard_rules.merged(rules, asked["guards"])
@@ -266,7 +233,7 @@ def _plan(make: Callable[..., RunConfig], epochs: int | None, changes: dict[str,
     if epochs is None:
         return make(**changes)
     if changes.get("steps") is not None:
-        raise ConfigError("give --epochs or --steps, not both")
+        raise ConfigError("give --epochs or --steps, not both", field="epochs")
     return make(**{**changes, "steps": epochs * steps_per_epoch(make(**changes))})
 
 

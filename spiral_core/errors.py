@@ -55,7 +55,19 @@ class StateDictError(SpiralError, ValueError):
 
 
 class ConfigError(SpiralError, ValueError):
-    """A run configuration cannot be run."""
+    """A run configuration cannot be run.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and the remedy.
+    field : str
+        The field of the configuration that it is about; empty where it is about none, or about several.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class DataError(SpiralError, ValueError):

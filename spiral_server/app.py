@@ -29,8 +29,10 @@ from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server import logs
 from spiral_server.hub import Hub
 from spiral_server.launch.doorkeeper import Doorkeeper
+from spiral_server.launch.launcher import Launcher
+from spiral_server.launch.listening import own_address
 from spiral_server.metrics import Metrics
-from spiral_server.routes import api, engine, operations, page, reference, upkeep, view, view_http
+from spiral_server.routes import api, engine, launches, operations, page, reference, upkeep, view, view_http
 from spiral_server.routes.doors import (
     SECURITY_HEADERS,
     Doors,
@@ -71,13 +73,16 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.observe(hub.present)
     doorkeeper = Doorkeeper(settings.logdir, settings.token)
     readiness = operations.Readiness(store.trouble)
+    launcher = _launcher(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        launcher.reattach()
         async with doorkeeper.watching():
             readiness.serving = True
             yield
             readiness.serving = False
+        await launcher.close()
         await hub.part()
         app.state.conversations.end()
         await hub.stop()
@@ -96,14 +101,26 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.hub = hub
     app.state.metrics = metrics
     app.state.doorkeeper = doorkeeper
+    app.state.launcher = launcher
     app.state.readiness = readiness
     app.state.shelf = page.Shelf()
     app.state.conversations = view_http.Conversations()
-    for part in (api, engine, operations, page, reference, upkeep, view, view_http):
+    for part in (api, engine, launches, operations, page, reference, upkeep, view, view_http):
         app.include_router(part.router)
     app.add_middleware(Doors, settings=settings)
     _answer_errors(app, {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)})
     return app
+
+
+def _launcher(settings: Settings) -> Launcher:
+    hindrance = ""
+    if settings.tls_cert is not None:
+        hindrance = (
+            "this server speaks TLS itself, under a name that its own engines do not reach it by: start runs with "
+            "`spiral train --server https://NAME`, or leave TLS to a proxy"
+        )
+    url = own_address(settings.host, settings.port, settings.scheme)
+    return Launcher(settings.logdir, url=url, token=settings.token, most=settings.max_engines, hindrance=hindrance)
 
 
 def _answer_errors(app: FastAPI, guards: dict[str, str]) -> None:

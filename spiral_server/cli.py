@@ -28,14 +28,15 @@ from spiral_core.cli import (  # noqa: E402
     register,
     run,
     takes_training,
-    training_words,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
+from spiral_core.wire.training import training_words  # noqa: E402
 from spiral_server import cli_runs  # noqa: E402
 from spiral_server.cli_doctor import DOCTOR_HELP, doctor  # noqa: E402
 from spiral_server.cli_steer import add_commands  # noqa: E402
 from spiral_server.cli_token import tokens_application  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
+from spiral_server.launch.launcher import Launcher  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
     Living,
     bind,
@@ -45,8 +46,9 @@ from spiral_server.launch.listening import (  # noqa: E402
     listening_url,
     living_server,
     page_address,
-    write_private,
 )
+from spiral_server.launch.private import write_private  # noqa: E402
+from spiral_server.launch.records import LaunchRecord  # noqa: E402
 from spiral_server.settings import Settings  # noqa: E402
 
 DEFAULT_PORT = 8787
@@ -138,6 +140,30 @@ def _open_page(url: str) -> None:
         Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
+def _left(left: list[LaunchRecord], settings: Settings) -> str:
+    """Say what goes on although the server has ended."""
+    runs = ", ".join(record.run for record in left)
+    many = f"{len(left)} engines go on training" if len(left) > 1 else "An engine goes on training"
+    return (
+        f"{many}: {runs}. Start the server again with --logdir {settings.logdir} --port {settings.port} to have "
+        f"{'them' if len(left) > 1 else 'it'} back; touch {settings.logdir}/RUN/stop ends one."
+    )
+
+
+def _announce(settings: Settings, url: str, *, show: bool) -> None:
+    """Say where the server is, to people and to programs."""
+    where = {"url": url, "pid": os.getpid(), "token": settings.token}
+    if settings.tls_cert is not None:
+        where["certificate"] = str(settings.tls_cert.resolve())
+    write_private(settings.logdir / "server.json", where)
+    page = page_address(url, settings.token)
+    typer.echo(page)
+    typer.echo(f"Spiral is running: open the address above. Ctrl-C ends it.{_reach(settings)}", err=True)
+    sys.stdout.flush()
+    if show:
+        _open_page(page)
+
+
 def _run_server(
     settings: Settings, listener: socket.socket, url: str, *, show: bool, engine: EngineProcess | None, asked: Event
 ) -> None:
@@ -155,16 +181,7 @@ def _run_server(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started and not (engine is not None and engine.refused):
-                where = {"url": url, "pid": os.getpid(), "token": settings.token}
-                if settings.tls_cert is not None:
-                    where["certificate"] = str(settings.tls_cert.resolve())
-                write_private(settings.logdir / "server.json", where)
-                page = page_address(url, settings.token)
-                typer.echo(page)
-                typer.echo(f"Spiral is running: open the address above. Ctrl-C ends it.{_reach(settings)}", err=True)
-                sys.stdout.flush()
-                if show:
-                    _open_page(page)
+                _announce(settings, url, show=show)
 
         def handle_exit(self, sig: int, frame: object) -> None:
             del sig, frame
@@ -173,13 +190,15 @@ def _run_server(
                 return
             self.leaving_at = time.monotonic() + END_SECONDS
             engine.terminate()
+            # Who presses Ctrl-C in a demo wants everything to be over; a server leaves its engines alone.
+            launcher.end_all()
 
         async def on_tick(self, counter: int) -> bool:
             # It came after the last look, before the server minded signals itself.
             if asked.is_set():
                 asked.clear()
                 self.handle_exit(signal.SIGINT, None)
-            gone = engine is None or engine.ended
+            gone = engine is None or (engine.ended and not (self.leaving_at and launcher.living()))
             if engine is not None and gone and self.leaving_at is None and not self.told:
                 self.told = True
                 self.failed = engine.refused
@@ -190,11 +209,15 @@ def _run_server(
                 self.should_exit = True
             return await super().on_tick(counter)
 
-    server = Server(app.uvicorn_config(app.create_app(settings), settings))
+    application = app.create_app(settings)
+    launcher: Launcher = application.state.launcher
+    server = Server(app.uvicorn_config(application, settings))
     try:
         server.run(sockets=[listener])
     finally:
         forget(settings.logdir)
+    if engine is None and (left := launcher.living()):
+        typer.echo(_left(left, settings), err=True)
     if server.failed:
         # The engine has said why.
         sys.exit(EXIT_BAD_USE)
@@ -295,6 +318,9 @@ def serve(
     requests_per_second: Annotated[
         float, typer.Option(min=0, help="Of each token and address; 0: no limit.")
     ] = Settings.requests_per_second,
+    max_engines: Annotated[
+        int, typer.Option(min=0, help="Started by this server and running at once; 0: none.")
+    ] = Settings.max_engines,
     log_format: Annotated[LogFormat, typer.Option(help="console for people, json for programs.")] = "console",
     log_level: Annotated[LogLevel, typer.Option(help="Least level that is logged.")] = "info",
 ) -> None:
@@ -315,6 +341,7 @@ def serve(
         max_connections=max_connections,
         max_connections_per_address=max_connections_per_address,
         requests_per_second=requests_per_second,
+        max_engines=max_engines,
     )
     from spiral_server import logs
 

@@ -96,6 +96,8 @@ class Settings:
         Open at once.
     requests_per_second : float
         Of each token and address; 0 for no limit. Who shows no token gets the tenth part.
+    max_engines : int
+        That this server may have started and that run at once.
     header_seconds, body_seconds : float
         How long a request may take until its headers, and then its body, are complete.
     pace : Pace
@@ -122,6 +124,7 @@ class Settings:
     max_connections: int = 2048
     max_connections_per_address: int = 512
     requests_per_second: float = 500.0
+    max_engines: int = 8
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     pace: Pace = Pace()

@@ -7,13 +7,26 @@ and whoever watches are deliberately absent.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import msgspec
 
 from spiral_core import nn
-from spiral_core.choices import DataName, ModelName
+from spiral_core.choices import (
+    DATA,
+    MODELS,
+    MODES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    DataName,
+    ModelName,
+    ModeName,
+    OptimizerName,
+    PrecisionName,
+    ScheduleName,
+)
 from spiral_core.data import image_shape, open_dataset
 from spiral_core.engine import guard_rules
 from spiral_core.errors import ConfigError
@@ -27,11 +40,6 @@ MOST_IMAGES = 4096
 
 TELEMETRY_PERCENT = 1.5
 """Of the time of a step: too little to be felt, and enough to observe nearly every step."""
-
-OptimizerName = Literal["adam", "sgd"]
-ModeName = Literal["euclidean", "realgrad", "hypergrad", "riemannian"]
-ScheduleName = Literal["constant", "warmup-cosine", "restart"]
-PrecisionName = Literal["float32", "float16", "bfloat16"]
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,7 +195,7 @@ def for_data(data: str, **changes: object) -> RunConfig:
     'z_cam'
     """
     if data not in _DEFAULTS:
-        raise ConfigError(f"unknown data set {data!r}; choose one of {', '.join(_DEFAULTS)}")
+        raise ConfigError(f"unknown data set {data!r}; choose one of {', '.join(_DEFAULTS)}", field="data")
     asked = {name: value for name, value in changes.items() if value is not None}
     model = asked.get("model", _DEFAULTS[data]["model"])
     fields: dict[str, object] = {
@@ -240,7 +248,7 @@ def from_fields(fields: dict[str, object]) -> RunConfig:
     try:
         config = msgspec.convert(fields, RunConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(_words(error, fields)) from error
+        raise _misfit(error, fields) from error
     _check(config)
     return config
 
@@ -256,22 +264,22 @@ def changed(config: RunConfig, **changes: object) -> RunConfig:
     return from_fields({**msgspec.to_builtins(config), **changes})
 
 
-_CHOICES = {
-    "data": get_args(DataName),
-    "model": get_args(ModelName),
-    "optimizer": get_args(OptimizerName),
-    "mode": get_args(ModeName),
-    "schedule": get_args(ScheduleName),
-    "precision": get_args(PrecisionName),
+_CHOICES: dict[str, Iterable[str]] = {
+    "data": DATA,
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "mode": MODES,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
 }
 
 
-def _words(error: msgspec.ValidationError, fields: Mapping[str, object]) -> str:
+def _misfit(error: msgspec.ValidationError, fields: Mapping[str, object]) -> ConfigError:
     """Say what a field may hold, where there are few choices."""
     for name, choices in _CHOICES.items():
         if f"$.{name}`" in str(error):
-            return f"unknown {name} {fields[name]!r}; choose one of {', '.join(choices)}"
-    return f"configuration: {error}"
+            return ConfigError(f"unknown {name} {fields[name]!r}; choose one of {', '.join(choices)}", field=name)
+    return ConfigError(f"configuration: {error}")
 
 
 def _check(config: RunConfig) -> None:
@@ -296,7 +304,7 @@ def _check(config: RunConfig) -> None:
     )
     for holds, name, demand in demands:
         if not holds:
-            raise ConfigError(f"{name} = {getattr(config, name)} cannot be used: it must be {demand}")
+            raise ConfigError(f"{name} = {getattr(config, name)} cannot be used: it must be {demand}", field=name)
     _check_model(config)
     _check_schedule(config)
     _check_steering(config)
@@ -307,12 +315,13 @@ def _check_model(config: RunConfig) -> None:
     height, width, _ = image_shape(config.data)
     reason = nn.models.misfit(config.model, (height, width))
     if reason is not None:
-        raise ConfigError(f"model {config.model} cannot be trained on {config.data}: {reason}")
+        raise ConfigError(f"model {config.model} cannot be trained on {config.data}: {reason}", field="model")
     if config.xai_every and not nn.models.has_heat_maps(config.model):
         mapped = ", ".join(name for name in nn.models.MODELS if nn.models.has_heat_maps(name))
         raise ConfigError(
             f"xai_every = {config.xai_every} cannot be used: {config.model} has no feature maps for Grad-CAM; leave it "
-            f"at 0, or choose one of {mapped}"
+            f"at 0, or choose one of {mapped}",
+            field="xai_every",
         )
 
 
@@ -323,16 +332,19 @@ def _check_schedule(config: RunConfig) -> None:
             if getattr(config, name):
                 raise ConfigError(
                     f"{name} = {getattr(config, name):g} has no meaning for schedule constant: leave it out, or choose "
-                    "schedule warmup-cosine or restart"
+                    "schedule warmup-cosine or restart",
+                    field=name,
                 )
     elif config.schedule_length == 0:
         raise ConfigError(
-            f"schedule {config.schedule} needs an end, and the run has none: give schedule_steps, or steps above 0"
+            f"schedule {config.schedule} needs an end, and the run has none: give schedule_steps, or steps above 0",
+            field="schedule_steps",
         )
     elif config.warmup_steps > config.schedule_length:
         raise ConfigError(
             f"warmup_steps = {config.warmup_steps} cannot be used: it must be at most {config.schedule_length}, the "
-            "steps of the schedule"
+            "steps of the schedule",
+            field="warmup_steps",
         )
 
 

@@ -181,7 +181,9 @@ def parse_all(lines: Sequence[str]) -> tuple[Rule, ...]:
         rule = parse(line)
         rules.append(rule if rule.name else replace(rule, name=f"rule_{place}"))
         if [known.name for known in rules].count(rules[-1].name) > 1:
-            raise ConfigError(f"guard {line!r}: another rule is called {rules[-1].name}; give each its own name")
+            raise ConfigError(
+                f"guard {line!r}: another rule is called {rules[-1].name}; give each its own name", field="guards"
+            )
     return tuple(rules)
 
 
@@ -335,7 +337,7 @@ class _Reader:
         return int(token)
 
     def _wrong(self, problem: str) -> ConfigError:
-        return ConfigError(f"guard {self._line!r}: {problem}; {_FORM}")
+        return ConfigError(f"guard {self._line!r}: {problem}; {_FORM}", field="guards")
 
 
 def _finite(token: str) -> float | None:

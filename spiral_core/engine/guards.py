@@ -234,9 +234,11 @@ def check(state: RunState) -> None:
         for pattern in rule.condition.values:
             # A model without Z-space layers has none that a * could stand for, and that is no mistake.
             if not matching(pattern, names) and ("*" not in pattern or state.z_layers):
-                raise ConfigError(f"guard {rule.name}: this run has no value {pattern}; it has {', '.join(names)}")
+                raise ConfigError(
+                    f"guard {rule.name}: this run has no value {pattern}; it has {', '.join(names)}", field="guards"
+                )
         if rule.action.deed == "set" and (reason := _unsettable(state, rule.action)) is not None:
-            raise ConfigError(f"guard {rule.name}: {reason}")
+            raise ConfigError(f"guard {rule.name}: {reason}", field="guards")
 
 
 def _unsettable(state: RunState, action: Action) -> str | None:

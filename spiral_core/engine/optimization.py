@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spiral_core import nn, optim
-from spiral_core.engine.config import RunConfig, ScheduleName
+from spiral_core.choices import ScheduleName
+from spiral_core.engine.config import RunConfig
 from spiral_core.optim import riemannian
 
 GROUPS = (optim.ParameterGroup(optim.NORMS_AND_BIASES.endings, hyperbolic=False, weight_decay=0.0),)

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Literal
 
 from spiral_core import amp, data, nn, optim
+from spiral_core.choices import PrecisionName
 from spiral_core.data import Batch, Dataset
-from spiral_core.engine.config import PrecisionName, RunConfig
+from spiral_core.engine.config import RunConfig
 from spiral_core.engine.guard_rules import parse_all
 from spiral_core.engine.guard_state import GuardState
 from spiral_core.engine.optimization import Rates, build_optimizer, build_rates

@@ -17,7 +17,7 @@ from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
 from spiral_core.engine.state import RunState, initial_state
 from spiral_core.engine.step import Evaluation, Probe, UpdateReport
-from spiral_core.link import dump, frames, resume, spawn
+from spiral_core.link import dump, frames, report, resume, spawn
 from spiral_core.link.applied import AppliedLog
 from spiral_core.link.compiling import Compiling
 from spiral_core.link.environment import environment
@@ -58,6 +58,7 @@ class Options:
     start_paused: bool = False
     """Whether the run waits for ``resume`` or ``step`` before its first update."""
     lifeline: int | None = None
+    report: int | None = None
     checkpoint_every: int = 1000
     """Steps between checkpoints; 0 means none but the last one."""
     keep: int = 3
@@ -140,6 +141,7 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
     )
     log.on_part = thinner.look
     line = Line(directory, incarnation=incarnation, server=options.server, token=options.token, inbox=inbox)
+    report.started(options.report, directory.id)
     log.on_append = line.ring
     patient = PatientLog(log, directory.reserve)
     applied = AppliedLog(directory.applied)
@@ -203,7 +205,6 @@ class _Loop:
         self._steering = Steering(state, inbox, files, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start)
         self._compiling = Compiling(state, recorder)
-        self._begun = state.step
         self._dumps = start.directory.dumps
         self._run = start.directory.id
         self._listen = listen

@@ -29,21 +29,29 @@ class EngineProcess:
         Address of the server that the run is shown on.
     token : str
         Of that server; handed over in the environment, since arguments are visible to all users.
+    report : int, optional
+        Writing end of a pipe that is told the id of the run, or why there is none.
     """
 
-    def __init__(self, arguments: Sequence[str], *, server: str, token: str) -> None:
+    def __init__(self, arguments: Sequence[str], *, server: str, token: str, report: int | None = None) -> None:
         read_end, self._lifeline = os.pipe()
         words = [sys.executable, "-m", "spiral_core.cli", "train", "--server", server, "--lifeline", str(read_end)]
+        words += [] if report is None else ["--report", str(report)]
         try:
             self._process = subprocess.Popen(
                 [*words, *arguments],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                pass_fds=(read_end,),
-                env={**_surroundings(), "SPIRAL_TOKEN": token},
+                pass_fds=(read_end,) if report is None else (read_end, report),
+                env={**surroundings(), "SPIRAL_TOKEN": token},
             )
         finally:
             os.close(read_end)
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     def terminate(self) -> None:
         """Ask the engine to stop after its present step."""
@@ -65,9 +73,11 @@ class EngineProcess:
         """Whether the engine did not take its options."""
         return self._process.poll() == REFUSED
 
-    def wait(self) -> int:
-        """Wait until the engine ends by itself; give its exit status."""
-        return self._process.wait()
+    def wait(self, seconds: float) -> int | None:
+        """Wait until the engine ends by itself, at most for a time; give its exit status, None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
 
     def finish(self, seconds: float = END_SECONDS) -> None:
         """Wait for the engine to end, at most for a time, then kill it."""
@@ -80,7 +90,7 @@ class EngineProcess:
             os.close(self._lifeline)
 
 
-def _surroundings() -> dict[str, str]:
+def surroundings() -> dict[str, str]:
     """Give our environment without options of our own: the engine is told what it needs by its arguments."""
     kept = ("SPIRAL_CACHE_DIR", "SPIRAL_THREADS")
     return {name: value for name, value in os.environ.items() if not name.startswith("SPIRAL_") or name in kept}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core.errors import ConfigError
+from spiral_server.launch.private import write_private
 from spiral_server.settings import Settings, new_instance, new_token
 
 PORTS_TRIED = 100
@@ -117,17 +118,6 @@ def living_server(logdir: Path) -> Living | None:
         return None
 
 
-def write_private(path: Path, content: dict[str, object]) -> None:
-    """Write a JSON file that only this user can read, whole or not at all."""
-    part = path.with_suffix(".part")
-    with suppress(FileNotFoundError):
-        part.unlink()
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-    part.replace(path)
-
-
 def lasting_access(logdir: Path, token: str | None) -> tuple[str, str]:
     """Give token and instance id of the servers of this directory.
 
@@ -154,6 +144,11 @@ def forget(logdir: Path) -> None:
 
 def listening_url(host: str, listener: socket.socket, scheme: str = "http") -> str:
     """Give the address of a listening socket as this machine's own programs reach it."""
+    return own_address(host, listener.getsockname()[1], scheme)
+
+
+def own_address(host: str, port: int, scheme: str) -> str:
+    """Give an address as this machine's own programs reach it."""
     everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
     name = everywhere.get(host, host)
-    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"

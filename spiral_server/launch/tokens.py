@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spiral_core.errors import ConfigError
-from spiral_server.launch.listening import write_private
+from spiral_server.launch.private import write_private
 from spiral_server.live.tokens import GIVEN, Role, TokenRecord, digest_of, is_token_name
 from spiral_server.settings import new_token
 

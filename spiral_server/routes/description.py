@@ -21,6 +21,8 @@ from spiral_core.wire.messages import (
     Strip,
 )
 from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
+from spiral_core.wire.training import TrainingOption, TrainingRequest, training_options
+from spiral_server.routes.launches import EngineLine
 from spiral_server.store.protocol import Damage
 
 Json: TypeAlias = dict[str, Any]
@@ -38,6 +40,9 @@ _STRUCTS = (
     KnobSpec,
     RunSummary,
     SeriesSpec,
+    EngineLine,
+    TrainingOption,
+    TrainingRequest,
 )
 _NOTE = (
     "Runs over HTTP. Every request shows the token: `Authorization: Bearer TOKEN`, or the cookie of the page. JSON has "
@@ -150,6 +155,21 @@ _CHECKPOINT = CheckpointSaved(
 )
 _COLUMN = {"name": "train/loss", "index": 0, "steps": [1, 2], "values": [2.1, "NaN"], "reduced": False}
 
+_ENGINE = EngineLine(
+    run="20260301-101500-kq3f",
+    name="needle",
+    origin="launched",
+    status="training",
+    connected=True,
+    running=True,
+    pid=4711,
+    begun=1772360000.0,
+    ended=None,
+    exit=None,
+    said=[],
+)
+_TRAINING: Json = {"data": "fashion", "steps": 310, "lr": 0.02, "name": "a slower one"}
+
 _NO_TOKEN = _error("No token, or a wrong one.", "this needs the token")
 _NO_RUN = _error("No such run, or no such series.", "there is no run 'x'; GET api/runs lists those that there are")
 _BAD_QUESTION = _error("A parameter makes no sense.", "width: Input should be greater than or equal to 1")
@@ -173,18 +193,18 @@ def _run_schema() -> Json:
 
 def _answers() -> dict[str, dict[str, dict[str, Json]]]:
     """Give the answers by path, method and status."""
-    points = _object(name=_TEXT, index=_WHOLE, steps=_list(_WHOLE), values=_list(_NUMBER), reduced={"type": "boolean"})
-    damage = _object(**{"from": _WHOLE, "to": _WHOLE, "reason": _TEXT})
     bare: Json = {"incarnation": 0, "seq": 512, "rev": 12, "started": None, "state": None, "series": [], "strips": []}
     usual = {"401": _NO_TOKEN, "503": _BROKEN}
     of_run = {"404": _NO_RUN, **usual}
-    records = _object(commands=_list(_of(CommandRecord)))
     return {
+        **_launch_answers(),
+        **_answers_of_a_run(of_run),
         "/api/runs": {
+            "post": {**_begun_answers(), "401": _NO_TOKEN, "503": _BROKEN},
             "get": {
                 "200": _answer("Runs.", _object(runs=_list(_of(RunSummary))), {"runs": [_SUMMARY]}),
                 **usual,
-            }
+            },
         },
         "/api/runs/{run}": {
             "get": {"200": _answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run},
@@ -212,6 +232,15 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
                 **of_run,
             }
         },
+    }
+
+
+def _answers_of_a_run(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, Json]]]:
+    """Give the answers about what a run holds."""
+    points = _object(name=_TEXT, index=_WHOLE, steps=_list(_WHOLE), values=_list(_NUMBER), reduced={"type": "boolean"})
+    damage = _object(**{"from": _WHOLE, "to": _WHOLE, "reason": _TEXT})
+    records = _object(commands=_list(_of(CommandRecord)))
+    return {
         "/api/runs/{run}/series": {
             "get": {
                 "200": _answer(
@@ -250,6 +279,46 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
                 "200": _answer("Heat maps.", _object(heat_maps=_or_null(_of(HeatMaps))), {"heat_maps": None}),
                 "400": _BAD_QUESTION,
                 **of_run,
+            }
+        },
+    }
+
+
+def _begun_answers() -> dict[str, Json]:
+    """Give the answers to the start of an engine by status."""
+    named = _object(error=_TEXT, field=_TEXT)
+    lr = "lr = -1.0 cannot be used: it must be a finite number above 0"
+    return {
+        "201": _answer("The engine begins; the run has this id.", _of(EngineLine), _ENGINE),
+        "400": _answer("Not fields of a run; `field` names the one.", named, {"error": "unknown field", "field": "rl"}),
+        "403": _error("Asked for by a foreign page, or by one who may only watch.", "this origin may not steer"),
+        "409": _error("It cannot be now: the run is still trained, or its files are elsewhere.", "stop it first"),
+        "413": _error("The body is too large.", "a request takes at most 65536 bytes"),
+        "422": _answer("The engine does not take it; `field` names why.", named, {"error": lr, "field": "lr"}),
+        "429": _error("As many engines run as may.", "8 engines run already, and at most 8 may at once"),
+    }
+
+
+def _launch_answers() -> dict[str, dict[str, dict[str, Json]]]:
+    """Give the answers about engines by path, method and status."""
+    switch = {"type": "boolean"}
+    listed = _object(engines=_list(_of(EngineLine)), most=_WHOLE, hindrance=_TEXT, may_steer=switch)
+    engines = {"engines": [_ENGINE], "most": 8, "hindrance": "", "may_steer": True}
+    options = {"options": training_options()[:1]}
+    usual = {"401": _NO_TOKEN, "503": _BROKEN}
+    return {
+        "/api/engines": {"get": {"200": _answer("Engines.", listed, engines), **usual}},
+        "/api/training": {
+            "get": {"200": _answer("Fields.", _object(options=_list(_of(TrainingOption))), options), **usual}
+        },
+        "/api/runs/{run}/restart": {"post": {**_begun_answers(), "404": _NO_RUN, **usual}},
+        "/api/runs/{run}/stop": {
+            "post": {
+                "202": _answer("Told to stop.", _of(EngineLine), _ENGINE),
+                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
+                "409": _error("It is not being trained.", "run r is not being trained"),
+                "404": _NO_RUN,
+                **usual,
             }
         },
     }
@@ -312,6 +381,10 @@ def described(app: FastAPI) -> Json:
     paths["/api/runs/{run}/commands"]["post"]["requestBody"] = {
         "required": True,
         "content": {"application/json": {"schema": _of(CommandRequest), "example": codec.plain(_REQUEST)}},
+    }
+    paths["/api/runs"]["post"]["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _of(TrainingRequest), "example": _TRAINING}},
     }
     document["info"] = {**document["info"], "description": _NOTE}
     document["paths"] = paths

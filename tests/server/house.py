@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -39,9 +40,9 @@ class House:
     """A server that runs in a thread of this process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
+        self.settings = settings = replace(settings, port=self.port)
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = create_app(settings)
         self._server = Server(uvicorn_config(self.app, settings))

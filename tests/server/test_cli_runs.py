@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from spiral_core.wire import codec
-from spiral_server.launch.listening import write_private
+from spiral_server.launch.private import write_private
 from spiral_server.store.protocol import Entry, SeriesQuery
 from spiral_server.store.sqlite_store import SqliteStore
 

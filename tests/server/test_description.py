@@ -132,6 +132,8 @@ def test_the_example_of_a_command_is_one(document: Document) -> None:
     "path",
     [
         "/api/runs",
+        "/api/engines",
+        "/api/training",
         "/api/runs/{run}",
         "/api/runs/{run}/series",
         "/api/runs/{run}/knobs",
@@ -170,5 +172,5 @@ def test_every_answer_to_a_command_is_what_the_document_says(
 
 def test_the_document_lists_every_route_of_the_interface_and_no_other(http: httpx.Client, document: Document) -> None:
     paths = set(document.content["paths"])
-    assert len(paths) == 9
+    assert len(paths) == 13
     assert all(path.startswith("/api/") for path in paths)

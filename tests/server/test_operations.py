@@ -29,7 +29,7 @@ from spiral_core.wire.messages import Stored, ViewHello, ViewWelcome
 from spiral_server import checkup
 from spiral_server.cli_doctor import doctor as doctor_command
 from spiral_server.launch import tokens
-from spiral_server.launch.listening import write_private
+from spiral_server.launch.private import write_private
 from spiral_server.live.tokens import Role
 
 from .house import House, Peer, courier, serving, viewer

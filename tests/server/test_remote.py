@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRecord, CommandRequest
 from spiral_core.wire.parts import Change, KnobSpec, RunStatus, RunSummary, Setting
-from spiral_server.launch.listening import write_private
+from spiral_server.launch.private import write_private
 from spiral_server.remote import telling
 from spiral_server.remote.choosing import choose_run, settings_of
 from spiral_server.remote.client import AskingError, Client, LostError

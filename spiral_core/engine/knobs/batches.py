@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
+from spiral_core.choices import PrecisionName
 from spiral_core.data import DataKnob
-from spiral_core.engine.config import MOST_IMAGES, PrecisionName
+from spiral_core.engine.config import MOST_IMAGES
 from spiral_core.engine.knobs.row import Knob, choice, switch
 from spiral_core.engine.state import RunState
 from spiral_core.wire.parts import Need

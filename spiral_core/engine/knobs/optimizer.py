@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
 
-from spiral_core.engine.config import ScheduleName
+from spiral_core.choices import ScheduleName
 from spiral_core.engine.knobs.row import Knob, choice, switch
 from spiral_core.engine.optimization import Meaning, enter_mode
 from spiral_core.engine.state import RunState
