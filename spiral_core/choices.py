@@ -1,5 +1,4 @@
-"""What a run may be asked for by name: the one list of data sets and models, with a word about each, and of what else
-has a name.
+"""What a run may be asked for by name: the one list of data sets and models, with a word about each, and of rules.
 
 Loads nothing, so that a command line can show it without waiting for the engine.
 """

@@ -3,6 +3,7 @@ import { language } from "./i18n/language";
 import { Banner } from "./panels/Banner";
 import { ChartCard, pointsOf } from "./panels/ChartCard";
 import { ChartsPanel, markers } from "./panels/ChartsPanel";
+import { ComparePanel } from "./panels/ComparePanel";
 import { EmptyState } from "./panels/EmptyState";
 import { Header } from "./panels/Header";
 import { HeatTile } from "./panels/HeatTile";
@@ -11,14 +12,19 @@ import { KnobControl } from "./panels/KnobControl";
 import { KnobState } from "./panels/KnobState";
 import { LargeChart, type Opened } from "./panels/LargeChart";
 import { LaterStep } from "./panels/LaterStep";
+import { NewRun } from "./panels/NewRun";
+import { RunActs } from "./panels/RunActs";
+import { RunPicker } from "./panels/RunPicker";
 import { SeePanel } from "./panels/SeePanel";
 import { Timeline } from "./panels/Timeline";
 import { SteerPanel } from "./panels/SteerPanel";
 import { Verbs } from "./panels/Verbs";
 import { ZSpacePanel } from "./panels/ZSpacePanel";
+import { comparison } from "./store/compare";
 import { run, step, version } from "./store/live";
 
 const opened = signal<Opened>(null);
+const beginning = signal(false);
 
 /** Whether there is anything to draw yet; changes once, so that the page is not laid out anew at every frame. */
 const started = computed(() => {
@@ -38,7 +44,15 @@ export function App({ watch, reconnect }: AppProps) {
   document.documentElement.lang = language.value;
   return (
     <div class={hasRun.value ? "page" : "page page-empty"}>
-      <Header watch={watch} />
+      <Header
+        picker={
+          <RunPicker
+            watch={watch}
+            acts={(summary, engine) => <RunActs summary={summary} engine={engine} />}
+            begin={() => (beginning.value = true)}
+          />
+        }
+      />
       <Banner reconnect={reconnect} />
       <main class="columns">
         {hasRun.value && (
@@ -59,7 +73,9 @@ export function App({ watch, reconnect }: AppProps) {
             journal={<Journal />}
           />
         )}
-        {started.value ? (
+        {comparison.value !== null ? (
+          <ComparePanel markers={() => markers.value} watch={watch} />
+        ) : started.value ? (
           <ChartsPanel
             timeline={<Timeline />}
             card={(spec) => (
@@ -76,6 +92,7 @@ export function App({ watch, reconnect }: AppProps) {
           </div>
         )}
       </main>
+      <NewRun open={beginning} begun={watch} />
       <LargeChart opened={opened} points={pointsOf} markers={() => markers.value} />
     </div>
   );

@@ -1,18 +1,22 @@
-import { effect } from "@preact/signals";
+import { batch, effect } from "@preact/signals";
 import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
 import "./style/tokens.css";
 import "./style/page.css";
 import "./style/panels.css";
+import "./style/runs.css";
 import { App } from "./App";
 import { hold, release } from "./charts/scheduler";
 import { handle } from "./handle";
 import { postCommand } from "./net/commands";
 import { Connection } from "./net/connection";
+import { overHttp } from "./net/launches";
 import { fetchPoints } from "./net/points";
 import { applyLook } from "./store/appearance";
 import { isUrgent } from "./store/asks";
+import { byTime, choose as chooseCompared, comparing, comparison, metric, receiveCompared, request } from "./store/compare";
 import { refineOnZoom } from "./store/detail";
+import { setLaunchTransport } from "./store/engines";
 import { link, receive, run, runs, wishes } from "./store/live";
 import { setTransport } from "./store/steering";
 
@@ -29,6 +33,30 @@ function runOfAddress(): string {
   return new URLSearchParams(location.hash.slice(1)).get("run") ?? "";
 }
 
+/** Write a part of the address; an empty word takes it out. The rest stays as it is. */
+function inAddress(words: Record<string, string>): void {
+  const now = new URLSearchParams(location.hash.slice(1));
+  for (const [name, word] of Object.entries(words)) {
+    if (word === "") now.delete(name);
+    else now.set(name, word);
+  }
+  // Slashes and commas need no disguise in a fragment, and links are read by people.
+  const text = now.toString().replace(/%2F/g, "/").replace(/%2C/g, ",");
+  if (text !== location.hash.slice(1)) history.replaceState(null, "", text === "" ? location.pathname + location.search : `#${text}`);
+}
+
+/** Compare what the address says. */
+function compareAddress(): void {
+  const now = new URLSearchParams(location.hash.slice(1));
+  const named = (now.get("compare") ?? "").split(",").filter((id) => id !== "");
+  batch(() => {
+    if (named.length > 0) chooseCompared(named);
+    metric.value = now.get("metric") ?? metric.peek();
+    byTime.value = now.get("axis") === "time";
+    comparing.value = named.length > 0;
+  });
+}
+
 /** Pixels that the widest chart can have; the server reduces a snapshot to them. */
 function chartWidth(): number {
   return Math.max(600, screen.width);
@@ -37,12 +65,13 @@ function chartWidth(): number {
 hideToken();
 applyLook(document.documentElement);
 setTransport(postCommand);
+setLaunchTransport(overHttp);
 refineOnZoom(fetchPoints, chartWidth());
 
-const connection = new Connection(receive, (now) => (link.value = now));
+const connection = new Connection((messages) => batch(() => (receive(messages), receiveCompared(messages))), (now) => (link.value = now));
 const watch = (id: string): void => connection.watch(id, chartWidth());
 const choose = (id: string): void => {
-  history.replaceState(null, "", `#run=${encodeURIComponent(id)}`);
+  inAddress({ run: id });
   watch(id);
 };
 
@@ -51,7 +80,21 @@ const tellVisibility = (): void => connection.show(document.visibilityState !== 
 tellVisibility();
 connection.connect();
 document.addEventListener("visibilitychange", tellVisibility);
-window.addEventListener("hashchange", () => watch(runOfAddress()));
+window.addEventListener("hashchange", () => {
+  if (runOfAddress() !== run.peek()?.id) watch(runOfAddress());
+  compareAddress();
+});
+
+compareAddress();
+effect(() => {
+  const now = comparison.value;
+  inAddress({
+    compare: now?.runs.join(",") ?? "",
+    metric: now?.metric ?? "",
+    axis: now?.byTime === true ? "time" : "",
+  });
+  connection.compare(request(now, chartWidth()));
+});
 
 // The first run of a server that had none is shown without being asked for; so is the newest one where the address
 // names a run that is gone.

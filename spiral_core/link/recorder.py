@@ -194,6 +194,7 @@ class Recorder:
             "optim/learning_rate": report.lr,
             "optim/gradient_norm": report.gradient_norm,
             "perf/step_ms": seconds * 1e3,
+            "perf/time": time.time(),
         }
         if (pace := self._count_pace(now)) is not None:
             numbers["perf/steps_per_second"] = pace

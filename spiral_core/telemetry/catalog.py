@@ -17,6 +17,7 @@ _RUN: tuple[tuple[str, str, str, str, str], ...] = (
     ("zspace/gain", "", "learning_rate", "linear", "Projector gain, mean over the Z-space layers."),
     ("perf/step_ms", "ms", "throughput", "linear", "Time of the update itself."),
     ("perf/steps_per_second", "1/s", "throughput", "linear", "Steps per second over the last second."),
+    ("perf/time", "s", "clock", "linear", "Wall time at the end of the step, seconds since 1970."),
 )
 
 _AMP: tuple[tuple[str, str, str, str, str], ...] = (

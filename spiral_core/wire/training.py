@@ -1,7 +1,7 @@
 """What a run can be asked for: the one declaration behind the command line, the HTTP interface and the page's form.
 
-Only names, types and words stand here. Whether values go together, and what a data set makes of those that are left out,
-is the engine's business: it loads the models for that, which no server does.
+Only names, types and words stand here. Whether values go together, and what a data set makes of those that are left
+out, is the engine's business: it loads the models for that, which no server does.
 """
 
 from __future__ import annotations

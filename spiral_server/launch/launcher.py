@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 START_SECONDS = 60.0
 """An engine says within a few seconds which run it trains; on a machine that is out of breath it takes longer."""
 COMMAND_SECONDS = 10.0
-"""An engine that was told to stop does so after its present step, and takes a checkpoint; then SIGTERM asks once more."""
+"""An engine that was told to stop does so after its present step, with a checkpoint; then SIGTERM asks once more."""
 TERM_SECONDS = 10.0
 """After SIGTERM it leaves within a second or two; then SIGKILL ends what cannot be asked."""
 LOOK_SECONDS = 0.03
@@ -131,7 +131,7 @@ class Launcher:
                 log.info("an engine that was started here before goes on", run=record.run, pid=record.minder.pid)
             else:
                 log.warning(
-                    "an engine that was started here reports to another address: start the server there to have it back",
+                    "an engine of ours reports to another address: start the server there to have it back",
                     run=record.run,
                     address=record.server,
                 )

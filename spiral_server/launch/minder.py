@@ -1,8 +1,8 @@
 """The process that minds one engine: starts it, writes down how it fares, and outlives the server.
 
-A server that is killed cannot see how its engines end, and one that is started again is not their parent. So each engine
-has a parent of its own that does nothing but wait. Should the minder be killed, the lifeline between the two ends the
-engine in order.
+A server that is killed cannot see how its engines end, and one that is started again is not their parent. So each
+engine has a parent of its own that does nothing but wait. Should the minder be killed, the lifeline between the two
+ends the engine in order.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ export interface CurveSpec {
   color: number;
   kind: "line" | "band-low" | "band-high" | "faint" | "floor";
   axis: "left" | "right";
+  /** A colour of its own, #rrggbb, in the place of the palette's. */
+  tint?: string;
 }
 
 /** One side of a chart. */
@@ -28,6 +30,8 @@ export interface ChartSpec {
   curves: CurveSpec[];
   left: AxisSpec;
   right: AxisSpec | null;
+  /** The axis counts seconds, not steps. */
+  seconds?: boolean;
 }
 
 /** The charts that are shown first, in their order. */
@@ -41,10 +45,13 @@ const SHARES = new Set(["accuracy", "pointing", "probability", "saturation"]);
 
 const UNIT: [number, number] = [0, 1];
 
+/** Series that say when a step was done: for axes of time, and nothing to look at by themselves. */
+const CLOCK = "clock";
+
 /** Arrange declared series into charts; a group that this table does not know becomes a plain chart. */
 export function chartsOf(declared: readonly SeriesSpec[]): ChartSpec[] {
   const groups = new Map<string, SeriesSpec[]>();
-  for (const spec of declared) groups.set(spec.group, [...(groups.get(spec.group) ?? []), spec]);
+  for (const spec of declared.filter(({ group }) => group !== CLOCK)) groups.set(spec.group, [...(groups.get(spec.group) ?? []), spec]);
   const gains = declared.filter((spec) => /^zspace\/.+\/gain$/.test(spec.name)).map((spec) => spec.name);
   const charts = [...groups].map(([key, specs]) => chart(key, specs, gains));
   const rank = (key: string): number => (PRIMARY.indexOf(key) + PRIMARY.length + 1) % (PRIMARY.length + 1);

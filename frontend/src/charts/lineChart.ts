@@ -1,6 +1,6 @@
 import uPlot from "uplot";
 import { align, decimate, type Points } from "../lib/decimate";
-import { short } from "../lib/format";
+import { duration, short } from "../lib/format";
 import type { AxisSpec, ChartSpec, CurveSpec } from "./catalogue";
 import { drawMarkers, drawOddPoints, type Drawn, type Marker, type OddPoint } from "./marks";
 import { faded, palette, type Palette } from "./palette";
@@ -98,7 +98,7 @@ export class LineChart {
       x: { time: false, range: () => [this.range.from, this.range.to] },
       left: yScale({ ...spec.left, scale: this.log ? "log" : "linear" }),
     };
-    const axes: uPlot.Axis[] = [this.axis({ scale: "x", size: 22 }, grouped), this.axis({ scale: "left", size: 46 }, short)];
+    const axes: uPlot.Axis[] = [this.axis({ scale: "x", size: 22 }, spec.seconds === true ? duration : grouped), this.axis({ scale: "left", size: 46 }, short)];
     if (right !== null) {
       scales.right = yScale(right);
       axes.push(this.axis({ scale: "right", size: 38, side: 1, grid: { show: false } }, short));
@@ -116,7 +116,8 @@ export class LineChart {
         cursor: {
           y: false,
           drag: { x: true, y: false, setScale: false },
-          sync: { key: SYNC_KEY, scales: ["x", null] },
+          // Charts of another axis have nothing to do with the steps of the others.
+          ...(spec.seconds === true ? {} : { sync: { key: SYNC_KEY, scales: ["x", null] as [string, null] } }),
           points: { size: 5 },
           bind: { dblclick: () => () => (this.events.zoom(null), null) },
         },
@@ -144,7 +145,7 @@ export class LineChart {
   }
 
   private line(curve: CurveSpec): uPlot.Series {
-    const color = this.colors.curves[curve.color % this.colors.curves.length] ?? "#888";
+    const color = curve.tint ?? this.colors.curves[curve.color % this.colors.curves.length] ?? "#888";
     const base: uPlot.Series = { scale: curve.axis, spanGaps: false, points: { show: false }, stroke: color, width: 1.5 };
     switch (curve.kind) {
       case "band-low":

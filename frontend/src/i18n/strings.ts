@@ -1,5 +1,7 @@
+import { RUN_STRINGS } from "./runStrings";
 /** Every word of the page, English and Japanese side by side; `{x}` is filled in. */
 export const STRINGS = {
+  ...RUN_STRINGS,
   "header.runs": ["Run", "実行"],
   "header.step": ["step", "ステップ"],
   "header.of": ["of {total}", "/ {total}"],
@@ -12,7 +14,6 @@ export const STRINGS = {
   "theme.auto": ["Auto", "自動"],
   "theme.dark": ["Dark", "ダーク"],
   "theme.light": ["Light", "ライト"],
-
   "status.starting": ["starting", "起動中"],
   "status.compiling": ["compiling", "コンパイル中"],
   "status.compiling.progress": ["compiling kernels {done}/{total}", "カーネルをコンパイル中 {done}/{total}"],
@@ -23,7 +24,6 @@ export const STRINGS = {
   "status.failed": ["failed", "失敗"],
   "status.lost": ["engine lost", "エンジン切断"],
   "status.none": ["no run", "実行なし"],
-
   "link.connecting": ["connecting…", "接続中…"],
   "link.open": ["live", "ライブ"],
   "link.waiting": ["reconnecting in {seconds} s", "{seconds} 秒後に再接続"],
@@ -188,7 +188,6 @@ export const STRINGS = {
   "journal.expired": ["expired", "失効"],
   "journal.superseded": ["superseded by #{number}", "#{number} に置き換え"],
   "journal.held": ["waits for step {step}", "ステップ {step} を待機中"],
-
   "journal.again": ["asked again as #{number}", "#{number} として再送"],
   "journal.nothing": ["Nothing of this kind.", "該当する記録はありません。"],
   "journal.filter": ["Show in the journal", "操作記録の表示"],
@@ -250,7 +249,6 @@ export const STRINGS = {
   "chart.gain": ["Gain by layer", "層別ゲイン"],
   "chart.amp_scale": ["Loss scale", "損失スケール"],
   "chart.amp_skipped": ["Skipped updates", "スキップした更新"],
-
   "note.radius": ["band p05–p95", "帯: p05–p95"],
   "note.radius_raw": ["band p05–p95", "帯: p05–p95"],
   "note.jacobian": ["╌ p05 ··· floor 1−g", "╌ p05 ··· 下限 1−g"],

@@ -10,6 +10,7 @@ import {
   HEARTBEAT_SECONDS,
   PROTOCOL,
   SILENCE_SECONDS,
+  type Compare,
   type ServerToViewer,
   type ViewerToServer,
 } from "../wire/messages";
@@ -72,6 +73,7 @@ export class Connection {
   private run = "";
   private width = 600;
   private visible = true;
+  private compared: Compare | null = null;
   private welcomed = false;
   private cursor: Cursor | null = null;
   private cancelRetry: () => void = () => undefined;
@@ -110,6 +112,12 @@ export class Connection {
     this.width = Math.max(1, Math.round(width));
     this.cursor = null;
     if (this.welcomed) this.say({ type: "watch", run: this.run, width: this.width });
+  }
+
+  /** Show curves of several runs side by side, instead of what was compared before; no runs: none. */
+  compare(compare: Compare): void {
+    this.compared = compare;
+    if (this.welcomed) this.say(compare);
   }
 
   /** Tell whether anybody can see the page; a hidden one is spared what may be lost. */
@@ -161,6 +169,7 @@ export class Connection {
     const { run, width, cursor } = this;
     const had = cursor !== null && (run === "" || run === cursor.run);
     this.say(had ? { type: "watch", run, width, epoch: cursor.epoch, since: cursor.number } : { type: "watch", run, width });
+    if (this.compared !== null && this.compared.runs.length > 0) this.say(this.compared);
     if (!this.visible) this.say({ type: "visibility", visible: false });
     this.beat();
   }

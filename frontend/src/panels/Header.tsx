@@ -1,13 +1,14 @@
+import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { language, LANGUAGES, speak, t } from "../i18n/language";
 import { duration, grouped, short } from "../lib/format";
-import { link, run, runs, status, step, version } from "../store/live";
+import { link, run, status, step, version } from "../store/live";
 import { theme, type Theme } from "../store/preferences";
 import { rate } from "../store/view";
 
 /** The name, the run, what it does, how fast, and how the page stands with the server. */
-export function Header({ watch }: { watch: (run: string) => void }) {
+export function Header({ picker }: { picker: ComponentChildren }) {
   return (
     <header class="header">
       <a class="skip" href="#steer">
@@ -17,7 +18,7 @@ export function Header({ watch }: { watch: (run: string) => void }) {
         <Logo />
         Spiral
       </h1>
-      <RunPicker watch={watch} />
+      {picker}
       <StatusPill />
       <Progress />
       <span class="grow" />
@@ -42,28 +43,6 @@ function Logo() {
         stroke-linecap="round"
       />
     </svg>
-  );
-}
-
-function RunPicker({ watch }: { watch: (run: string) => void }) {
-  const listed = runs.value ?? [];
-  version("run");
-  if (listed.length === 0) return null;
-  return (
-    <label class="picker">
-      <span class="visually-hidden">{t("header.runs")}</span>
-      <select
-        data-testid="run-picker"
-        value={run.value?.id ?? ""}
-        onChange={(event) => watch(event.currentTarget.value)}
-      >
-        {listed.map((one) => (
-          <option key={one.id} value={one.id}>
-            {one.name || one.id} · {t(`status.${one.status}`)}
-          </option>
-        ))}
-      </select>
-    </label>
   );
 }
 

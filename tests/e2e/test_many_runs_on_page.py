@@ -1,0 +1,162 @@
+"""Many runs on the page: found, compared, started, stopped and resumed."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from e2e.cockpit import Cockpit, finish, start, wait_for
+from spiral_server.launch import records, tokens
+from spiral_server.live.tokens import Role
+
+SECONDS = 60.0
+SOON = SECONDS * 1e3
+ENDLESS: dict[str, Any] = {"data": "digits", "steps": 0, "rate": 40, "threads": 1, "evaluate_every": 0}
+
+
+def end_all(logdir: Path) -> None:
+    for path in (logdir / records.FOLDER).glob("*.json"):
+        record = records.read(path)
+        if record is not None and record.living:
+            record.minder.send(signal.SIGTERM)
+            wait_for(lambda record=record: not record.living, 30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cockpit]:
+    cockpit = start(tmp_path_factory.mktemp("many") / "runs", "serve", "--port", "0")
+    yield cockpit
+    finish(cockpit)
+    end_all(cockpit.logdir)
+
+
+@pytest.fixture(scope="module")
+def pair(server: Cockpit) -> list[str]:
+    """Two runs that train, and differ in their seed."""
+    begun = [server.post("/api/runs", {**ENDLESS, "seed": seed, "name": f"seed {seed}"}) for seed in (1, 2)]
+    assert [status for status, _ in begun] == [201, 201]
+    runs = [told["run"] for _, told in begun]
+    wait_for(lambda: sum(one["step"] > 5 for one in server.get("/api/runs")["runs"]) == len(runs), SECONDS)
+    return runs
+
+
+def opened(chromium: Browser, address: str, **options: Any) -> Page:
+    page = chromium.new_context(**{"viewport": {"width": 1600, "height": 1000}, **options}).new_page()
+    page.goto(address)
+    return page
+
+
+def in_address(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).fragment)
+
+
+def value(page: Page, run: str) -> str:
+    return page.get_by_test_id(f"value-{run}").inner_text()
+
+
+def test_runs_are_found_compared_and_steered_and_a_link_shows_the_same(
+    server: Cockpit, pair: list[str], chromium: Browser
+) -> None:
+    first, second = pair
+    page = opened(chromium, server.page)
+    page.get_by_test_id("run-picker").click()
+    search = page.get_by_test_id("runs-search")
+    expect(search).to_be_focused()
+    expect(page.get_by_test_id(f"run-{first}")).to_have_attribute("data-status", "training")
+    expect(page.get_by_test_id(f"run-{first}")).to_contain_text("here")
+    search.fill("seed 2")
+    expect(page.get_by_test_id(f"run-{first}")).to_have_count(0)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    wait_for(lambda: page.evaluate("window.spiral.state().run") == second)
+    page.get_by_test_id("run-picker").click()
+    page.get_by_test_id("runs-search").fill("")
+    for run in pair:
+        page.get_by_test_id(f"check-{run}").check()
+    page.get_by_test_id("btn-compare").click()
+
+    chart = page.get_by_test_id("compare-chart")
+    expect(chart).to_have_attribute("data-curves", "2", timeout=SOON)
+    assert in_address(page)["compare"] == [",".join(pair)]
+    before = [value(page, run) for run in pair]
+    assert before[0] != before[1]
+    wait_for(lambda: all(value(page, run) != old for run, old in zip(pair, before, strict=True)), SECONDS)
+    colors = page.locator(".compare-table .swatch").evaluate_all("all => all.map(one => one.style.cssText)")
+    assert len(set(colors)) == 2
+
+    assert server.post(f"/api/runs/{second}/commands", {"id": "s1", "verb": "set", "sets": [
+        {"knob": "optim.lr", "value": 0.001}]})[0] == 202  # fmt: skip
+    expect(chart).to_have_attribute("data-markers", "1", timeout=SOON)
+    page.get_by_test_id("axis-time").click()
+    expect(chart).to_have_attribute("data-curves", "2", timeout=SOON)
+    expect(page.locator(".compare-table thead")).to_contain_text("Time")
+    page.get_by_test_id("compare-metric").select_option("train/accuracy")
+    # The values under the pointer are those of the run's own log, at one time of both.
+    chart.locator(".u-over").hover(position={"x": 200, "y": 100})
+    wait_for(lambda: re.fullmatch(r"[01]|0\.\d+", value(page, first)), SECONDS)
+
+    again = opened(chromium, f"{server.page}#{urlsplit(page.url).fragment}")
+    expect(again.get_by_test_id("compare-chart")).to_have_attribute("data-curves", "2", timeout=SOON)
+    expect(again.get_by_test_id("compare-metric")).to_have_value("train/accuracy")
+    expect(again.get_by_test_id("axis-time")).to_have_attribute("aria-pressed", "true")
+    again.context.close()
+    page.get_by_test_id("btn-compare-close").click()
+    expect(page.get_by_test_id("chart-loss")).to_be_visible()
+    assert "compare" not in in_address(page)
+    page.context.close()
+
+
+def test_a_run_is_started_by_a_form_stopped_and_resumed(server: Cockpit, chromium: Browser) -> None:
+    page = opened(chromium, server.page)
+    page.get_by_test_id("run-picker").click()
+    page.get_by_test_id("btn-new-run").click()
+    page.get_by_test_id("field-data").select_option("digits")
+    page.get_by_test_id("field-lr").fill("-1")
+    page.get_by_test_id("field-name").fill("from the form")
+    page.get_by_test_id("btn-start").click()
+    wrong = page.locator("#field-lr-error")
+    expect(wrong).to_contain_text("a finite number above 0", timeout=SOON)
+    expect(page.get_by_test_id("field-lr")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_test_id("field-lr")).to_be_focused()
+    page.get_by_test_id("field-lr").fill("0.01")
+    page.get_by_test_id("field-steps").fill("0")
+    page.get_by_test_id("btn-start").click()
+    expect(page.get_by_test_id("new-run")).to_have_count(0, timeout=SOON)
+    expect(page.get_by_test_id("run-picker")).to_contain_text("from the form", timeout=SOON)
+    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "training", timeout=SOON)
+    run = page.evaluate("window.spiral.state().run")
+    assert server.get(f"/api/runs/{run}/knobs")["knobs"][0]["name"] == "optim.lr"
+
+    page.get_by_test_id("run-picker").click()
+    stop = page.get_by_test_id(f"stop-{run}")
+    stop.click()
+    expect(stop).to_contain_text("Really stop?")
+    stop.click()
+    resume = page.get_by_test_id(f"resume-{run}")
+    expect(resume).to_be_visible(timeout=SOON)
+    resume.click()
+    expect(page.get_by_test_id(f"run-{run}")).to_have_attribute("data-status", "training", timeout=SOON)
+    page.context.close()
+
+
+def test_a_viewer_watches_and_compares_and_starts_nothing(server: Cockpit, pair: list[str], chromium: Browser) -> None:
+    token, _ = tokens.make(server.logdir, Role.VIEWER, None)
+    page = opened(chromium, f"{server.url}/?token={token}", viewport={"width": 400, "height": 900}, locale="ja-JP")
+    page.get_by_test_id("run-picker").click()
+    expect(page.get_by_test_id("btn-new-run")).to_be_disabled()
+    page.get_by_test_id(f"check-{pair[0]}").check()
+    expect(page.get_by_test_id(f"stop-{pair[0]}")).to_have_count(0)
+    box = page.get_by_test_id("runs").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 400
+    page.get_by_test_id("btn-compare").click()
+    expect(page.get_by_test_id("compare-chart")).to_have_attribute("data-curves", "1", timeout=SOON)
+    page.context.close()
