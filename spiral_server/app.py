@@ -92,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.hub = hub
+    app.state.store = store
     app.state.metrics = metrics
     app.state.doorkeeper = doorkeeper
     app.state.readiness = readiness

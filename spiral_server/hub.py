@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from spiral_core.errors import RemoteError, SpiralError
+from spiral_core.errors import RemoteError
 from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED, CLOSE_TRY_AGAIN
 from spiral_core.wire.messages import (
@@ -38,7 +38,7 @@ from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
 from spiral_server.metrics import Present
 from spiral_server.store.errors import StoreError, UnknownRunError
-from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
+from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
 from spiral_server.store.rebuild import view_of
 
 log = structlog.get_logger(__name__)
@@ -53,15 +53,6 @@ CLOSE_INTERNAL = 1011
 """RFC 6455: the server met a condition that it cannot handle, such as a full disk."""
 
 T = TypeVar("T")
-
-
-class BusyRunError(SpiralError):
-    """A run is being trained, and so cannot be deleted."""
-
-
-def _notable(summary: RunSummary) -> tuple[object, ...]:
-    """Give what everybody is told of when it changes."""
-    return (summary.status, summary.connected, summary.name, summary.trouble)
 
 
 class Hub:
@@ -123,17 +114,21 @@ class Hub:
         """Look whether a run's line in the list has changed, and tell."""
         new, old = live.view.summary, self._summaries.get(live.view.run)
         self._summaries[new.id] = new
-        if old is not None and _notable(old) == _notable(new):
+        if old is not None and snapshot.notable(old) == snapshot.notable(new):
             return
         self._store.note(new)
-        listed = snapshot.listed(self._summaries.values())
-        data = codec.encode(listed)
-        for viewer in self._viewers:
-            viewer.post(listed, data)
+        self._list()
         if old is None:
             self._invite()
         elif (old.connected, old.trouble) != (new.connected, new.trouble):
             self._tell(live, RunChanged(run=new))
+
+    def _list(self) -> None:
+        """Send everyone the list of runs."""
+        listed = snapshot.listed(self._summaries.values())
+        data = codec.encode(listed)
+        for viewer in self._viewers:
+            viewer.post(listed, data)
 
     def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
         if live.viewers:
@@ -334,36 +329,17 @@ class Hub:
             return newest
         return await asyncio.to_thread(self._store.heat_maps, run, step)
 
-    # --- upkeep
-
     async def delete(self, run: str) -> None:
-        """Delete a run with everything that belongs to it, and tell everyone.
-
-        Raises
-        ------
-        BusyRunError
-            Its engine is connected.
-        """
+        """Delete a run with everything that belongs to it; a `TrainingError` while its engine is connected."""
         live = await self._live(run)
         if live.engine is not None or live.journaling:
-            raise BusyRunError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
+            raise commands.TrainingError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
         await asyncio.to_thread(self._store.delete, run)
         self._runs.pop(run, None)
         self._summaries.pop(run, None)
         for viewer in list(live.viewers):
             self._unwatch(viewer)
-        listed = snapshot.listed(self._summaries.values())
-        data = codec.encode(listed)
-        for viewer in self._viewers:
-            viewer.post(listed, data)
-
-    async def verify(self, run: str, *, repair: bool) -> list[Damage]:
-        """Read everything of a run and give what is damaged (see `RunStore.verify`)."""
-        return await asyncio.to_thread(partial(self._store.verify, run, repair=repair))
-
-    async def compact(self, run: str) -> tuple[int, int]:
-        """Pack a run (see `RunStore.compact`)."""
-        return await asyncio.to_thread(self._store.compact, run)
+        self._list()
 
     def present(self) -> Present:
         """Tell how things stand, for those who watch over the server."""

@@ -17,6 +17,7 @@ import msgspec
 from spiral_core.wire.parts import (
     Array,
     Change,
+    CheckpointReason,
     Column,
     CommandState,
     GuardSpec,
@@ -77,10 +78,7 @@ class KnobsDeclared(Logged, tag="knobs-declared", frozen=True, kw_only=True):
 
 
 class KnobsMoved(Logged, tag="knobs-moved", frozen=True, kw_only=True):
-    """Knobs that have moved without a command, by a schedule or by auto-gain; now and then, not at every step.
-
-    ``step`` is the update that comes next, the first under these values.
-    """
+    """Knobs that a schedule or auto-gain has moved, said now and then; ``step`` is the first update under these values."""
 
     changes: list[Change]
 
@@ -170,10 +168,6 @@ class Ack(Logged, tag="ack", frozen=True, kw_only=True):
     source: str
 
 
-CheckpointReason: TypeAlias = Literal["every", "steer", "asked", "end"]
-"""``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run."""
-
-
 class CheckpointSaved(Logged, tag="checkpoint-saved", frozen=True, kw_only=True):
     """A checkpoint of the state after ``step`` is on the engine's disk; the run can be resumed from it."""
 
@@ -191,16 +185,12 @@ class CheckpointSaved(Logged, tag="checkpoint-saved", frozen=True, kw_only=True)
 
 
 class Thinned(Logged, tag="thinned", frozen=True, kw_only=True):
-    """Frames from ``first_step`` to ``step`` were merged before they left: the run log had outgrown its bound.
-
-    Of each series, in each stretch of sequence numbers, the least and the greatest value are there still.
-    """
+    """The run log had outgrown its bound: of ``frames`` from ``first_step`` to ``step`` only the extremes are there."""
 
     first_step: int
     frames: int
-    """That there had been between these steps."""
     stretch: int
-    """Sequence numbers of which the extremes have stayed."""
+    """Sequence numbers of which the least and the greatest value of each series have stayed."""
 
 
 RunMessage: TypeAlias = (
@@ -349,7 +339,6 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     knobs: list[KnobSpec]
     guards: list[GuardSpec]
     thinned: list[Thinned]
-    """Where the run log of the engine had been merged before it was sent."""
     commands: list[CommandRecord]
     """The journal, oldest first."""
     probe: ProbeBatch | None

@@ -92,6 +92,11 @@ def listed(summaries: Iterable[RunSummary]) -> RunsListed:
     return RunsListed(runs=listing(summaries)[:RUNS_LISTED])
 
 
+def notable(summary: RunSummary) -> tuple[object, ...]:
+    """Give what everybody is told of when it changes."""
+    return (summary.status, summary.connected, summary.name, summary.trouble)
+
+
 def unplugged(summary: RunSummary) -> RunSummary:
     """Give a line of a run that nobody is connected for."""
     status = summary.status if summary.status in FINAL_STATUSES else "lost"

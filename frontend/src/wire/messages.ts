@@ -92,11 +92,11 @@ export type RunStatus = "starting" | "compiling" | "training" | "paused" | "fini
  */
 export type Verb = "set" | "pause" | "resume" | "step" | "stop" | "checkpoint" | "evaluate" | "mark" | "rollback";
 
-/** ``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came. */
-export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | "expired";
-
 /** ``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run. */
 export type CheckpointReason = "every" | "steer" | "asked" | "end";
+
+/** ``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came. */
+export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | "expired";
 
 export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved | Thinned;
 
@@ -263,11 +263,7 @@ export interface KnobsDeclared extends Logged {
   rev: number;
 }
 
-/**
- * Knobs that have moved without a command, by a schedule or by auto-gain; now and then, not at every step.
- *
- * ``step`` is the update that comes next, the first under these values.
- */
+/** Knobs that a schedule or auto-gain has moved, said now and then; ``step`` is the first update under these values. */
 export interface KnobsMoved extends Logged {
   type: "knobs-moved";
   changes: Change[];
@@ -376,17 +372,12 @@ export interface CheckpointSaved extends Logged {
   files: string[];
 }
 
-/**
- * Frames from ``first_step`` to ``step`` were merged before they left: the run log had outgrown its bound.
- *
- * Of each series, in each stretch of sequence numbers, the least and the greatest value are there still.
- */
+/** The run log had outgrown its bound: of ``frames`` from ``first_step`` to ``step`` only the extremes are there. */
 export interface Thinned extends Logged {
   type: "thinned";
   first_step: number;
-  /** That there had been between these steps. */
   frames: number;
-  /** Sequence numbers of which the extremes have stayed. */
+  /** Sequence numbers of which the least and the greatest value of each series have stayed. */
   stretch: number;
 }
 
@@ -512,7 +503,6 @@ export interface Snapshot {
   columns: Column[];
   knobs: KnobSpec[];
   guards: GuardSpec[];
-  /** Where the run log of the engine had been merged before it was sent. */
   thinned: Thinned[];
   /** The journal, oldest first. */
   commands: CommandRecord[];
