@@ -78,7 +78,7 @@ class KnobsDeclared(Logged, tag="knobs-declared", frozen=True, kw_only=True):
 
 
 class KnobsMoved(Logged, tag="knobs-moved", frozen=True, kw_only=True):
-    """Knobs that a schedule or auto-gain has moved, said now and then; ``step`` is the first update under these values."""
+    """Knobs moved by a schedule or by auto-gain, said now and then; ``step`` is the first update under these values."""
 
     changes: list[Change]
 

@@ -263,7 +263,7 @@ export interface KnobsDeclared extends Logged {
   rev: number;
 }
 
-/** Knobs that a schedule or auto-gain has moved, said now and then; ``step`` is the first update under these values. */
+/** Knobs moved by a schedule or by auto-gain, said now and then; ``step`` is the first update under these values. */
 export interface KnobsMoved extends Logged {
   type: "knobs-moved";
   changes: Change[];
