@@ -67,7 +67,7 @@ class Proxy:
             path = path[len(self.prefix) :] or "/"
             outer.write("\r\n".join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1"))
             await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for end in ends:
