@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from spiral_core import cli_journal
+from spiral_core import cli_journal, cli_sync
 from spiral_core.choices import DATA, MODELS, listed
 from spiral_core.errors import ConfigError, SpiralError
 
@@ -48,6 +47,8 @@ Examples:
   spiral train --data motif --model z_lstm
 
   spiral train --data needle --server http://127.0.0.1:8787
+
+  spiral train --data needle --steps 600 --offline
 
   spiral train --data needle --gain 0.2 --lr 1e-3 --steps 600 --seed 7
 
@@ -87,15 +88,6 @@ def reads_environment(command: F) -> F:
     return command
 
 
-def _token_of(logdir: Path, server: str) -> str:
-    """Find the token of a server on this machine that keeps its runs in the same directory."""
-    try:
-        told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(told.get("token", "")) if told.get("url", "").rstrip("/") == server.rstrip("/") else ""
-
-
 def _training(
     data: Annotated[str, typer.Option(help=f"Data set: {listed(DATA)}.")] = "needle",
     model: Annotated[str | None, typer.Option(help=f"Model: {listed(MODELS)}; the data set's own by default.")] = None,
@@ -130,6 +122,9 @@ def _training(
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay.")] = 3,
     keep_on_steer: Annotated[bool, typer.Option(help="Also take one at each steer, which stays for good.")] = False,
     hash_every: Annotated[int, typer.Option(min=0, help="Steps between digests of the weights, for replays.")] = 100,
+    log_limit: Annotated[
+        int, typer.Option(min=0, help="Megabytes of run log; beyond it old frames are merged. 0: no bound.")
+    ] = 2000,
     start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for resume or step.")] = False,
 ) -> None:
     """Declare the options that say what is trained and how, for every command that trains."""
@@ -184,6 +179,7 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Train this many runs with seeds from --seed on.")] = 1,
     server: Annotated[str | None, typer.Option(help="Address of a Spiral server.")] = None,
     token: Annotated[str | None, typer.Option(help="Token that the server printed.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Write the run log only, for `spiral sync`.")] = False,
     logdir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     resume: Annotated[str | None, typer.Option(help="Go on with a run: RUN or RUN@STEP, an id or a path.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration file; options given beside it win.")] = None,
@@ -194,8 +190,12 @@ def train(
     """Train a run, alone or watched by a server."""
     # Every field of the configuration, and every circumstance, is an option of the same name.
     given = given_by(context)
+    if offline:
+        if (source := context.get_parameter_source("server")) is not None and source.name == "COMMANDLINE":
+            raise ConfigError("--offline writes the run log only: leave --server out, and give it to `spiral sync`")
+        server = context.params["server"] = None
     asked = {**context.params, "guards": given.get("guards", [])}
-    _train({**asked, "token": token or (_token_of(logdir, server) if server else "")}, set(given))
+    _train({**asked, "token": token or (cli_sync.token_of(logdir, server) if server else "")}, set(given))
 
 
 def _train(asked: dict[str, Any], given: set[str]) -> None:
@@ -354,6 +354,7 @@ def application() -> typer.Typer:
 def register(app: typer.Typer) -> None:
     """Add the engine's commands to a command line."""
     app.command("train", help=TRAIN_HELP)(train)
+    app.command("sync", help=cli_sync.SYNC_HELP)(reads_environment(cli_sync.sync))
     app.command("journal", help=cli_journal.JOURNAL_HELP)(reads_environment(cli_journal.journal))
     app.command("replay", help=cli_journal.REPLAY_HELP)(reads_environment(cli_journal.replay))
 

@@ -30,7 +30,7 @@ from spiral_server import logs
 from spiral_server.hub import Hub
 from spiral_server.launch.doorkeeper import Doorkeeper
 from spiral_server.metrics import Metrics
-from spiral_server.routes import api, engine, operations, page, reference, view, view_http
+from spiral_server.routes import api, engine, operations, page, reference, upkeep, view, view_http
 from spiral_server.routes.doors import (
     SECURITY_HEADERS,
     Doors,
@@ -99,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.readiness = readiness
     app.state.shelf = page.Shelf()
     app.state.conversations = view_http.Conversations()
-    for part in (api, engine, operations, page, reference, view, view_http):
+    for part in (api, engine, operations, page, reference, upkeep, view, view_http):
         app.include_router(part.router)
     app.add_middleware(Doors, settings=settings)
     _answer_errors(app, {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)})

@@ -61,6 +61,11 @@ class Audience:
         self._detach(viewer)
         self.comparisons.leave(viewer)
 
+    def dismiss(self, live: LiveRun) -> None:
+        """Show a run to nobody any more."""
+        for viewer in [viewer for viewer in self.viewers if viewer.live is live]:
+            self._detach(viewer)
+
     def attach(self, viewer: Viewer, live: LiveRun) -> None:
         """Let a viewer wait for the snapshot of a run; deltas are kept for it meanwhile."""
         self._detach(viewer)

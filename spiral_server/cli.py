@@ -31,6 +31,7 @@ from spiral_core.cli import (  # noqa: E402
     training_words,
 )
 from spiral_core.errors import ConfigError  # noqa: E402
+from spiral_server import cli_runs  # noqa: E402
 from spiral_server.cli_doctor import DOCTOR_HELP, doctor  # noqa: E402
 from spiral_server.cli_steer import add_commands  # noqa: E402
 from spiral_server.cli_token import tokens_application  # noqa: E402
@@ -70,6 +71,7 @@ Examples:
 
   spiral watch                    follow it in the terminal
 
+  spiral runs list                look after the runs on disk
   spiral token new --role viewer  let somebody watch
 
   spiral doctor                   what is wrong with this machine, and what to do
@@ -344,6 +346,7 @@ def application() -> typer.Typer:
     app.command("serve", help=SERVE_HELP)(serve)
     register(app)
     add_commands(app)
+    app.add_typer(cli_runs.application(), name="runs")
     app.add_typer(tokens_application(), name="token")
     app.command("doctor", help=DOCTOR_HELP)(doctor)
     return app

@@ -18,7 +18,7 @@ import structlog
 
 from spiral_core.errors import RemoteError
 from spiral_core.wire import codec
-from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED
+from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED, CLOSE_TRY_AGAIN
 from spiral_core.wire.messages import (
     AnyMessage,
     CommandRequest,
@@ -40,9 +40,10 @@ from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
 from spiral_server.metrics import Present
+from spiral_server.reading import reading
 from spiral_server.settings import Pace
-from spiral_server.store.errors import UnknownRunError
-from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
+from spiral_server.store.errors import BusyRunError, StoreError, UnknownRunError
+from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
 from spiral_server.store.rebuild import view_of
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,11 @@ CLOSE_INTERNAL = 1011
 """RFC 6455: the server met a condition that it cannot handle, such as a full disk."""
 
 T = TypeVar("T")
+
+
+def _notable(summary: RunSummary) -> tuple[object, ...]:
+    """Give what everybody is told of when it changes."""
+    return (summary.status, summary.connected, summary.name, summary.trouble)
 
 
 class Hub:
@@ -125,13 +131,13 @@ class Hub:
         """Look whether a run's line in the list has changed, and tell."""
         new, old = live.view.summary, self._summaries.get(live.view.run)
         self._summaries[new.id] = new
-        if old is not None and (old.status, old.connected, old.name) == (new.status, new.connected, new.name):
+        if old is not None and _notable(old) == _notable(new):
             return
         self._store.note(new)
         self.audience.announce(snapshot.listed(self._summaries.values()))
         if old is None:
             self._invite()
-        elif old.connected != new.connected:
+        elif (old.connected, old.trouble) != (new.connected, new.trouble):
             self._tell(live, RunChanged(run=new))
 
     def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
@@ -158,12 +164,17 @@ class Hub:
         self._links.add(link)
         try:
             link.stored = await asyncio.wrap_future(self._store.stored(hello.run, hello.incarnation))
+        except StoreError as error:
+            self.leave(link)
+            self._troubled(live, str(error))
+            raise RemoteError(CLOSE_TRY_AGAIN, "the server cannot write; come back later") from error
         except BaseException:
             self.leave(link)
             raise
         link.told = link.stored
         if live.engine is link:
             live.view.connected = True
+            live.view.trouble = ""
             self._changed(live)
             bell.ring()
         return link
@@ -221,7 +232,8 @@ class Hub:
     def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
         link.backlog -= size
         if error is not None:
-            link.bell.leave(CLOSE_INTERNAL, "the server cannot write; it will ask for these messages again")
+            link.bell.leave(CLOSE_TRY_AGAIN, "the server cannot write; it will ask for these messages again")
+            self._troubled(link.live, str(error))
             return
         link.live.kept(last.incarnation, last.seq)
         for expired in link.live.view.kept(last.incarnation, last.seq):
@@ -229,6 +241,12 @@ class Hub:
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
             link.bell.ring()
+
+    def _troubled(self, live: LiveRun, reason: str) -> None:
+        """Tell those who watch that nothing can be written now; it ends when the engine is taken in again."""
+        if not live.view.trouble:
+            live.view.trouble = reason
+            self._changed(live)
 
     def leave(self, link: EngineLink) -> None:
         """Let a courier go; without a final word its run is lost until it comes back."""
@@ -268,7 +286,7 @@ class Hub:
             return
         cursor = live.channel.number
         state, after = snapshot.snapshot_of(live.view, live.channel.epoch, cursor)
-        read = self._reading(live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
+        read = reading(self._store, live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
         parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
         # A later watch of the same viewer may have overtaken this one.
         if viewer.live is live and viewer.shown is watch:
@@ -288,26 +306,9 @@ class Hub:
 
     # --- questions
 
-    def _reading(self, live: LiveRun, query: SeriesQuery) -> Callable[[], SeriesRead]:
-        """Prepare to read points as they are now, on a thread: what is shown already and what is on disk, as one."""
-        view = live.view
-        last = query.last
-        if view.frame_step is not None:
-            last = view.frame_step if last is None else min(last, view.frame_step)
-        first = -1 if query.first is None else query.first
-        tail = [frame for frame in live.tail if first <= frame.step and (last is None or frame.step <= last)]
-        query = query._replace(last=last)
-
-        def read() -> SeriesRead:
-            read = self._store.series(view.run, query) if self._store.knows(view.run) else SeriesRead()
-            read.columns = snapshot.with_tail(read.columns, tail, indices=query.indices, points=query.points)
-            return read
-
-        return read
-
     async def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points of a run's series."""
-        return await asyncio.to_thread(self._reading(await self._live(run), query))
+        return await asyncio.to_thread(reading(self._store, await self._live(run), query))
 
     async def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
         """Give the newest heat maps at or before a step."""
@@ -315,6 +316,33 @@ class Hub:
         if newest is not None and (step is None or newest.step <= step):
             return newest
         return await asyncio.to_thread(self._store.heat_maps, run, step)
+
+    # --- upkeep
+
+    async def delete(self, run: str) -> None:
+        """Delete a run with everything that belongs to it, and tell everyone.
+
+        Raises
+        ------
+        BusyRunError
+            Its engine is connected.
+        """
+        live = await self._live(run)
+        if live.engine is not None or live.journaling:
+            raise BusyRunError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
+        await asyncio.to_thread(self._store.delete, run)
+        self._runs.pop(run, None)
+        self._summaries.pop(run, None)
+        self.audience.dismiss(live)
+        self.audience.announce(snapshot.listed(self._summaries.values()))
+
+    async def verify(self, run: str, *, repair: bool) -> list[Damage]:
+        """Read everything of a run and give what is damaged (see `RunStore.verify`)."""
+        return await asyncio.to_thread(partial(self._store.verify, run, repair=repair))
+
+    async def compact(self, run: str) -> tuple[int, int]:
+        """Pack a run (see `RunStore.compact`)."""
+        return await asyncio.to_thread(self._store.compact, run)
 
     def present(self) -> Present:
         """Tell how things stand, for those who watch over the server."""

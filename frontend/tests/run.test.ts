@@ -51,6 +51,7 @@ describe("deltas", () => {
     expect(points(model, "train/loss").values).toEqual([2.5, Number.NaN, Infinity, Number.NaN, 1.5]);
     expect([model.step, model.status.status]).toEqual([5, "lost"]);
     expect(model.knobs.get("zspace.gain")?.value).toBe(0.5);
+    expect(model.thinned.map((one) => [one.first_step, one.step, one.frames])).toEqual([[1, 3, 3]]);
     expect(model.guards).toEqual([{ name: "spike", text: "spike: off when train.loss > 4 mark", on: false }]);
   });
 

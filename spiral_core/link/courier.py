@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -31,12 +31,13 @@ from spiral_core.link import applied
 from spiral_core.link.commandpipe import CommandPipe
 from spiral_core.link.lastword import LastWord
 from spiral_core.link.rundir import RunDir
-from spiral_core.link.runlog import RunLogReader, bequeath
+from spiral_core.link.runlog import Position, RunLogReader, bequeath, part_path
 from spiral_core.wire import codec
 from spiral_core.wire.limits import (
     CLOSE_BAD_DATA,
     CLOSE_FORBIDDEN,
     CLOSE_REPLACED,
+    CLOSE_TRY_AGAIN,
     CLOSE_UNAUTHORIZED,
     COURIER_PACKET_BYTES,
     MAX_PACKET_BYTES,
@@ -72,9 +73,21 @@ class Courier:
         Reading end of the engine's doorbell pipe.
     commands : int
         Writing end of the engine's command pipe.
+    listen : callable, optional
+        Told the incarnation and the last sequence number that is on the server's disk, whenever it moves.
     """
 
-    def __init__(self, rundir: RunDir, *, incarnation: int, url: str, token: str, doorbell: int, commands: int) -> None:
+    def __init__(
+        self,
+        rundir: RunDir,
+        *,
+        incarnation: int,
+        url: str,
+        token: str,
+        doorbell: int,
+        commands: int,
+        listen: Callable[[int, int], None] = lambda _incarnation, _seq: None,
+    ) -> None:
         self._rundir = rundir
         self._run = rundir.id
         self._segments = deque(rundir.segments(incarnation))
@@ -85,6 +98,8 @@ class Courier:
         self._rung = asyncio.Event()
         self._over = asyncio.Event()
         self._replaced = False
+        self._refused = False
+        self._listen = listen
         self._told: str | None = None
         self._begun = 0.0
         if not self._next_segment():
@@ -103,7 +118,7 @@ class Courier:
             self._delivered = False
             self._stored = -1
             self._stored_end = self._reader.start
-            self._unstored: deque[tuple[int, int]] = deque()
+            self._unstored: deque[tuple[int, Position]] = deque()
             """Sequence number and end of each record that was sent and is not yet known to be on the server's disk."""
             return True
         return False
@@ -117,9 +132,9 @@ class Courier:
         delay = FIRST_RETRY_SECONDS
         deadline: float | None = None
         while True:
+            before = (self._incarnation, self._stored)
             try:
-                if await self._converse():
-                    delay = FIRST_RETRY_SECONDS
+                await self._converse()
             except (RunLogError, DecodeError) as error:
                 self._tell(str(error))
                 # What an older log has lost must not keep back the newer ones.
@@ -130,18 +145,21 @@ class Courier:
                 if self._next_segment():
                     continue
                 return 0
-            if self._over.is_set() and self._replaced:
+            if (self._incarnation, self._stored) != before:
+                # A server that takes us in and then fails, for its disk is full, is not asked again at once.
+                delay, deadline = FIRST_RETRY_SECONDS, None
+            if self._over.is_set() and (self._replaced or self._refused):
                 # The run has been resumed: its new courier carries our log, too.
                 return 1
             if self._over.is_set():
                 deadline = loop.time() + FINISH_SECONDS if deadline is None else deadline
                 if loop.time() > deadline:
                     return 1
-                await asyncio.sleep(FIRST_RETRY_SECONDS)
+                await asyncio.sleep(delay)
             else:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 1.7, LAST_RETRY_SECONDS)
+            delay = min(delay * 1.7, LAST_RETRY_SECONDS)
 
     def _answer_door(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -175,7 +193,6 @@ class Courier:
                 await socket.send(session.send([hello]))
                 await self._greeted(socket, session)
                 opened = True
-                self._told = None
                 self._replaced = False
                 await self._carry(socket, session)
         except RunLogError:
@@ -183,15 +200,19 @@ class Courier:
             raise
         except InvalidStatus as error:
             status = error.response.status_code
+            self._refused = True
             remedy = "check the token (SPIRAL_TOKEN or --token)" if status in (401, 403) else "check the URL"
             self._tell(f"the server at {self._url} refused the connection with HTTP {status}: {remedy}")
         except ConnectionClosed as error:
             code = error.rcvd.code if error.rcvd else None
             if code in (CLOSE_UNAUTHORIZED, CLOSE_FORBIDDEN):
+                self._refused = True
                 self._tell(f"the server at {self._url} refused the token: check SPIRAL_TOKEN or --token")
             elif code == CLOSE_REPLACED:
                 self._replaced = True
                 self._tell("another courier has taken over this run")
+            elif code == CLOSE_TRY_AGAIN:
+                self._tell(f"the server at {self._url} cannot write now; training goes on and the log is kept")
         except (OSError, WebSocketException, TimeoutError):
             # A server that starts beside us is not missed before it has had its time.
             if not opened and asyncio.get_running_loop().time() - self._begun > STARTING_SECONDS:
@@ -237,7 +258,9 @@ class Courier:
     def _settle(self, stored: int) -> None:
         while self._unstored and self._unstored[0][0] <= stored:
             self._stored_end = self._unstored.popleft()[1]
-        self._stored = max(self._stored, stored)
+        if stored > self._stored:
+            self._stored = stored
+            self._listen(self._incarnation, stored)
 
     async def _send(self, socket: ClientConnection, session: Session) -> None:
         """Send what the log holds and what is added to it, until the run is over and the server has everything."""
@@ -295,10 +318,12 @@ class Courier:
                 entries = history.entries
         except RunLogError as error:
             self._tell(str(error))
-        torn = self._log.stat().st_size - self._reader.position
+        torn = part_path(self._log, self._reader.position.part).stat().st_size - self._reader.position.offset
         said = self._last_word.missing(entries, time=time.time(), torn=torn)
         if said:
             bequeath(self._log, self._reader.position, said)
+            if torn:
+                self._tell(f"{torn} bytes of a record that was never finished were cut off {self._log}")
             # What lay behind the last whole record is gone.
             self._reader.seek(self._reader.position)
         return bool(said)

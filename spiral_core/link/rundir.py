@@ -4,6 +4,7 @@
 
     LOGDIR/<run id>/config.json        what was asked for
                     frames.log         every message of the run (`runlog`)
+                    frames.log.1       the same, once the first file has grown large, and so on
                     frames-001.log     the same since it was resumed for the first time, and so on
                     applied.log        every change that was applied (`applied`)
                     hashes.log         digests of the weights (`hashes`)
@@ -15,7 +16,8 @@
                     stop, checkpoint   touched by people, removed by the engine (`triggers`)
                     commands.jsonl     commands, appended by people (`triggers`)
 
-The server keeps its own file beside these and never opens them.
+The server keeps its own file beside these and opens none but the run logs, to mend from them what is damaged in its
+own.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from spiral_core.errors import RunLogError
+from spiral_core.wire import records
 
 if TYPE_CHECKING:
     # The courier needs paths and nothing else: it starts without the engine.
@@ -64,6 +67,12 @@ class RunDir:
         """Give the run logs up to an incarnation that are there, oldest first, with the incarnation of each."""
         every = ((number, self.frames_of(number)) for number in range(incarnation + 1))
         return [(number, path) for number, path in every if path.exists()]
+
+    def logs(self) -> list[tuple[int, Path]]:
+        """Give all run logs that are there, oldest first, with the incarnation of each."""
+        names = (records.LOG_NAME.fullmatch(path.name) for path in self.path.glob("frames*.log"))
+        numbers = (int(name["incarnation"] or 0) for name in names if name is not None)
+        return [(number, self.frames_of(number)) for number in sorted(numbers)]
 
     @property
     def applied(self) -> Path:
@@ -135,6 +144,11 @@ def find(logdir: Path, run: str) -> RunDir:
     raise RunLogError(
         f"there is no run {run!r}, neither in {logdir} nor as a path; give its id, such as those in runs/"
     )
+
+
+def every(logdir: Path) -> list[RunDir]:
+    """Give the directories of all runs below a directory that have a run log, in the order of their names."""
+    return [RunDir(path=path.parent, id=path.parent.name) for path in sorted(logdir.glob("*/frames.log"))]
 
 
 def create(logdir: Path, config: RunConfig, *, now: float) -> RunDir:

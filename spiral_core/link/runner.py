@@ -25,7 +25,7 @@ from spiral_core.link.inbox import Inbox
 from spiral_core.link.patientlog import PatientLog
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import Past, Start
-from spiral_core.link.runlog import RunLogWriter
+from spiral_core.link.runlog import PARTS, RunLogWriter
 from spiral_core.link.saving import Saver
 from spiral_core.link.spawn import Line
 from spiral_core.link.steering import Steering
@@ -66,6 +66,8 @@ class Options:
     """Whether one is also taken at each steer, and stays for good."""
     hash_every: int = 100
     """Steps between digests of the weights."""
+    log_limit: int = 2000
+    """Megabytes of run log, beyond which old frames are merged; 0 means no bound."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,16 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
     directory, incarnation = start.directory, start.incarnation
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
-    log = RunLogWriter(directory.frames_of(incarnation), run=directory.id, incarnation=incarnation, clock=time.time)
+    limit = options.log_limit * 1_000_000
+    thinner = spawn.Thinner(directory, limit)
+    log = RunLogWriter(
+        directory.frames_of(incarnation),
+        run=directory.id,
+        incarnation=incarnation,
+        clock=time.time,
+        part_bytes=limit // PARTS,
+    )
+    log.on_part = thinner.look
     line = Line(directory, incarnation=incarnation, server=options.server, token=options.token, inbox=inbox)
     log.on_append = line.ring
     patient = PatientLog(log, directory.reserve)
@@ -148,6 +159,7 @@ def train_from(start: Start, options: Options, listen: Listener | None = None) -
         applied.close()
         patient.close()
         log.close()
+        thinner.finish()
         patience = INTERRUPT_SECONDS if inbox.interrupted else FINISH_SECONDS
         delivered = line.finish(patience)
         start.release()

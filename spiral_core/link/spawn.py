@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from spiral_core.errors import ArgumentError
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.rundir import RunDir
+from spiral_core.link.runlog import parts_of
 
 FIRST_RESTART_SECONDS = 1.0
 LAST_RESTART_SECONDS = 60.0
@@ -46,6 +47,39 @@ class CourierProcess:
             self.process.kill()
             self.process.wait()
         return False
+
+
+class Thinner:
+    """Starts the process that merges old frames when a run's logs outgrow their bound; one at a time.
+
+    Parameters
+    ----------
+    rundir : RunDir
+    limit : int
+        Bytes of all files of its run logs.
+    """
+
+    def __init__(self, rundir: RunDir, limit: int) -> None:
+        self._rundir = rundir
+        self._limit = limit
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def look(self) -> None:
+        """Start it if there is need."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        files = [file for _, path in self._rundir.logs() for file in parts_of(path)]
+        if sum(file.stat().st_size for file in files) <= self._limit:
+            return
+        words = [sys.executable, "-m", "spiral_core.link.thinning", "--folder", str(self._rundir.path)]
+        words += ["--run", self._rundir.id, "--limit", str(self._limit)]
+        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def finish(self) -> None:
+        """End it; a file that it was at stays as it was."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
 
 class Line:

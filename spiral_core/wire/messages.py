@@ -27,54 +27,23 @@ from spiral_core.wire.parts import (
     Struct,
     Verb,
 )
-from spiral_core.wire.run_messages import (
-    Ack as Ack,
-)
-from spiral_core.wire.run_messages import (
-    CheckpointReason as CheckpointReason,
-)
-from spiral_core.wire.run_messages import (
-    CheckpointSaved as CheckpointSaved,
-)
-from spiral_core.wire.run_messages import (
-    Frame as Frame,
-)
-from spiral_core.wire.run_messages import (
-    GuardsDeclared as GuardsDeclared,
-)
-from spiral_core.wire.run_messages import (
-    HeatMaps as HeatMaps,
-)
-from spiral_core.wire.run_messages import (
-    KnobsDeclared as KnobsDeclared,
-)
-from spiral_core.wire.run_messages import (
-    KnobsMoved as KnobsMoved,
-)
-from spiral_core.wire.run_messages import (
-    Logged as Logged,
-)
-from spiral_core.wire.run_messages import (
-    Message as Message,
-)
-from spiral_core.wire.run_messages import (
-    ProbeBatch as ProbeBatch,
-)
-from spiral_core.wire.run_messages import (
-    RunMessage as RunMessage,
-)
-from spiral_core.wire.run_messages import (
-    RunStarted as RunStarted,
-)
-from spiral_core.wire.run_messages import (
-    SeriesDeclared as SeriesDeclared,
-)
-from spiral_core.wire.run_messages import (
-    StatusChanged as StatusChanged,
-)
-from spiral_core.wire.run_messages import (
-    Strip as Strip,
-)
+from spiral_core.wire.run_messages import Ack as Ack
+from spiral_core.wire.run_messages import CheckpointReason as CheckpointReason
+from spiral_core.wire.run_messages import CheckpointSaved as CheckpointSaved
+from spiral_core.wire.run_messages import Frame as Frame
+from spiral_core.wire.run_messages import GuardsDeclared as GuardsDeclared
+from spiral_core.wire.run_messages import HeatMaps as HeatMaps
+from spiral_core.wire.run_messages import KnobsDeclared as KnobsDeclared
+from spiral_core.wire.run_messages import KnobsMoved as KnobsMoved
+from spiral_core.wire.run_messages import Logged as Logged
+from spiral_core.wire.run_messages import Message as Message
+from spiral_core.wire.run_messages import ProbeBatch as ProbeBatch
+from spiral_core.wire.run_messages import RunMessage as RunMessage
+from spiral_core.wire.run_messages import RunStarted as RunStarted
+from spiral_core.wire.run_messages import SeriesDeclared as SeriesDeclared
+from spiral_core.wire.run_messages import StatusChanged as StatusChanged
+from spiral_core.wire.run_messages import Strip as Strip
+from spiral_core.wire.run_messages import Thinned as Thinned
 
 # --- between courier and server -----------------------------------------------------------------------------------
 
@@ -256,6 +225,8 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     columns: list[Column]
     knobs: list[KnobSpec]
     guards: list[GuardSpec]
+    thinned: list[Thinned]
+    """Where the run log of the engine had been merged before it was sent."""
     commands: list[CommandRecord]
     """The journal, oldest first."""
     probe: ProbeBatch | None

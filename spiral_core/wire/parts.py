@@ -18,6 +18,8 @@ Value: TypeAlias = bool | int | float | str
 
 DType: TypeAlias = Literal["<f4", "<f8", "<u2", "<i4", "|u1"]
 
+_ITEM_BYTES: dict[DType, int] = {"<f4": 4, "<f8": 8, "<u2": 2, "<i4": 4, "|u1": 1}
+
 RunStatus: TypeAlias = Literal["starting", "compiling", "training", "paused", "finished", "stopped", "failed", "lost"]
 """``finished``: all steps done; ``stopped``: by a command or Ctrl-C; ``lost``: said by the server of a mute engine."""
 
@@ -61,15 +63,24 @@ class Array(Struct, frozen=True, kw_only=True):
         DecodeError
             The bytes do not fill the shape.
         """
-        kind = np.dtype(self.dtype)
-        count = 1
+        self.check()
+        return np.frombuffer(self.data, dtype=self.dtype).reshape(self.shape)
+
+    def check(self) -> None:
+        """Look whether the bytes fill the shape.
+
+        Raises
+        ------
+        DecodeError
+            They do not.
+        """
+        size = _ITEM_BYTES[self.dtype]
         for extent in self.shape:
             if extent < 0:
                 raise DecodeError(f"array shape {self.shape} has a negative extent")
-            count *= extent
-        if count * kind.itemsize != len(self.data):
+            size *= extent
+        if size != len(self.data):
             raise DecodeError(f"array of shape {self.shape} and dtype {self.dtype} cannot hold {len(self.data)} bytes")
-        return np.frombuffer(self.data, dtype=kind).reshape(self.shape)
 
 
 class SeriesSpec(Struct, frozen=True, kw_only=True):
@@ -165,6 +176,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     detail: str
     connected: bool
     """Whether the run's engine is connected to the server."""
+    trouble: str = ""
+    """Why the server cannot write what the engine brings, such as a full disk; empty where it can."""
 
 
 class Column(Struct, frozen=True, kw_only=True):

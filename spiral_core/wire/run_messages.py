@@ -177,6 +177,19 @@ class CheckpointSaved(Logged, tag="checkpoint-saved", frozen=True, kw_only=True)
     """All checkpoints that are there now; one that is missing has been deleted to make room."""
 
 
+class Thinned(Logged, tag="thinned", frozen=True, kw_only=True):
+    """Frames from ``first_step`` to ``step`` were merged before they left: the run log had outgrown its bound.
+
+    Of each series, in each stretch of sequence numbers, the least and the greatest value are there still.
+    """
+
+    first_step: int
+    frames: int
+    """That there had been between these steps."""
+    stretch: int
+    """Sequence numbers of which the extremes have stayed."""
+
+
 RunMessage: TypeAlias = (
     RunStarted
     | SeriesDeclared
@@ -190,4 +203,6 @@ RunMessage: TypeAlias = (
     | HeatMaps
     | Ack
     | CheckpointSaved
+    | Thinned
 )
+"""All that a run may say."""

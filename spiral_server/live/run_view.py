@@ -22,6 +22,7 @@ from spiral_core.wire.messages import (
     SeriesDeclared,
     StatusChanged,
     Strip,
+    Thinned,
 )
 from spiral_core.wire.parts import FINAL_STATUSES, Change, GuardSpec, KnobSpec, RunStatus, RunSummary, SeriesSpec
 from spiral_server.live.commands import Ledger
@@ -43,6 +44,8 @@ class RunView:
         self.run = run
         self._whole = whole
         self.connected = False
+        self.trouble = ""
+        """Why nothing of the run can be written now."""
         self.incarnation = -1
         self.seq = -1
         self.frame_step: int | None = None
@@ -57,6 +60,7 @@ class RunView:
         self.heat_maps: dict[tuple[str, str], HeatMaps] = {}
         self.checkpoints: dict[str, CheckpointSaved] = {}
         """Those that are on the engine's disk, by file."""
+        self.thinned: list[Thinned] = []
         self.probe: ProbeBatch | None = None
         self.strips: dict[str, Strip] = {}
         self._last_word: tuple[int, int] | None = None
@@ -116,6 +120,8 @@ class RunView:
                 self._bring_into_force(message.changes, message.step)
             case GuardsDeclared():
                 self.guards = message.guards
+            case Thinned():
+                self.thinned.append(message)
             case ProbeBatch():
                 self.probe = message
             case CheckpointSaved():
@@ -193,6 +199,7 @@ class RunView:
             updated=self._updated,
             detail="" if self.status is None else self.status.detail,
             connected=self.connected,
+            trouble=self.trouble,
         )
 
     @property

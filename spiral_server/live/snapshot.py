@@ -74,6 +74,7 @@ def snapshot_of(view: RunView, epoch: str, number: int) -> tuple[Snapshot, list[
         columns=[],
         knobs=list(view.knobs.values()),
         guards=view.guards,
+        thinned=view.thinned,
         commands=view.ledger.newest(),
         probe=probe,
         heat_maps=heat_maps,
@@ -110,4 +111,4 @@ def listed(summaries: Iterable[RunSummary]) -> RunsListed:
 def unplugged(summary: RunSummary) -> RunSummary:
     """Give a line of a run that nobody is connected for."""
     status = summary.status if summary.status in FINAL_STATUSES else "lost"
-    return msgspec.structs.replace(summary, connected=False, status=status)
+    return msgspec.structs.replace(summary, connected=False, status=status, trouble="")

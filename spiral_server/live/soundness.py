@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, Logged
+from spiral_core.wire.messages import Ack, CheckpointSaved, Frame, Logged, Thinned
 from spiral_core.wire.requests import LARGEST
 
 NEVER = 1e11
@@ -31,6 +31,10 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
                 return f"command number or revision {number} is out of range"
     if isinstance(message, CheckpointSaved) and not (0 <= message.size < LARGEST and 0 <= message.rev < LARGEST):
         return f"a checkpoint of {message.size} bytes at revision {message.rev} is out of range"
+    if isinstance(message, Thinned):
+        for number in (message.first_step, message.frames, message.stretch):
+            if not 0 <= number < LARGEST:
+                return f"a merging of {message.frames} frames from step {message.first_step} on is out of range"
     if isinstance(message, Frame):
         index, values = message.index, message.values
         if index.dtype != "<u2" or values.dtype != "<f8" or len(index.shape) != 1 or index.shape != values.shape:

@@ -21,12 +21,14 @@ from spiral_core.wire.messages import (
     Strip,
 )
 from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
+from spiral_server.store.protocol import Damage
 
 Json: TypeAlias = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _STRUCTS = (
     CommandRequest,
+    Damage,
     CommandRecord,
     CheckpointSaved,
     HeatMaps,
@@ -185,7 +187,30 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
             }
         },
         "/api/runs/{run}": {
-            "get": {"200": _answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run}
+            "get": {"200": _answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run},
+            "delete": {
+                "200": _answer("It is gone.", _object(deleted=_TEXT), {"deleted": "20260301-101500-kq3f"}),
+                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
+                "409": _error("It is being trained.", "run 'r' is being trained: stop it first"),
+                **of_run,
+            },
+        },
+        "/api/runs/{run}/verify": {
+            "post": {
+                "200": _answer("What is damaged.", _object(damaged=_list(_of(Damage))), {"damaged": []}),
+                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
+                "400": _BAD_QUESTION,
+                **of_run,
+            }
+        },
+        "/api/runs/{run}/compact": {
+            "post": {
+                "200": _answer(
+                    "Bytes before and after.", _object(before=_WHOLE, after=_WHOLE), {"before": 81920, "after": 40960}
+                ),
+                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
+                **of_run,
+            }
         },
         "/api/runs/{run}/series": {
             "get": {

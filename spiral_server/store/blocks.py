@@ -1,7 +1,7 @@
 """Frames to columnar blocks and back, each with a checksum.
 
-Bytes in, bytes out: knows no database. A block holds at most `BLOCK_STEPS` frames of one incarnation. Beside its full
-columns it has a summary, which is the block decimated, so that a far view of a long run reads little.
+Bytes in, bytes out: knows no database. A block holds at most `BLOCK_STEPS` frames of one incarnation, at full
+resolution; the pyramid over the blocks stands in `pyramid`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from spiral_core.arrays import F64
+from spiral_core.arrays import F64, AnyArray
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Frame
-from spiral_server.live.decimation import decimate
 from spiral_server.live.merging import columns_of
 
 BLOCK_STEPS = 256
 """Frames in a block: 2 KiB a column, about what one page of the database takes compressed."""
-SUMMARY_POINTS = 18
-"""Points of a series in a summary: eight buckets of two, and both ends. A view of P points uses summaries from P / 16
-blocks on, and then still has a bucket for each two points."""
-SUMMARY_NONFINITE = 32
+CHUNK_COLUMNS = 16
+"""Columns that are compressed together: few enough to read one series, enough to pay for a call of zlib (10 us)."""
 _LEVEL = 1
 """Compression level of zlib: floats of a training run hardly shrink further, at four times the cost."""
 
@@ -34,15 +31,19 @@ Columns = dict[int, tuple[F64, F64]]
 """Series index to steps and values, both (M,)."""
 
 
-class _Packed(msgspec.Struct, frozen=True, array_like=True):
-    """A set of columns: where each begins and ends, then steps and values, compressed one by one."""
+class _Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """Columns of equal steps."""
 
     index: list[int]
-    counts: list[int]
-    steps: list[bytes]
-    """Empty for a column that has the steps of ``all_steps``."""
-    values: list[bytes]
-    all_steps: bytes
+    steps: bytes
+    """Empty for the steps of all frames of the block."""
+    values: bytes
+    """(columns, steps)"""
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    steps: bytes
+    chunks: list[_Chunk]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -56,17 +57,12 @@ def checksum(data: bytes, *numbers: int) -> int:
 
 def pack(columns: Columns, all_steps: F64) -> bytes:
     """Pack columns; those that have exactly ``all_steps`` do not repeat them."""
-    index = sorted(columns)
-    steps = [b"" if np.array_equal(columns[i][0], all_steps) else _squeeze(columns[i][0]) for i in index]
-    return _encoder.encode(
-        _Packed(
-            index=index,
-            counts=[len(columns[i][0]) for i in index],
-            steps=steps,
-            values=[_squeeze(columns[i][1]) for i in index],
-            all_steps=_squeeze(all_steps),
-        )
-    )
+    dense = [i for i in sorted(columns) if columns[i][0] is all_steps or np.array_equal(columns[i][0], all_steps)]
+    sparse = sorted(columns.keys() - set(dense))
+    groups = [dense[at : at + CHUNK_COLUMNS] for at in range(0, len(dense), CHUNK_COLUMNS)]
+    chunks = [_Chunk(group, b"", _squeeze(np.stack([columns[i][1] for i in group]))) for group in groups]
+    chunks += [_Chunk([i], _squeeze(columns[i][0]), _squeeze(columns[i][1])) for i in sparse]
+    return _encoder.encode(_Packed(_squeeze(all_steps), chunks))
 
 
 def unpack(data: bytes, wanted: Collection[int] | None = None) -> Columns:
@@ -77,28 +73,33 @@ def unpack(data: bytes, wanted: Collection[int] | None = None) -> Columns:
     DecodeError
         The bytes are not packed columns.
     """
+    columns: Columns = {}
     try:
         packed = _decoder.decode(data)
-        all_steps = _stretch(packed.all_steps)
-        columns: Columns = {}
-        rows = zip(packed.index, packed.counts, packed.steps, packed.values, strict=True)
-        for index, count, steps, values in rows:
-            if wanted is None or index in wanted:
-                column = (_stretch(steps) if steps else all_steps, _stretch(values))
-                if not len(column[0]) == len(column[1]) == count:
-                    raise DecodeError(f"series {index} of a block has parts of different lengths")
-                columns[index] = column
+        all_steps = _stretch(packed.steps)
+        for chunk in packed.chunks:
+            if wanted is None or any(index in wanted for index in chunk.index):
+                steps = _stretch(chunk.steps) if chunk.steps else all_steps
+                rows = _stretch(chunk.values).reshape(len(chunk.index), len(steps))
+                columns |= {
+                    index: (steps, row)
+                    for index, row in zip(chunk.index, rows, strict=True)
+                    if wanted is None or index in wanted
+                }
     except (msgspec.MsgspecError, zlib.error, ValueError) as error:
         raise DecodeError(f"not a block: {error}") from error
     return columns
 
 
-def _squeeze(values: F64) -> bytes:
-    return zlib.compress(np.ascontiguousarray(values, dtype="<f8").tobytes(), _LEVEL)
+def _squeeze(values: AnyArray) -> bytes:
+    """Compress numbers byte plane by byte plane: what is noise in a float stays apart from what is not."""
+    plain = np.ascontiguousarray(values, dtype="<f8")
+    return zlib.compress(plain.view(np.uint8).reshape(-1, 8).T.tobytes(), _LEVEL)
 
 
 def _stretch(data: bytes) -> F64:
-    values: np.ndarray[Any, np.dtype[np.float64]] = np.frombuffer(zlib.decompress(data), dtype="<f8")
+    planes = np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(8, -1)
+    values: np.ndarray[Any, np.dtype[np.float64]] = np.ascontiguousarray(planes.T).reshape(-1).view("<f8")
     return values
 
 
@@ -122,8 +123,8 @@ class Block(msgspec.Struct, frozen=True):
     first_step: int
     last_step: int
     count: int
+    columns: Columns
     data: bytes
-    summary: bytes
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -134,11 +135,7 @@ class Block(msgspec.Struct, frozen=True):
 def build(frames: Sequence[Frame]) -> Block:
     """Make a block of frames of one incarnation, given in the order of their sequence numbers."""
     steps = np.array([frame.step for frame in frames], dtype=np.float64)
-    columns = columns_of(frames)
-    summary: Columns = {}
-    for index, (at, values) in columns.items():
-        points = decimate(at, values, SUMMARY_POINTS, nonfinite=SUMMARY_NONFINITE)
-        summary[index] = (points.steps, points.values)
+    columns = _dense_columns(frames, steps) or columns_of(frames)
     return Block(
         incarnation=frames[0].incarnation,
         first_seq=frames[0].seq,
@@ -146,6 +143,19 @@ def build(frames: Sequence[Frame]) -> Block:
         first_step=int(steps.min()),
         last_step=int(steps.max()),
         count=len(frames),
+        columns=columns,
         data=pack(columns, steps),
-        summary=pack(summary, steps[:0]),
     )
+
+
+def _dense_columns(frames: Sequence[Frame], steps: F64) -> Columns | None:
+    """Sort the numbers of frames by series where all frames have the same series; None where they have not."""
+    index = frames[0].index.data
+    if any(frame.index.data != index for frame in frames):
+        return None
+    series = frames[0].index.numpy().tolist()
+    if len(set(series)) < len(series):
+        return None
+    table = np.frombuffer(b"".join([frame.values.data for frame in frames]), dtype="<f8")
+    rows = np.ascontiguousarray(table.reshape(len(frames), len(series)).T)
+    return {one: (steps, row) for one, row in zip(series, rows, strict=True)}

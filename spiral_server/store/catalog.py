@@ -15,7 +15,7 @@ import structlog
 from spiral_core.errors import SpiralError
 from spiral_core.wire.parts import RunSummary
 from spiral_server.store.protocol import is_run_id
-from spiral_server.store.schema import CATALOG_FILE, CATALOG_TABLES, RUN_FILE, open_for_writing
+from spiral_server.store.schema import CATALOG_FILE, CATALOG_TABLES, CATALOG_VERSION, RUN_FILE, open_for_writing
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +39,12 @@ class Catalog:
     def _open(self) -> sqlite3.Connection:
         path = self._logdir / CATALOG_FILE
         try:
-            connection = open_for_writing(path, CATALOG_TABLES)
+            connection = open_for_writing(path, CATALOG_TABLES, CATALOG_VERSION)
         except sqlite3.DatabaseError as error:
             log.warning("the catalogue is damaged and is made anew", path=str(path), error=str(error))
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            connection = open_for_writing(path, CATALOG_TABLES)
+            connection = open_for_writing(path, CATALOG_TABLES, CATALOG_VERSION)
         # The catalogue can be rebuilt: it need not survive the loss of power to the last line.
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
@@ -81,6 +81,10 @@ class Catalog:
         """Write a line; one that is not settled is read anew at the next start."""
         data = msgspec.msgpack.encode(summary)
         self._connection.execute("REPLACE INTO runs VALUES (?, ?, ?)", (summary.id, data, settled))
+
+    def forget(self, run: str) -> None:
+        """Take a run from the list."""
+        self._connection.execute("DELETE FROM runs WHERE id = ?", (run,))
 
     def close(self) -> None:
         """Close the catalogue."""

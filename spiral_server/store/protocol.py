@@ -10,7 +10,9 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
 
 from spiral_core.wire.messages import CommandRecord, HeatMaps, RunMessage
 from spiral_core.wire.parts import RunSummary
@@ -40,6 +42,11 @@ def check_run_id(text: str) -> str:
     return text
 
 
+DamageKind: TypeAlias = Literal["block", "frame", "lost", "node", "message", "strip", "command", "missing", "file"]
+"""``lost``: single frames that were found damaged and taken out; ``missing``: rows that cannot be found; ``file``: the
+database as such."""
+
+
 class Entry(NamedTuple):
     """A message of a run together with its encoding."""
 
@@ -47,14 +54,19 @@ class Entry(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """Something on disk that is not what was written: left out of every answer, and told."""
 
     run: str
     first_step: int
     last_step: int
     reason: str
+    kind: DamageKind = "file"
+    incarnation: int = 0
+    first_seq: int = -1
+    last_seq: int = -1
+    row: int = -1
+    """Of the table that the kind names."""
 
 
 class SeriesQuery(NamedTuple):
@@ -130,6 +142,15 @@ class RunStore(Protocol):
 
     def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
         """Read the newest heat maps at or before a step; None for the newest of all."""
+
+    def verify(self, run: str, *, repair: bool = False) -> list[Damage]:
+        """Read everything of a run and give what is damaged; ``repair``: what is damaged still after mending."""
+
+    def compact(self, run: str) -> tuple[int, int]:
+        """Pack what is loose and give free space back; give the bytes before and after."""
+
+    def delete(self, run: str) -> None:
+        """Delete a run with everything that belongs to it."""
 
     def close(self) -> None:
         """Write what waits, then let go of the directory."""

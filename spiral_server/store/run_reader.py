@@ -11,21 +11,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from spiral_core.arrays import F64
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
-from spiral_core.wire.messages import AnyMessage, CommandRecord, Frame, HeatMaps, Logged, RunMessage
-from spiral_server.live.decimation import Points, decimate, in_order
-from spiral_server.live.merging import columns_of
-from spiral_server.store.blocks import SUMMARY_POINTS, Columns, checksum, decode_frame, unpack
+from spiral_core.wire.messages import AnyMessage, CommandRecord, HeatMaps, Logged, RunMessage
+from spiral_server.store.blocks import checksum
 from spiral_server.store.errors import StoreError
-from spiral_server.store.protocol import Damage, History, SeriesQuery, SeriesRead
+from spiral_server.store.marks import read_marks
+from spiral_server.store.protocol import Damage, DamageKind, History, SeriesQuery, SeriesRead
 from spiral_server.store.schema import open_for_reading
-
-SUMMARY_PAIRS = SUMMARY_POINTS - 2
-"""Points of a summary that show extremes."""
-_FOREVER = 2**62
-"""Above every step."""
+from spiral_server.store.series_reading import FOREVER, SeriesReading
 
 T = TypeVar("T")
 
@@ -37,7 +31,8 @@ class RunReader:
         self.run = run
         self._path = path
 
-    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask one question of one state of the database."""
         try:
             with closing(open_for_reading(self._path)) as connection:
                 return question(connection)
@@ -49,44 +44,50 @@ class RunReader:
 
         def question(connection: sqlite3.Connection) -> HeatMaps | None:
             rows = connection.execute(
-                "SELECT incarnation, seq, step, data, crc FROM messages WHERE kind = 'heat-maps' AND step <= ? "
+                "SELECT incarnation, seq, step, data, crc, kind FROM messages WHERE kind = 'heat-maps' AND step <= ? "
                 "ORDER BY incarnation DESC, step DESC, seq DESC",
-                (_FOREVER if step is None else step,),
+                (FOREVER if step is None else step,),
             )
             for row in rows:
-                message = _message(*row)
+                message = decoded_message(*row)
                 if isinstance(message, HeatMaps):
                     return message
             return None
 
-        return self._ask(question)
+        return self.ask(question)
 
     def history(self) -> History:
         """Read what the run's view is rebuilt from."""
-        return self._ask(self._history)
+        return self.ask(self.history_of)
 
-    def _history(self, connection: sqlite3.Connection) -> History:
+    def history_of(self, connection: sqlite3.Connection) -> History:
+        """Read what the run's view is rebuilt from, from a connection."""
         history = History()
-        mark = connection.execute("SELECT incarnation, seq, time FROM marks ORDER BY incarnation DESC").fetchone()
-        if mark is not None:
-            history.incarnation, history.seq, history.time = mark
+        marks = read_marks(connection)
+        if marks:
+            history.incarnation, newest = max(marks.items())
+            history.seq, history.time = newest.seq, newest.time
             history.frame_step = connection.execute(
                 "SELECT MAX(step) FROM (SELECT step FROM frames WHERE incarnation = :i UNION ALL "
                 "SELECT last_step FROM blocks WHERE incarnation = :i)",
                 {"i": history.incarnation},
             ).fetchone()[0]
         rows = connection.execute(
-            "SELECT incarnation, seq, step, data, crc FROM messages WHERE kind NOT IN ('heat-maps', 'probe-batch') "
-            "UNION ALL SELECT incarnation, seq, step, data, crc FROM strips "
-            "UNION ALL SELECT * FROM (SELECT incarnation, seq, step, data, crc FROM messages "
+            "SELECT incarnation, seq, step, data, crc, kind FROM messages "
+            "WHERE kind NOT IN ('heat-maps', 'probe-batch') "
+            "UNION ALL SELECT incarnation, seq, step, data, crc, 'strip' FROM strips "
+            "UNION ALL SELECT * FROM (SELECT incarnation, seq, step, data, crc, kind FROM messages "
             "WHERE kind = 'heat-maps' ORDER BY incarnation DESC, seq DESC LIMIT 8) "
-            "UNION ALL SELECT * FROM (SELECT incarnation, seq, step, data, crc FROM messages "
+            "UNION ALL SELECT * FROM (SELECT incarnation, seq, step, data, crc, kind FROM messages "
             "WHERE kind = 'probe-batch' ORDER BY incarnation DESC, seq DESC LIMIT 1) ORDER BY 1, 2"
         )
         for row in rows:
-            message = _message(*row)
+            message = decoded_message(*row)
+            kind = row[-1]
             if message is None:
-                history.damage.append(Damage(self.run, row[2], row[2], f"message {row[1]} does not match its checksum"))
+                reason = f"message {row[1]} does not match its checksum"
+                told: DamageKind = "strip" if kind == "strip" else "message"
+                history.damage.append(Damage(self.run, row[2], row[2], reason, told, row[0], row[1], row[1]))
             else:
                 history.messages.append(message)
         for number, data, crc in connection.execute("SELECT number, data, crc FROM commands ORDER BY number"):
@@ -94,12 +95,35 @@ class RunReader:
             if isinstance(record, CommandRecord):
                 history.commands.append(record)
             else:
-                history.damage.append(Damage(self.run, 0, 0, f"command {number} does not match its checksum"))
+                reason = f"command {number} does not match its checksum"
+                history.damage.append(Damage(self.run, 0, 0, reason, "command", row=number))
+        history.damage += self._missing(connection)
         return history
+
+    def _missing(self, connection: sqlite3.Connection) -> Iterator[Damage]:
+        """Look whether all messages and commands are there that were written."""
+        promised = {incarnation: mark.messages for incarnation, mark in read_marks(connection).items()}
+        # The table itself, of which an index may know nothing any more, and the other way round.
+        found = dict(connection.execute("SELECT incarnation, COUNT(*) FROM messages NOT INDEXED GROUP BY incarnation"))
+        by_kind = dict(
+            connection.execute(
+                "SELECT incarnation, COUNT(*) FROM messages INDEXED BY messages_by_kind WHERE kind > '' "
+                "GROUP BY incarnation"
+            )
+        )
+        for incarnation in sorted(promised.keys() | found.keys() | by_kind.keys()):
+            counts = {promised.get(incarnation), found.get(incarnation, 0), by_kind.get(incarnation, 0)}
+            if len(counts) > 1:
+                reason = f"messages of incarnation {incarnation} cannot be found"
+                yield Damage(self.run, 0, FOREVER, reason, "missing", incarnation)
+        count, crc = connection.execute("SELECT count, crc FROM journaled").fetchone() or (0, checksum(b"", 0))
+        there = connection.execute("SELECT COUNT(*) FROM commands NOT INDEXED").fetchone()[0]
+        if there != count or crc != checksum(b"", count):
+            yield Damage(self.run, 0, FOREVER, f"{count} commands were journaled, {there} are found", "missing")
 
     def series(self, query: SeriesQuery) -> SeriesRead:
         """Read points of series, decimated."""
-        return self._ask(lambda connection: _SeriesReading(self.run, connection, query).read())
+        return self.ask(lambda connection: SeriesReading(self.run, connection, query).read())
 
 
 def _decoded(data: bytes) -> AnyMessage | None:
@@ -109,106 +133,9 @@ def _decoded(data: bytes) -> AnyMessage | None:
         return None
 
 
-def _message(incarnation: int, seq: int, step: int, data: bytes, crc: int) -> RunMessage | None:
+def decoded_message(incarnation: int, seq: int, step: int, data: bytes, crc: int, kind: str) -> RunMessage | None:
+    """Decode a message of a run; None when it is not what was written."""
     if checksum(data, incarnation, seq, step) != crc:
         return None
     message = _decoded(data)
-    return message if isinstance(message, Logged) else None
-
-
-class _SeriesReading:
-    """One reading of series: which blocks, in which detail, and what of them holds."""
-
-    def __init__(self, run: str, connection: sqlite3.Connection, query: SeriesQuery) -> None:
-        self._run = run
-        self._connection = connection
-        self._query = query
-        self._first = -_FOREVER if query.first is None else query.first
-        self._last = _FOREVER if query.last is None else query.last
-        self._parts: dict[int, list[tuple[F64, F64]]] = {}
-        self._summarised = False
-        self._damage: list[Damage] = []
-
-    def read(self) -> SeriesRead:
-        ends = self._ends()
-        blocks = self._connection.execute(
-            "SELECT id, incarnation, first_seq, last_seq, first_step, last_step, count FROM blocks "
-            "WHERE first_step <= ? AND last_step >= ? ORDER BY incarnation, first_seq",
-            (self._last, self._first),
-        ).fetchall()
-        far = len(blocks) * SUMMARY_PAIRS >= self._query.points
-        for incarnation, end in sorted(ends.items()):
-            last = min(self._last, end - 1)
-            for identity, *numbers in (block for block in blocks if block[1] == incarnation):
-                inside = self._first <= numbers[3] and numbers[4] <= last
-                if numbers[3] <= last:
-                    self._add(self._block(identity, numbers, summary=far and inside), last)
-            self._add(columns_of(list(self._loose(incarnation))), last)
-        return SeriesRead({index: self._points(parts) for index, parts in sorted(self._parts.items())}, self._damage)
-
-    def _ends(self) -> dict[int, int]:
-        """Give for each incarnation the first step that a later one has replaced.
-
-        A resumed run computes everything anew from the step at which it begins.
-        """
-        firsts = self._connection.execute(
-            "SELECT incarnation, MIN(step) FROM (SELECT incarnation, step FROM frames UNION ALL "
-            "SELECT incarnation, first_step FROM blocks) GROUP BY incarnation ORDER BY incarnation DESC"
-        )
-        ends: dict[int, int] = {}
-        end = _FOREVER
-        for incarnation, first in firsts:
-            ends[incarnation] = end
-            end = min(end, first)
-        return ends
-
-    def _block(self, identity: int, numbers: list[int], *, summary: bool) -> Columns:
-        for table in ("block_summary", "block_data") if summary else ("block_data",):
-            row = self._connection.execute(
-                f"SELECT data, crc FROM {table} WHERE id = ?",  # noqa: S608 - the two names above
-                (identity,),
-            ).fetchone()
-            try:
-                if row is None or checksum(row[0], *numbers) != row[1]:
-                    raise DecodeError("its bytes do not match its checksum")
-                columns = unpack(row[0], self._query.indices)
-            except DecodeError as error:
-                self._report(numbers[3], numbers[4], f"{table.replace('_', ' ')} {identity}: {error}")
-                continue
-            self._summarised |= table == "block_summary"
-            return columns
-        return {}
-
-    def _loose(self, incarnation: int) -> Iterator[Frame]:
-        rows = self._connection.execute(
-            "SELECT incarnation, seq, step, data, crc FROM frames WHERE incarnation = ? AND step BETWEEN ? AND ? "
-            "ORDER BY seq",
-            (incarnation, self._first, self._last),
-        )
-        for row in rows:
-            frame = decode_frame(*row)
-            if frame is None:
-                self._report(row[2], row[2], f"frame {row[1]} does not match its checksum")
-            else:
-                yield frame
-        lost = self._connection.execute("SELECT seq, step FROM damaged WHERE incarnation = ?", (incarnation,))
-        for seq, step in lost:
-            if self._first <= step <= self._last:
-                self._report(step, step, f"frame {seq} did not match its checksum")
-
-    def _report(self, first: int, last: int, reason: str) -> None:
-        self._damage.append(Damage(self._run, first, last, reason))
-
-    def _add(self, columns: Columns, last: int) -> None:
-        wanted = self._query.indices
-        for index, (steps, values) in columns.items():
-            if wanted is None or index in wanted:
-                inside = (steps >= self._first) & (steps <= last)
-                if not inside.all():
-                    steps, values = steps[inside], values[inside]
-                if len(steps):
-                    self._parts.setdefault(index, []).append((steps, values))
-
-    def _points(self, parts: list[tuple[F64, F64]]) -> Points:
-        points = decimate(*in_order(parts), self._query.points)
-        return Points(points.steps, points.values, points.reduced or self._summarised)
+    return message if isinstance(message, Logged) and message.__struct_config__.tag == kind else None

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRecord, Frame, Strip
+from spiral_server.store import migrations, pyramid
 from spiral_server.store.blocks import BLOCK_STEPS, Block, build, checksum, decode_frame
+from spiral_server.store.marks import Mark, read_marks
 from spiral_server.store.protocol import Entry
-from spiral_server.store.schema import RUN_TABLES, open_for_writing
 
 LOOSE_FRAMES = BLOCK_STEPS + 64
 """Single frames that are kept before a block is made: the youngest stay single, where a repeated step is cheap."""
@@ -23,6 +25,11 @@ HEAT_MAPS_KEPT = 1000
 """Heat maps of a run before every second of the older ones is dropped; at 16 KB each that is 16 MB."""
 HEAT_MAPS_RECENT = 200
 """The newest heat maps are never thinned."""
+
+
+def block_crc(identity: int, ordinal: int, numbers: Sequence[int]) -> int:
+    """Sum up a row of the list of blocks."""
+    return checksum(b"", identity, ordinal, *numbers)
 
 
 class RunWriter:
@@ -39,62 +46,113 @@ class RunWriter:
     def __init__(self, run: str, path: Path) -> None:
         self.run = run
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = open_for_writing(path, RUN_TABLES)
-        self._marks: dict[int, tuple[int, float]] = {}
+        self.connection = migrations.open_current(path)
         self._read_marks()
 
     def _read_marks(self) -> None:
-        rows = self._connection.execute("SELECT incarnation, seq, time FROM marks")
-        self._marks = {incarnation: (seq, time) for incarnation, seq, time in rows}
-        self._loose = int(self._connection.execute("SELECT COUNT(*) FROM frames").fetchone()[0])
-        self._heat_maps = int(
-            self._connection.execute("SELECT COUNT(*) FROM messages WHERE kind = 'heat-maps'").fetchone()[0]
-        )
+        self._marks = read_marks(self.connection)
+        self._fresh: list[tuple[Frame, bytes]] = []
+        self._moved: set[int] = set()
+        self._loose = self._count("frames")
+        self._heat_maps = self._count("messages WHERE kind = 'heat-maps'")
+        self._commands = self._count("commands")
+        rows = self.connection.execute("SELECT incarnation, MAX(ordinal) FROM blocks GROUP BY incarnation")
+        self._ordinals = {incarnation: last + 1 for incarnation, last in rows}
+
+    def _count(self, what: str) -> int:
+        return int(self.connection.execute(f"SELECT COUNT(*) FROM {what}").fetchone()[0])  # noqa: S608 - our own words
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit at the end, or forget everything on an error."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._connection.execute("COMMIT")
+            self._keep_frames()
+            self._keep_marks()
+            self.connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
             self._read_marks()
             raise
 
     def stored(self, incarnation: int) -> int:
         """Give the last sequence number on disk; -1 for none."""
-        return self._marks.get(incarnation, (-1, 0.0))[0]
+        return self._mark(incarnation).seq
+
+    def _mark(self, incarnation: int) -> Mark:
+        return self._marks.get(incarnation, Mark())
+
+    def probe(self) -> None:
+        """Write what is there once more: fails where nothing can be written."""
+        self._moved.update(self._marks or {0})
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write messages; those that are on disk already are passed over."""
         for message, data in entries:
             incarnation, seq, step = message.incarnation, message.seq, message.step
-            if seq <= self.stored(incarnation):
+            mark = self._mark(incarnation)
+            if seq <= mark.seq:
                 continue
-            row = (incarnation, seq, step, data, checksum(data, incarnation, seq, step))
+            frames, messages = mark.frames, mark.messages
             if isinstance(message, Frame):
-                self._connection.execute("INSERT INTO frames VALUES (?, ?, ?, ?, ?)", row)
-                self._loose += 1
+                self._fresh.append((message, data))
+                frames += 1
             elif isinstance(message, Strip):
-                self._connection.execute("REPLACE INTO strips VALUES (?, ?, ?, ?, ?, ?)", (message.name, *row))
+                row = (message.name, incarnation, seq, step, data, checksum(data, incarnation, seq, step))
+                self.connection.execute("REPLACE INTO strips VALUES (?, ?, ?, ?, ?, ?)", row)
             else:
                 kind = str(message.__struct_config__.tag)
                 self._heat_maps += kind == "heat-maps"
-                self._connection.execute(
-                    "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", (incarnation, seq, kind, *row[2:])
+                messages += 1
+                self.connection.execute(
+                    "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
+                    (incarnation, seq, kind, step, data, checksum(data, incarnation, seq, step)),
                 )
-            self._marks[incarnation] = (seq, message.time)
-        for incarnation in {entry.message.incarnation for entry in entries} & self._marks.keys():
-            self._connection.execute("REPLACE INTO marks VALUES (?, ?, ?)", (incarnation, *self._marks[incarnation]))
+            self._marks[incarnation] = Mark(seq, message.time, frames, messages)
+            self._moved.add(incarnation)
+
+    def _keep_frames(self) -> None:
+        """Write the frames of this transaction: many of them as blocks at once, few one by one."""
+        fresh, self._fresh = self._fresh, []
+        for incarnation in sorted({frame.incarnation for frame, _ in fresh}):
+            own = [pair for pair in fresh if pair[0].incarnation == incarnation]
+            if len(own) >= BLOCK_STEPS:
+                young = [(frame, b"") for frame in self._take_loose(incarnation)] + own
+                whole = len(young) - len(young) % BLOCK_STEPS
+                for start in range(0, whole, BLOCK_STEPS):
+                    self._insert(build([frame for frame, _ in young[start : start + BLOCK_STEPS]]))
+                own = young[whole:]
+            rows = []
+            for frame, data in own:
+                data = data or codec.encode(frame)
+                numbers = (frame.incarnation, frame.seq, frame.step)
+                rows.append((*numbers, data, checksum(data, *numbers)))
+            self.connection.executemany("INSERT INTO frames VALUES (?, ?, ?, ?, ?)", rows)
+            self._loose += len(rows)
+
+    def _keep_marks(self) -> None:
+        for incarnation in self._moved & self._marks.keys():
+            mark = self._marks[incarnation]
+            row = (incarnation, *mark, mark.crc(incarnation))
+            self.connection.execute("REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?)", row)
+        if self._moved - self._marks.keys():
+            # Nothing is there yet; a write all the same.
+            self._keep_count()
+        self._moved.clear()
+
+    def _keep_count(self) -> None:
+        row = (self._commands, checksum(b"", self._commands))
+        self.connection.execute("REPLACE INTO journaled VALUES (1, ?, ?)", row)
 
     def journal(self, record: CommandRecord) -> None:
         """Write a command, over an older state of it."""
         data = codec.encode(record)
         row = (record.number, record.id, data, checksum(data, record.number))
-        self._connection.execute("REPLACE INTO commands VALUES (?, ?, ?, ?)", row)
+        self.connection.execute("REPLACE INTO commands VALUES (?, ?, ?, ?)", row)
+        self._commands = self._count("commands")
+        self._keep_count()
 
     @property
     def compactable(self) -> bool:
@@ -109,46 +167,136 @@ class RunWriter:
     def compact(self) -> None:
         """Pack the oldest single frames into a block; thin out old heat maps."""
         if self._loose > LOOSE_FRAMES:
-            self._pack_frames()
+            self._pack_oldest()
         if self._heat_maps > HEAT_MAPS_KEPT:
             self._thin_heat_maps()
 
-    def _pack_frames(self) -> None:
-        rows = self._connection.execute(
-            "SELECT incarnation, seq, step, data, crc FROM frames "
-            "WHERE incarnation = (SELECT MIN(incarnation) FROM frames) ORDER BY seq LIMIT ?",
-            (BLOCK_STEPS,),
-        ).fetchall()
-        decoded = [(row, decode_frame(*row)) for row in rows]
-        frames = [frame for _, frame in decoded if frame is not None]
+    def pack_all(self) -> None:
+        """Pack every single frame: of a run that is not written any more."""
+        while self._loose:
+            self._pack_oldest()
+
+    def _pack_oldest(self) -> None:
+        (incarnation,) = self.connection.execute("SELECT MIN(incarnation) FROM frames").fetchone()
+        frames = self._take_loose(incarnation, BLOCK_STEPS)
         if frames:
             self._insert(build(frames))
-        bad = [row[:3] for row, frame in decoded if frame is None]
-        self._connection.executemany("INSERT INTO damaged VALUES (?, ?, ?)", bad)
-        self._connection.executemany("DELETE FROM frames WHERE incarnation = ? AND seq = ?", [row[:2] for row in rows])
+
+    def _take_loose(self, incarnation: int, most: int = -1) -> list[Frame]:
+        """Read the oldest single frames and take them out; what is damaged is noted."""
+        rows = self.connection.execute(
+            "SELECT incarnation, seq, step, data, crc FROM frames WHERE incarnation = ? ORDER BY seq LIMIT ?",
+            (incarnation, most),
+        ).fetchall()
+        decoded = [(row, decode_frame(*row)) for row in rows]
+        self.connection.executemany("DELETE FROM frames WHERE incarnation = ? AND seq = ?", [row[:2] for row in rows])
         self._loose -= len(rows)
+        bad = [(row[0], row[1], row[1], row[2], row[2], 1) for row, frame in decoded if frame is None]
+        self.connection.executemany("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", bad)
+        return [frame for _, frame in decoded if frame is not None]
 
     def _insert(self, block: Block) -> None:
-        cursor = self._connection.execute(
-            "INSERT INTO blocks (incarnation, first_seq, last_seq, first_step, last_step, count) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            block.numbers,
+        ordinal = self._ordinals.get(block.incarnation, 0)
+        self._ordinals[block.incarnation] = ordinal + 1
+        cursor = self.connection.execute(
+            "INSERT INTO blocks (incarnation, first_seq, last_seq, first_step, last_step, count, ordinal, crc) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+            (*block.numbers, ordinal),
         )
-        for table, data in (("block_data", block.data), ("block_summary", block.summary)):
-            self._connection.execute(
-                f"INSERT INTO {table} VALUES (?, ?, ?)",  # noqa: S608 - the two names above
-                (cursor.lastrowid, data, checksum(data, *block.numbers)),
-            )
+        self._fill(int(cursor.lastrowid or 0), ordinal, block)
+
+    def _fill(self, identity: int, ordinal: int, block: Block) -> None:
+        """Write what belongs to a row of the list of blocks, and the pyramid above it."""
+        self.connection.execute(
+            "UPDATE blocks SET first_seq = ?, last_seq = ?, first_step = ?, last_step = ?, count = ?, crc = ? "
+            "WHERE id = ?",
+            (*block.numbers[1:], block_crc(identity, ordinal, block.numbers), identity),
+        )
+        self.connection.execute(
+            "REPLACE INTO block_data VALUES (?, ?, ?)", (identity, block.data, checksum(block.data, *block.numbers))
+        )
+        self.keep_node(block.incarnation, 0, ordinal, pyramid.summed_up(block.columns))
+        self.raise_pyramid(block.incarnation, ordinal)
+
+    def raise_pyramid(self, incarnation: int, ordinal: int) -> None:
+        """Sum up again what stands above a block, as far as it is complete."""
+        level, place = 1, ordinal // pyramid.FANOUT
+        while True:
+            below = range(place * pyramid.FANOUT, (place + 1) * pyramid.FANOUT)
+            nodes = [self._node(incarnation, level - 1, one) for one in below]
+            whole = [node for node in nodes if node is not None]
+            if len(whole) < pyramid.FANOUT:
+                return
+            self.keep_node(incarnation, level, place, pyramid.joined(whole))
+            level, place = level + 1, place // pyramid.FANOUT
+
+    def keep_node(self, incarnation: int, level: int, place: int, node: pyramid.Node) -> None:
+        """Write a node of the pyramid."""
+        data = pyramid.pack(node)
+        row = (incarnation, level, place, data, checksum(data, incarnation, level, place))
+        self.connection.execute("REPLACE INTO nodes VALUES (?, ?, ?, ?, ?)", row)
+
+    def _node(self, incarnation: int, level: int, place: int) -> pyramid.Node | None:
+        key = (incarnation, level, place)
+        row = self.connection.execute(
+            "SELECT data, crc FROM nodes WHERE incarnation = ? AND level = ? AND place = ?", key
+        ).fetchone()
+        if row is None or checksum(row[0], *key) != row[1]:
+            return None
+        try:
+            return pyramid.unpack(row[0])
+        except DecodeError:
+            return None
 
     def _thin_heat_maps(self) -> None:
-        self._connection.execute(
+        gone = self.connection.execute(
             "DELETE FROM messages WHERE rowid IN (SELECT place FROM (SELECT rowid AS place, ROW_NUMBER() OVER "
             "(ORDER BY incarnation DESC, seq DESC) AS age FROM messages WHERE kind = 'heat-maps') "
-            "WHERE age > ? AND age % 2 = 0)",
+            "WHERE age > ? AND age % 2 = 0) RETURNING incarnation",
             (HEAT_MAPS_RECENT,),
+        ).fetchall()
+        self._heat_maps -= len(gone)
+        for (incarnation,) in gone:
+            mark = self._mark(incarnation)
+            self._marks[incarnation] = mark._replace(messages=mark.messages - 1)
+            self._moved.add(incarnation)
+
+    # --- mending
+
+    def replace_block(self, identity: int, frames: Sequence[Frame]) -> None:
+        """Put frames in the place of a block that is damaged."""
+        incarnation, ordinal, count = self.connection.execute(
+            "SELECT incarnation, ordinal, count FROM blocks WHERE id = ?", (identity,)
+        ).fetchone()
+        self._fill(identity, ordinal, build(frames))
+        self._recount(incarnation, len(frames) - count)
+
+    def replace_row(self, table: str, message: Entry) -> None:
+        """Put a message in the place of one that is damaged."""
+        numbers = (message.message.incarnation, message.message.seq, message.message.step)
+        self.connection.execute(
+            f"UPDATE {table} SET step = ?, data = ?, crc = ? WHERE incarnation = ? AND seq = ?",  # noqa: S608
+            (numbers[2], message.data, checksum(message.data, *numbers), *numbers[:2]),
         )
-        self._heat_maps -= self._connection.execute("SELECT changes()").fetchone()[0]
+
+    def return_lost(self, incarnation: int, seq: int, frames: Sequence[Frame]) -> None:
+        """Put frames back whose damaged rows have been taken out."""
+        (count,) = self.connection.execute(
+            "DELETE FROM lost WHERE incarnation = ? AND first_seq = ? RETURNING count", (incarnation, seq)
+        ).fetchone()
+        self._insert(build(frames))
+        self._recount(incarnation, len(frames) - count)
+
+    def _recount(self, incarnation: int, more: int) -> None:
+        mark = self._mark(incarnation)
+        self._marks[incarnation] = mark._replace(frames=mark.frames + more)
+        self._moved.add(incarnation)
+
+    def shrink(self) -> None:
+        """Give space back to the file system; outside of a transaction."""
+        self.connection.execute("VACUUM")
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the database."""
-        self._connection.close()
+        self.connection.close()

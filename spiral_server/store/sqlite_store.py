@@ -9,11 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import shutil
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,9 +26,10 @@ import structlog
 
 from spiral_core.wire.messages import CommandRecord, HeatMaps
 from spiral_core.wire.parts import RunSummary
+from spiral_server.store import mending, migrations
 from spiral_server.store.catalog import Catalog
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
-from spiral_server.store.protocol import Entry, History, SeriesQuery, SeriesRead, check_run_id
+from spiral_server.store.protocol import Damage, Entry, History, SeriesQuery, SeriesRead, check_run_id
 from spiral_server.store.rebuild import view_of
 from spiral_server.store.run_reader import RunReader
 from spiral_server.store.run_writer import RunWriter
@@ -38,6 +42,8 @@ GATHER_SECONDS = 0.02
 """Longest time that a message waits for others to share its commit."""
 GATHER_JOBS = 256
 """Most jobs of one commit: bounds how long a command can wait for the commit before it."""
+MEND_SECONDS = 30.0
+"""Longest time that a reading waits for the mending of what it has found damaged."""
 OPEN_RUNS = 16
 """Databases kept open for writing."""
 
@@ -49,6 +55,8 @@ class _Job:
     run: str
     work: Callable[[RunWriter], Any]
     urgent: bool
+    alone: bool = False
+    """Not inside a transaction; such a job is urgent."""
     appends: bool = False
     """Part of a gapless sequence: not to be written when the part before it could not be."""
     done: Future[Any] = field(default_factory=Future)
@@ -71,6 +79,11 @@ class SqliteStore:
     def __init__(self, logdir: Path) -> None:
         self._logdir = logdir
         self._lock = _lock(logdir)
+        self._current: set[str] = set()
+        """Runs whose database is known to be up to date."""
+        self._running = False
+        self._hopeless: dict[str, set[Damage]] = {}
+        """Damage that could not be mended when it was read."""
         try:
             self._catalog = Catalog(logdir, self._summary)
         except BaseException:
@@ -84,6 +97,7 @@ class SqliteStore:
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="spiral-store", daemon=True)
         self._thread.start()
+        self._running = True
 
     def _path(self, run: str) -> Path:
         return self._logdir / check_run_id(run) / RUN_FILE
@@ -92,6 +106,13 @@ class SqliteStore:
         path = self._path(run)
         if not path.is_file():
             raise UnknownRunError(f"there is no run {run!r} in {self._logdir}")
+        if run not in self._current:
+            # An older Spiral may have written it; one at a time brings it up to date.
+            try:
+                migrations.open_current(path).close()
+            except sqlite3.Error as error:
+                raise StoreError(f"the data of run {run} cannot be read: {error}") from error
+            self._current.add(run)
         return RunReader(run, path)
 
     def _summary(self, run: str) -> RunSummary:
@@ -110,15 +131,75 @@ class SqliteStore:
     def history(self, run: str) -> History:
         """Read what the view of a run is rebuilt from."""
         history = self._reader(run).history()
-        for damage in history.damage:
-            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+        if self._mended(run, history.damage):
+            history = self._reader(run).history()
+        self._warn(run, history.damage)
         return history
+
+    def _warn(self, run: str, found: Sequence[Damage]) -> None:
+        for damage in found:
+            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+
+    def _mended(self, run: str, found: Sequence[Damage]) -> bool:
+        """Mend what a reading has found, where that has not been tried in vain; tell whether to read again."""
+        new = set(found) - self._hopeless.get(run, set())
+        # While the list of runs is made, nobody writes yet.
+        if not any(damage.kind in mending.MENDABLE for damage in new) or not self._running:
+            return False
+        self._hopeless.setdefault(run, set()).update(new)
+        try:
+            self._mend(run, new).result(MEND_SECONDS)
+        except (StoreError, TimeoutError) as error:
+            log.error("damaged data could not be mended", run=run, error=str(error))
+            return False
+        return True
+
+    def _mend(self, run: str, damage: Iterable[Damage]) -> Future[None]:
+        folder = self._path(run).parent
+        return self._submit(_Job(run, lambda writer: mending.mend(writer, folder, damage), urgent=True))
+
+    # --- upkeep
+
+    def verify(self, run: str, *, repair: bool = False) -> list[Damage]:
+        """Read everything of a run and give what is damaged; ``repair``: after mending it from the run log."""
+        reader = self._reader(run)
+        found = mending.verify(reader)
+        if repair and found:
+            self._mend(run, found).result()
+            self._hopeless.pop(run, None)
+            found = mending.verify(reader)
+        return found
+
+    def compact(self, run: str) -> tuple[int, int]:
+        """Pack what is loose and give free space back; give the bytes before and after."""
+        self._reader(run)
+        before = _bytes_of(self._path(run))
+        self._submit(_Job(run, RunWriter.pack_all, urgent=True)).result()
+        self._submit(_Job(run, RunWriter.shrink, urgent=True, alone=True)).result()
+        return before, _bytes_of(self._path(run))
+
+    def delete(self, run: str) -> None:
+        """Delete a run with everything in its directory."""
+        path = self._path(run)
+        if not path.is_file():
+            raise UnknownRunError(f"there is no run {run!r} in {self._logdir}")
+        self._submit(_Job(run, lambda _: self._let_go(run), urgent=True, alone=True)).result()
+        self._runs.pop(run, None)
+        self._current.discard(run)
+        # First out of the way as a whole: a kill leaves a run or none, never half of one.
+        doomed = path.parent.with_name(f".deleted-{run}")
+        try:
+            path.parent.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise StoreError(f"run {run} cannot be deleted: {error}") from error
 
     def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points, decimated."""
         read = self._reader(run).series(query)
-        for damage in read.damage:
-            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+        if self._mended(run, read.damage):
+            read = self._reader(run).series(query)
+        self._warn(run, read.damage)
         return read
 
     def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
@@ -131,6 +212,8 @@ class SqliteStore:
         """Give the last sequence number on disk, -1 for none, once all that was given before is written or failed."""
 
         def work(writer: RunWriter) -> int:
+            # A disk that was full must have room again before the engine is asked for more.
+            writer.probe()
             self._broken.discard(run)
             return writer.stored(incarnation)
 
@@ -211,6 +294,13 @@ class SqliteStore:
         return jobs, summaries, True
 
     def _commit(self, run: str, batch: list[_Job]) -> None:
+        if batch[-1].alone:
+            # It is urgent, so nothing was gathered behind it.
+            *batch, last = batch
+            if batch:
+                self._commit(run, batch)
+            self._do_alone(run, last)
+            return
         results: list[Any] = []
         try:
             writer = self._writer(run)
@@ -228,8 +318,20 @@ class SqliteStore:
             if not self._settle(partial(_compact, writer)):
                 break
 
+    def _do_alone(self, run: str, job: _Job) -> None:
+        try:
+            job.done.set_result(job.work(self._writer(run)))
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            self._fail(run, [job], error)
+
+    def _let_go(self, run: str) -> None:
+        """Close a run's database and forget its line of the list."""
+        self._writers.pop(run).close()
+        self._unsettled.discard(run)
+        self._catalog.forget(run)
+
     def _fail(self, run: str, batch: list[_Job], error: Exception) -> None:
-        log.error("a commit failed", run=run, error=str(error))
+        _complain("a commit failed", run=run, error=str(error))
         if any(job.appends for job in batch):
             self._broken.add(run)
         for job in batch:
@@ -240,7 +342,7 @@ class SqliteStore:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - the writing thread must outlive it
-            log.error("upkeep of the store failed", error=str(error))
+            _complain("upkeep of the store failed", error=str(error))
             return False
         return True
 
@@ -262,6 +364,16 @@ class SqliteStore:
 def _compact(writer: RunWriter) -> None:
     with writer.transaction():
         writer.compact()
+
+
+def _complain(event: str, **details: str) -> None:
+    """Say what went wrong, where that can be written: the log may lie on the very disk that is full."""
+    with suppress(OSError):
+        log.error(event, **details)
+
+
+def _bytes_of(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
 
 
 def _lock(logdir: Path) -> int:

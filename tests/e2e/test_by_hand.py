@@ -183,7 +183,11 @@ def test_watching_shows_loss_and_acknowledgements_and_ctrl_c_leaves_cleanly(trai
     assert re.match(r"run 2\S+\n", lines[0])
     assert re.match(r"training, \d+ steps done\n", lines[1])
     assert re.search(r"^step \d+  train/loss [\d.e-]+", said, re.M)
-    assert re.search(r"^command \d+, set by \w+ \(cli\): zspace.gain \S+ -> 0.55, in force since step \d+$", said, re.M)
+    assert re.search(
+        r"^command \d+, set by \w+ as owner, 127\.0\.0\.1 \(cli\): zspace.gain \S+ -> 0.55, in force since step \d+$",
+        said,
+        re.M,
+    )
     told += [json.loads(line) for line in more.splitlines()]
     assert told[0]["type"] == "run-changed"
     assert any(one["type"] == "step" and one["train/loss"] > 0 for one in told)

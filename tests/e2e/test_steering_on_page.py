@@ -194,7 +194,9 @@ def test_somebody_who_steers_the_same_knob_is_named_and_the_person_decides(one: 
     one.enter(GAIN)
     refusal = one.page.get_by_test_id(f"knob-{GAIN}-refusal")
     step = next(record["step"] for record in reversed(one.records("set")) if record["state"] == "applied")
-    expect(refusal).to_contain_text(f"Not set: while you chose 0.2, page set it to 0.3 at step {step}.")
+    expect(refusal).to_contain_text(
+        f"Not set: while you chose 0.2, owner, 127.0.0.1 (page) set it to 0.3 at step {step}."
+    )
     one.page.wait_for_timeout(300)
     assert one.in_force(GAIN) == 0.3
     one.page.get_by_test_id(f"knob-{GAIN}-again").click()

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.errors import DecodeError
-from spiral_server.store.blocks import SUMMARY_POINTS, build, checksum, unpack
+from spiral_server.store import pyramid
+from spiral_server.store.blocks import BLOCK_STEPS, build, checksum, unpack
 
 from .saying import frame
 
@@ -29,15 +30,33 @@ def test_a_block_gives_back_every_number_of_its_frames(rows: list[list[float]]) 
 
 
 @given(ROWS)
-def test_the_summary_of_a_block_holds_its_extremes(rows: list[list[float]]) -> None:
+def test_the_node_of_a_block_holds_its_extremes_and_counts_its_points(rows: list[list[float]]) -> None:
     block = build([frame(seq, seq, values) for seq, values in enumerate(rows)])
-    full, summary = unpack(block.data), unpack(block.summary)
+    full, node = unpack(block.data), pyramid.unpack(pyramid.pack(pyramid.summed_up(block.columns)))
     for index, (_, values) in full.items():
         finite = values[np.isfinite(values)]
-        kept = summary[index][1][np.isfinite(summary[index][1])]
-        assert len(kept) <= SUMMARY_POINTS
+        kept = node.points[index][1][np.isfinite(node.points[index][1])]
+        assert len(kept) <= pyramid.NODE_POINTS
         if len(finite):
             assert (kept.min(), kept.max()) == (finite.min(), finite.max())
+        assert node.tallies[index][:2] == (len(values), len(values) - len(finite))
+
+
+def test_a_full_block_of_many_series_keeps_the_extremes_of_each_bucket() -> None:
+    values = np.random.default_rng(2).normal(size=(BLOCK_STEPS, 5))
+    values[100, 3] = np.nan
+    node = pyramid.summed_up(build([frame(seq, 3 * seq, row.tolist()) for seq, row in enumerate(values)]).columns)
+    for index in range(5):
+        steps, kept = node.points[index]
+        np.testing.assert_array_equal(kept, values[(steps / 3).astype(int), index])
+        assert node.tallies[index][:2] == (BLOCK_STEPS, int(index == 3))
+        assert node.tallies[index].total == pytest.approx(np.nansum(values[:, index]))
+        width = BLOCK_STEPS // pyramid.BUCKETS
+        for start in range(0, BLOCK_STEPS, width) if index != 3 else ():
+            part = values[start : start + width, index]
+            own = kept[(steps >= 3 * start) & (steps < 3 * (start + width))]
+            assert (own.min(), own.max()) == (part.min(), part.max())
+        assert (np.nanmin(kept), np.nanmax(kept)) == (np.nanmin(values[:, index]), np.nanmax(values[:, index]))
 
 
 def test_only_the_wanted_series_are_unpacked() -> None:

@@ -170,5 +170,5 @@ def test_every_answer_to_a_command_is_what_the_document_says(
 
 def test_the_document_lists_every_route_of_the_interface_and_no_other(http: httpx.Client, document: Document) -> None:
     paths = set(document.content["paths"])
-    assert len(paths) == 7
+    assert len(paths) == 9
     assert all(path.startswith("/api/") for path in paths)

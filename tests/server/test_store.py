@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import CommandRecord, Logged
+from spiral_core.wire.messages import CommandRecord, Logged, Thinned
 from spiral_server.live.commands import judge
+from spiral_server.live.snapshot import snapshot_of
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
 from spiral_server.store.protocol import Entry, SeriesQuery, is_run_id
 from spiral_server.store.rebuild import view_of
@@ -55,9 +56,9 @@ def alter(store: SqliteStore, statement: str, *values: Any) -> None:
         assert connection.execute(statement, values).rowcount > 0
 
 
-def flip(store: SqliteStore, table: str, where: str = "1") -> None:
+def flip(database: Path, table: str, where: str = "1") -> None:
     """Flip one bit in the middle of one blob."""
-    with closing(sqlite3.connect(run_file(store))) as connection, connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         place, data = connection.execute(f"SELECT rowid, data FROM {table} WHERE {where} LIMIT 1").fetchone()
         spoilt = bytearray(data)
         spoilt[len(spoilt) // 2] ^= 1
@@ -132,32 +133,40 @@ def test_a_resumed_run_replaces_everything_from_its_first_step_on(store: SqliteS
 def test_a_flipped_byte_in_a_block_is_reported_and_never_served(store: SqliteStore) -> None:
     for first in range(0, 800, 100):
         keep(store, *(frame(seq, seq, [float(seq)]) for seq in range(first, first + 100)))
-    flip(store, "block_data")
+    flip(run_file(store), "block_data")
     got = store.series("r1", EVERYTHING)
     assert got.columns[0].steps.tolist() == list(range(256, 800))
     assert [(damage.first_step, damage.last_step) for damage in got.damage] == [(0, 255)]
     assert "checksum" in got.damage[0].reason
 
 
-def test_a_damaged_summary_is_reported_and_read_from_the_block_itself(store: SqliteStore) -> None:
-    for first in range(0, 800, 100):
-        keep(store, *(frame(seq, seq, [float(seq)]) for seq in range(first, first + 100)))
-    flip(store, "block_summary")
-    got = store.series("r1", SeriesQuery(None, None, None, 16))
-    assert len(got.damage) == 1
-    assert got.columns[0].values[0] == 0.0
+def test_a_damaged_node_of_the_pyramid_is_made_again_from_its_blocks(store: SqliteStore) -> None:
+    values = np.random.default_rng(1).normal(size=6000)
+    for first in range(0, 6000, 250):
+        keep(store, *(frame(seq, seq, [values[seq]]) for seq in range(first, first + 250)))
+    far = SeriesQuery(None, None, None, 16)
+    before = store.series("r1", far).columns[0]
+    for level in (0, 1, 2):
+        flip(run_file(store), "nodes", f"level = {level} AND place = 0")
+        assert [damage.kind for damage in store.verify("r1")] == ["node"]
+        got = store.series("r1", far)
+        assert got.damage == [] or level < 1
+        np.testing.assert_array_equal(got.columns[0].values, before.values)
+        assert store.verify("r1", repair=True) == []
 
 
 def test_a_block_that_has_changed_places_is_not_served(store: SqliteStore) -> None:
     for first in range(0, 800, 100):
         keep(store, *(frame(seq, seq, [float(seq)]) for seq in range(first, first + 100)))
     alter(store, "UPDATE blocks SET first_step = 1 WHERE id = 1")
-    assert store.series("r1", EVERYTHING).damage
+    got = store.series("r1", EVERYTHING)
+    assert got.damage
+    assert 0 not in got.columns[0].steps
 
 
 def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_packed(store: SqliteStore) -> None:
     keep(store, *(frame(seq, seq) for seq in range(10)))
-    flip(store, "frames", "step = 3")
+    flip(run_file(store), "frames", "step = 3")
     for last in (10, 600):
         keep(store, *(frame(seq, seq) for seq in range(10, last)))
         got = store.series("r1", EVERYTHING)
@@ -169,9 +178,9 @@ def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_pac
 def test_damaged_messages_and_commands_are_left_out_of_the_history(store: SqliteStore) -> None:
     keep(store, *opening(), heat_maps(4, 1), heat_maps(5, 2))
     store.journal(judged(1)).result(5)
-    flip(store, "messages", "kind = 'knobs-declared'")
-    flip(store, "messages", "step = 2")
-    flip(store, "commands")
+    flip(run_file(store), "messages", "kind = 'knobs-declared'")
+    flip(run_file(store), "messages", "step = 2")
+    flip(run_file(store), "commands")
     history = store.history("r1")
     assert len(history.damage) == 3
     assert history.commands == []
@@ -222,6 +231,13 @@ def test_a_view_is_rebuilt_as_it_was(store: SqliteStore) -> None:
     assert [record.state for record in view.ledger.records()] == ["applied", "accepted"]
     assert [float(message.values.numpy()[0]) for message in view.strips.values()] == [pytest.approx(0.7)]
     assert view.newest_heat_maps is not None
+
+
+def test_where_frames_were_merged_before_they_came_is_part_of_the_view(store: SqliteStore) -> None:
+    head = {"run": "r1", "incarnation": 0, "seq": 5, "step": 90, "time": NOW}
+    keep(store, *opening(), frame(4, 1), Thinned(**head, first_step=1, frames=90, stretch=512))
+    told = snapshot_of(view_of("r1", store.history("r1")))[0].thinned
+    assert [(one.first_step, one.step, one.frames) for one in told] == [(1, 90, 90)]
 
 
 def test_the_catalogue_is_a_cache_that_can_be_lost_or_damaged(tmp_path: Path) -> None:
@@ -300,6 +316,7 @@ import sys
 from pathlib import Path
 from spiral_core.wire import codec
 from spiral_server.live.commands import judge
+from spiral_server.live.snapshot import snapshot_of
 from spiral_server.store.protocol import Entry
 from spiral_server.store.sqlite_store import SqliteStore
 sys.path.insert(0, sys.argv[2])

@@ -6,6 +6,8 @@ export interface Marker {
   step: number;
   text: string;
   alarm: boolean;
+  /** The last step of a stretch, drawn as a shade: its frames were merged before the server had them. */
+  until?: number;
 }
 
 /** How many markers were drawn, and how many of them are alarms. */
@@ -35,6 +37,10 @@ export function drawMarkers(plot: uPlot, markers: readonly Marker[], colors: Pal
   ctx.lineWidth = ratio;
   ctx.setLineDash([4 * ratio, 3 * ratio]);
   for (const marker of markers) {
+    if (marker.until !== undefined) {
+      shade(plot, marker.step, marker.until, colors);
+      continue;
+    }
     const x = Math.round(plot.valToPos(marker.step, "x", true)) + 0.5;
     if (x < left || x > left + width) continue;
     ctx.strokeStyle = ctx.fillStyle = marker.alarm ? colors.alarm : colors.steer;
@@ -54,6 +60,18 @@ export function drawMarkers(plot: uPlot, markers: readonly Marker[], colors: Pal
   }
   ctx.restore();
   return drawn;
+}
+
+function shade(plot: uPlot, from: number, to: number, colors: Palette): void {
+  const { ctx } = plot;
+  const { left, top, width, height } = plot.bbox;
+  const start = Math.max(left, plot.valToPos(from, "x", true));
+  const end = Math.min(left + width, Math.max(plot.valToPos(to, "x", true), start + devicePixelRatio));
+  if (end <= left || start >= left + width) return;
+  ctx.fillStyle = colors.faint;
+  ctx.globalAlpha = 0.14;
+  ctx.fillRect(start, top, end - start, height);
+  ctx.globalAlpha = 1;
 }
 
 /**

@@ -55,7 +55,7 @@ function bandRank(curve: CurveSpec): number {
 /** A small flag for each step with markers; what they say is shown on hover, because many of them lie close together. */
 function steerFlags(markers: readonly Marker[], colors: Palette): unknown[] {
   const at = new Map<number, Marker[]>();
-  for (const marker of markers) at.set(marker.step, [...(at.get(marker.step) ?? []), marker]);
+  for (const marker of markers) if (marker.until === undefined) at.set(marker.step, [...(at.get(marker.step) ?? []), marker]);
   return [...at].map(([x, here]) => {
     const hovertext = here.map(({ text }) => text).join("<br>");
     const font = { size: 12, color: here.some(({ alarm }) => alarm) ? colors.alarm : colors.steer };
@@ -123,14 +123,16 @@ export async function drawLarge(
     xaxis: { ...axis, title: { text: "step" } },
     yaxis: { ...axis, type: log ? "log" : "linear", range: log ? undefined : (spec.left.fixed ?? undefined) },
     yaxis2: { overlaying: "y", side: "right", showgrid: false, tickmode: "auto", type: spec.right?.scale ?? "linear" },
-    shapes: markers.map(({ step, alarm }) => ({
-      type: "line",
+    shapes: markers.map(({ step, alarm, until }) => ({
+      type: until === undefined ? "line" : "rect",
       x0: step,
-      x1: step,
+      x1: until ?? step,
       yref: "paper",
       y0: 0,
       y1: 1,
-      line: { color: alarm ? colors.alarm : colors.steer, width: 1, dash: "dash" },
+      fillcolor: until === undefined ? undefined : faded(colors.faint, 0.14),
+      layer: until === undefined ? "above" : "below",
+      line: until !== undefined ? { width: 0 } : { color: alarm ? colors.alarm : colors.steer, width: 1, dash: "dash" },
     })),
     annotations: [...steerFlags(markers, colors), ...oddFlags(curves, colors.alarm)],
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colors.faint, activecolor: colors.text },

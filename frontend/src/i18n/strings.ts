@@ -58,6 +58,10 @@ export const STRINGS = {
     "The engine is not heard ({detail}). If it still runs, it goes on here as soon as it is heard again; if it was ended, start it again.",
     "エンジンから応答がありません（{detail}）。まだ動いていれば、応答があり次第ここで続きます。終了した場合は、もう一度起動してください。",
   ],
+  "banner.trouble": [
+    "The server cannot write what the engine brings: {reason}. Training goes on and its log keeps everything; free some space, and the curves go on here.",
+    "サーバーはエンジンのデータを書き込めません（{reason}）。学習は続き、ログにすべて残ります。空き容量を増やすと、ここで再開します。",
+  ],
   "banner.failed": ["The run has failed: {detail}", "実行が失敗しました: {detail}"],
   "banner.nan": [
     "Not a number since step {step}: {names}. Charts mark it with triangles at the top edge.",
@@ -214,6 +218,10 @@ export const STRINGS = {
   "charts.loadFailed": ["The large chart cannot be loaded: {reason}", "拡大グラフを読み込めません: {reason}"],
   "charts.alt": ["{name} by step. {values}", "ステップごとの{name}。{values}"],
   "charts.waiting": ["no points yet", "データ待ち"],
+  "charts.mergedAt": [
+    "Steps {from} to {to}: {frames} frames were merged, because the run log had outgrown its bound; extremes are kept",
+    "ステップ {from}〜{to}: 実行ログが上限を超えたため {frames} フレームを統合しました（最小値と最大値は保持）",
+  ],
   "timeline.title": ["Checkpoints of this run", "この実行のチェックポイント"],
   "timeline.checkpoints": ["Checkpoints", "チェックポイント"],
   "timeline.at": ["Checkpoint after step {step}: {reason}.", "ステップ {step} の後のチェックポイント: {reason}。"],

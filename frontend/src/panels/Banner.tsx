@@ -20,6 +20,9 @@ export function Banner({ reconnect }: { reconnect: () => void }) {
       </Strip>
     );
   }
+  version("run");
+  const trouble = run.value?.summary.trouble ?? "";
+  if (trouble !== "") return <Strip tone="bad" testid="banner-trouble">{t("banner.trouble", { reason: trouble })}</Strip>;
   if (engine?.status === "failed") return <Strip tone="bad" testid="banner-failed">{t("banner.failed", { detail: engine.detail })}</Strip>;
   if (engine?.status === "lost") {
     const { detail } = engine;

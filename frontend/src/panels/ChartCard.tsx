@@ -158,7 +158,7 @@ export function ChartCard({ spec, markers, expand }: CardProps) {
 function nearest(chart: LineChart, markers: readonly Marker[], step: number): { left: number; text: string } | null {
   const at = chart.position(step);
   const near = markers
-    .map((marker) => ({ left: chart.position(marker.step), text: marker.text }))
+    .map((marker) => ({ left: chart.position(Math.max(marker.step, Math.min(step, marker.until ?? marker.step))), text: marker.text }))
     .filter((marker) => Math.abs(marker.left - at) <= NEAR);
   const first = near[0];
   return first === undefined ? null : { left: first.left, text: near.map((marker) => marker.text).join("\n") };

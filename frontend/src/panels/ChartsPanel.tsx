@@ -4,7 +4,7 @@ import { chartsOf, type ChartSpec } from "../charts/catalogue";
 import type { Marker } from "../charts/marks";
 import { knobText, named, t } from "../i18n/language";
 import { grouped } from "../lib/format";
-import { alarms, run, steers, version } from "../store/live";
+import { alarms, merged, run, steers, version } from "../store/live";
 import { moreCharts } from "../store/preferences";
 import { cursor, span, zoom } from "../store/view";
 import type { Value } from "../wire/messages";
@@ -17,8 +17,12 @@ const charts = computed(() => {
   return chartsOf([...(run.value?.series.values() ?? [])].map((series) => series.spec));
 });
 
-/** Steers and alarms in the words of the page, for markers and their hover text; alarms are drawn above steers. */
+/** Merged stretches, steers and alarms in the words of the page, for markers and their hover text; alarms are drawn above steers. */
 export const markers = computed<readonly Marker[]>(() => [
+  ...merged.value.map(({ first_step: step, step: until, frames }) => {
+    const parts = { from: grouped(step), to: grouped(until), frames: grouped(frames) };
+    return { step, until, text: t("charts.mergedAt", parts), alarm: false };
+  }),
   ...steers.value.map((steer) => {
     const what = steer.knobs
       .map(({ knob, old, inForce }) => {

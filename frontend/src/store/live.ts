@@ -1,5 +1,5 @@
 import { batch, computed, signal } from "@preact/signals";
-import type { CommandRecord, RunSummary, ServerToViewer } from "../wire/messages";
+import type { CommandRecord, RunSummary, ServerToViewer, Thinned } from "../wire/messages";
 import { wished, type Wishes } from "./asks";
 import { RunModel, type Part } from "./run";
 
@@ -81,6 +81,8 @@ export const alarms = computed<readonly Alarm[]>(() => {
   return found.sort((a, b) => a.step - b.step);
 });
 
+/** Where frames of the watched run were merged in the engine's log before they were sent. */
+export const merged = computed<readonly Thinned[]>(() => (version("status"), [...(run.value?.thinned ?? [])]));
 /** Checkpoints that the watched run can be resumed from, oldest first. */
 export const checkpoints = computed(() => (version("checkpoints"), run.value?.checkpoints ?? []));
 

@@ -17,6 +17,7 @@ import type {
   ServerToViewer,
   Snapshot,
   Strip,
+  Thinned,
 } from "../wire/messages";
 import { Series } from "./series";
 
@@ -62,6 +63,8 @@ export class RunModel {
   readonly knobs = new Map<string, KnobSpec>();
   /** The guard rules in force. */
   guards: readonly GuardSpec[];
+  /** Where frames were merged in the engine's log before they were sent. */
+  thinned: readonly Thinned[];
   readonly commands = new Map<string, CommandRecord>();
   probe: ProbeBatch | null;
   heatMaps: HeatMaps | null;
@@ -80,6 +83,7 @@ export class RunModel {
     this.rev = snapshot.rev;
     this.step = snapshot.run.step;
     this.guards = snapshot.guards;
+    this.thinned = snapshot.thinned;
     this.probe = snapshot.probe;
     this.heatMaps = snapshot.heat_maps;
     this.checkpoints = snapshot.checkpoints;
@@ -131,6 +135,7 @@ export class RunModel {
       case "heat-maps":
       case "ack":
       case "checkpoint-saved":
+      case "thinned":
         return message.run === this.id ? this.follow(message) : null;
       default:
         return null;
@@ -182,6 +187,9 @@ export class RunModel {
         if (message.state !== "applied") return null;
         this.inForce(message.changes, message.step, message.rev);
         return "knobs";
+      case "thinned":
+        this.thinned = [...this.thinned, message];
+        return "status";
       case "checkpoint-saved":
         this.checkpoints = [...this.checkpoints.filter((one) => one.file !== message.file), message].filter((one) =>
           message.files.includes(one.file),

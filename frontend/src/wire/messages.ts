@@ -63,6 +63,9 @@ export const CLOSE_POLICY = 1008;
 
 export const CLOSE_TOO_BIG = 1009;
 
+/** The server's disk cannot be written; what it has not confirmed is to be brought again. */
+export const CLOSE_TRY_AGAIN = 1013;
+
 /** A message that is well formed but not allowed now, or another protocol version. */
 export const CLOSE_PROTOCOL = 4000;
 
@@ -107,17 +110,8 @@ export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | 
 /** ``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run. */
 export type CheckpointReason = "every" | "steer" | "asked" | "end";
 
-/**
- * The messages that engine, server and browser exchange.
- *
- * This file states what is said, not how it is packed (`codec`) nor when it may be said (`session`). The TypeScript types
- * of the browser and ``docs/protocol.md`` are generated from it.
- *
- * Messages of a run (`Logged`) are written by the engine into its run log and travel unchanged to the store and to every
- * viewer. They carry the run, the incarnation (one more at each resume from a checkpoint), a sequence number without gaps
- * within the incarnation, the step that they speak of and the wall time.
- */
-export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved;
+/** All that a run may say. */
+export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved | Thinned;
 
 export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
@@ -225,6 +219,8 @@ export interface RunSummary {
   detail: string;
   /** Whether the run's engine is connected to the server. */
   connected: boolean;
+  /** Why the server cannot write what the engine brings, such as a full disk; empty where it can. */
+  trouble?: string;
 }
 
 /**
@@ -391,6 +387,20 @@ export interface CheckpointSaved extends Logged {
   rev: number;
   /** All checkpoints that are there now; one that is missing has been deleted to make room. */
   files: string[];
+}
+
+/**
+ * Frames from ``first_step`` to ``step`` were merged before they left: the run log had outgrown its bound.
+ *
+ * Of each series, in each stretch of sequence numbers, the least and the greatest value are there still.
+ */
+export interface Thinned extends Logged {
+  type: "thinned";
+  first_step: number;
+  /** That there had been between these steps. */
+  frames: number;
+  /** Sequence numbers of which the extremes have stayed. */
+  stretch: number;
 }
 
 /** Courier to server, first: who speaks. */
@@ -569,6 +579,8 @@ export interface Snapshot {
   columns: Column[];
   knobs: KnobSpec[];
   guards: GuardSpec[];
+  /** Where the run log of the engine had been merged before it was sent. */
+  thinned: Thinned[];
   /** The journal, oldest first. */
   commands: CommandRecord[];
   probe: ProbeBatch | null;

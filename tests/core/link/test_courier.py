@@ -25,6 +25,7 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import PROTOCOL
 from spiral_core.wire.messages import Ack, Command, EngineHello, EngineWelcome, Logged, StatusChanged, Stored
 from spiral_core.wire.parts import Change
+from spiral_core.wire.records import MAGIC
 from spiral_core.wire.session import Role, Session
 
 
@@ -393,7 +394,7 @@ def test_an_engine_that_dies_is_spoken_for_by_its_courier(scene: Play, tmp_path:
         log.close()
         frames = tmp_path / "frames.log"
         with frames.open("ab") as torn:
-            torn.write(frames.read_bytes()[RunLogReader.start :][:40])
+            torn.write(frames.read_bytes()[len(MAGIC) :][:40])
         assert await asyncio.to_thread(engine.courier.finish, 5.0)
         server.close()
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from spiral_core.errors import RunLogError
-from spiral_core.link.runlog import MAGIC, RunLogReader, RunLogWriter
+from spiral_core.link.runlog import RunLogReader, RunLogWriter, bequeath, parts_of
 from spiral_core.wire import codec
 from spiral_core.wire.messages import StatusChanged
+from spiral_core.wire.records import MAGIC
 
 
 def writer(path: Path) -> RunLogWriter:
@@ -159,3 +160,57 @@ print(len(list(reader.records())), step)
     kept, said = counts.split()
     assert kept == said
     assert (tmp_path / "frames.log").stat().st_size <= 4096
+
+
+def in_parts(path: Path, count: int) -> RunLogWriter:
+    log = RunLogWriter(path, run="r", incarnation=2, clock=lambda: 5.0, part_bytes=1500)
+    for step in range(count):
+        say(log, step)
+    return log
+
+
+def test_a_log_goes_on_in_further_files_and_reads_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "frames.log"
+    log = RunLogWriter(path, run="r", incarnation=2, clock=lambda: 5.0, part_bytes=1500)
+    reader = RunLogReader(path)
+    seen: list[int] = []
+    places = []
+    for step in range(60):
+        say(log, step)
+        for record in reader.records():
+            seen.append(codec.decode(record.data).seq)
+            places.append(record.end)
+    assert seen == list(range(60))
+    assert len(parts_of(path)) > 4
+    assert [message.seq for message in read(path)] == list(range(60))
+    # From any place the rest is read, and of an older file rather too much than too little.
+    for number in (0, 7, 30, 58):
+        reader.seek(places[number])
+        rest = [codec.decode(record.data).seq for record in reader.records()]
+        assert rest[-1] == 59
+        assert rest[0] <= number + 1
+        assert rest == list(range(rest[0], 60))
+
+
+def test_a_torn_record_before_another_file_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "frames.log"
+    in_parts(path, 40)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(RunLogError, match="last record is not whole"):
+        read(path)
+
+
+def test_the_log_goes_on_behind_the_last_whole_record(tmp_path: Path) -> None:
+    path = tmp_path / "frames.log"
+    log = in_parts(path, 40)
+    last = parts_of(path)[-1]
+    with last.open("ab") as file:
+        file.write(b"torn")
+    reader = RunLogReader(path)
+    list(reader.records())
+    message = StatusChanged(
+        run="r", incarnation=2, seq=log.seq + 1, step=40, time=0.0, status="failed", done=0, total=0, detail=""
+    )
+    bequeath(path, reader.position, [message])
+    assert [one.seq for one in read(path)] == list(range(41))

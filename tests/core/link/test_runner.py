@@ -198,10 +198,14 @@ def test_every_run_can_go_over_to_narrow_numbers_and_one_that_has_shows_its_scal
         warm(names, *rest)
 
     monkeypatch.setattr(kernels, "warm", listen)
-    state = initial_state(for_data("needle", batch_size=8, steps=2, evaluate_every=0, xai_every=0, precision=precision))
+    steps = 30
+    config = for_data("needle", batch_size=8, steps=steps, evaluate_every=0, xai_every=0, precision=precision)
+    state = initial_state(config)
     said = trained(state, Inbox(), RunDir(path=tmp_path, id="r"), dump_every=0)
 
-    assert "narrow" in warmed, "a person may switch to narrow numbers at any step"
+    assert sorted(warmed) == sorted(set(state.kernels)), "a person may switch to narrow numbers at any step"
+    first = set(initial_state(config).first_kernels)
+    assert set(warmed[: len(first)]) == first, "what an update runs comes before the first one"
     (declared,) = [message.series for message in said if isinstance(message, SeriesDeclared)]
     index = {spec.name: spec.index for spec in declared if spec.name.startswith("amp/")}
     assert sorted(index) == ["amp/scale", "amp/skipped"]
@@ -210,7 +214,7 @@ def test_every_run_can_go_over_to_narrow_numbers_and_one_that_has_shows_its_scal
         indices, packed = (np.frombuffer(array.data, array.dtype) for array in (frame.index, frame.values))
         values = dict(zip(indices.tolist(), packed.tolist(), strict=True))
         shown.append([values.get(index[name]) for name in sorted(index)])
-    assert shown == [[65536.0, 0.0] if precision != "float32" else [None, None]] * 2
+    assert shown == [[65536.0, 0.0] if precision != "float32" else [None, None]] * steps
 
 
 def statuses(said: list[object]) -> list[tuple[str, int]]:

@@ -1,0 +1,161 @@
+"""The pyramid over the blocks of a run: what a far view needs, so that it reads little.
+
+Bytes in, bytes out: knows no database. A node of level 0 sums up one block, one of level L the `FANOUT` ** L blocks
+below it: for each series how many points there are, how many of them are not finite and the sum of the others, the
+least and the greatest value in each of `BUCKETS` buckets at the steps where they stand, both ends, and points that are
+not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from spiral_core.arrays import F64
+from spiral_core.errors import DecodeError
+from spiral_server.live.decimation import decimate
+from spiral_server.store.blocks import Columns
+
+FANOUT = 4
+"""Nodes below a node: a view never gets more than this many times the buckets that it needs."""
+BUCKETS = 8
+NODE_POINTS = 2 * BUCKETS + 2
+"""Points of a series in a node: two of each bucket, and both ends."""
+NODE_NONFINITE = 32
+"""Points of a series in a node that are not finite."""
+
+
+class Tally(NamedTuple):
+    """How many points a series has, how many of them are not finite, and the sum of the others."""
+
+    points: int
+    nonfinite: int
+    total: float
+
+    def __add__(self, other: object) -> Tally:
+        """Give the tally of both together."""
+        if not isinstance(other, Tally):
+            return NotImplemented
+        return Tally(self.points + other.points, self.nonfinite + other.nonfinite, self.total + other.total)
+
+
+class Node(NamedTuple):
+    """What is known of a stretch of a run, by series."""
+
+    points: Columns
+    tallies: dict[int, Tally]
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    index: list[int]
+    tallies: list[Tally]
+    counts: list[int]
+    steps: bytes
+    values: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Packed)
+
+
+def summed_up(columns: Columns) -> Node:
+    """Sum up the columns of a block."""
+    if not columns:
+        return Node({}, {})
+    # What is not finite makes sums that are not; nobody needs to be warned of that.
+    with np.errstate(all="ignore"):
+        return _summed_up(columns)
+
+
+def _summed_up(columns: Columns) -> Node:
+    first = next(iter(columns.values()))[0]
+    points: Columns = {}
+    tallies: dict[int, Tally] = {}
+    index = [i for i, (steps, _) in columns.items() if steps is first]
+    if len(first) > NODE_POINTS and len(first) % BUCKETS == 0:
+        table = np.stack([columns[i][1] for i in index])
+        sums = table.sum(axis=1)
+        even = np.logical_and.reduce(np.isfinite(table), axis=1)
+        places = _extremes(table)
+        for row, series in enumerate(index):
+            if even[row]:
+                points[series] = (first[places[row]], table[row, places[row]])
+                tallies[series] = Tally(len(first), 0, float(sums[row]))
+    for series in columns.keys() - points.keys():
+        steps, values = columns[series]
+        finite = values[np.isfinite(values)]
+        reduced = decimate(steps, values, NODE_POINTS, nonfinite=NODE_NONFINITE)
+        points[series] = (reduced.steps, reduced.values)
+        tallies[series] = Tally(len(values), len(values) - len(finite), float(finite.sum()))
+    return Node(points, tallies)
+
+
+def _extremes(table: F64) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Give for each row the places of both ends and of the extremes of each bucket, ascending."""
+    rows, width = table.shape
+    parts = table.reshape(rows, BUCKETS, -1)
+    starts = np.arange(0, width, width // BUCKETS)
+    ends = np.broadcast_to(np.array([0, width - 1]), (rows, 2))
+    places = np.concatenate([parts.argmin(axis=2) + starts, parts.argmax(axis=2) + starts, ends], axis=1)
+    places.sort(axis=1)
+    return places
+
+
+def joined(nodes: Sequence[Node]) -> Node:
+    """Sum up nodes that follow one another."""
+    points: Columns = {}
+    tallies: dict[int, Tally] = {}
+    for series in sorted({series for node in nodes for series in node.points}):
+        parts = [node.points[series] for node in nodes if series in node.points]
+        steps = np.concatenate([part[0] for part in parts])
+        values = np.concatenate([part[1] for part in parts])
+        reduced = decimate(steps, values, NODE_POINTS, nonfinite=NODE_NONFINITE)
+        points[series] = (reduced.steps, reduced.values)
+        tallies[series] = sum(
+            (node.tallies[series] for node in nodes if series in node.tallies), start=Tally(0, 0, 0.0)
+        )
+    return Node(points, tallies)
+
+
+def pack(node: Node) -> bytes:
+    """Pack a node."""
+    index = sorted(node.points)
+    empty = [np.empty(0)]
+    return _encoder.encode(
+        _Packed(
+            index=index,
+            tallies=[node.tallies[series] for series in index],
+            counts=[len(node.points[series][0]) for series in index],
+            steps=np.concatenate(empty + [node.points[series][0] for series in index]).astype("<f8").tobytes(),
+            values=np.concatenate(empty + [node.points[series][1] for series in index]).astype("<f8").tobytes(),
+        )
+    )
+
+
+def unpack(data: bytes, wanted: Collection[int] | None = None) -> Node:
+    """Unpack a node, only the wanted series when given.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no node.
+    """
+    points: Columns = {}
+    tallies: dict[int, Tally] = {}
+    try:
+        packed = _decoder.decode(data)
+        steps, values = np.frombuffer(packed.steps, dtype="<f8"), np.frombuffer(packed.values, dtype="<f8")
+        at = 0
+        for series, count, tally in zip(packed.index, packed.counts, packed.tallies, strict=True):
+            if wanted is None or series in wanted:
+                points[series] = (steps[at : at + count], values[at : at + count])
+                tallies[series] = tally
+            at += count
+        if not at == len(steps) == len(values):
+            raise DecodeError("a node of the pyramid has parts of different lengths")
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DecodeError(f"not a node of the pyramid: {error}") from error
+    return Node(points, tallies)
