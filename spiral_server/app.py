@@ -30,7 +30,7 @@ from spiral_server import logs
 from spiral_server.hub import Hub
 from spiral_server.launch.doorkeeper import Doorkeeper
 from spiral_server.metrics import Metrics
-from spiral_server.routes import api, engine, operations, page, reference, upkeep, view
+from spiral_server.routes import api, engine, operations, page, reference, upkeep, view, view_http
 from spiral_server.routes.doors import (
     SECURITY_HEADERS,
     Doors,
@@ -39,6 +39,7 @@ from spiral_server.routes.doors import (
     refused,
     trouble,
 )
+from spiral_server.routes.socket import FramedSocket
 from spiral_server.settings import Settings
 from spiral_server.store.errors import UnknownRunError
 from spiral_server.store.measured import MeasuredStore
@@ -66,18 +67,19 @@ def create_app(settings: Settings) -> FastAPI:
         logs.configure(secrets=[settings.token])
     metrics = Metrics()
     store = MeasuredStore(settings.logdir, metrics)
-    hub = Hub(store)
+    hub = Hub(store, pace=settings.pace)
     metrics.observe(hub.present)
     doorkeeper = Doorkeeper(settings.logdir, settings.token)
     readiness = operations.Readiness(store.trouble)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with doorkeeper.watching():
             readiness.serving = True
             yield
             readiness.serving = False
         await hub.part()
+        app.state.conversations.end()
         await hub.stop()
 
     # FastAPI's own documentation pages load scripts from elsewhere; `routes.reference` needs none.
@@ -92,12 +94,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.hub = hub
-    app.state.store = store
     app.state.metrics = metrics
     app.state.doorkeeper = doorkeeper
     app.state.readiness = readiness
     app.state.shelf = page.Shelf()
-    for part in (api, engine, operations, page, reference, upkeep, view):
+    app.state.conversations = view_http.Conversations()
+    for part in (api, engine, operations, page, reference, upkeep, view, view_http):
         app.include_router(part.router)
     app.add_middleware(Doors, settings=settings)
     _answer_errors(app, {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy(settings)})
@@ -150,7 +152,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         port=settings.port,
         http=bounded(settings, app.state.metrics),
         root_path=settings.root_path,
-        ws="websockets-sansio",
+        ws=FramedSocket,
         ws_max_size=MAX_PACKET_BYTES,
         # Our own heartbeat tells a silent peer from a slow one; a second one under it would not.
         ws_ping_interval=None,

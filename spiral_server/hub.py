@@ -31,14 +31,19 @@ from spiral_core.wire.messages import (
     Watch,
 )
 from spiral_core.wire.parts import RunSummary
+from spiral_server.audience import Audience
+from spiral_server.comparing import Comparisons
 from spiral_server.journal import Journal
 from spiral_server.live import commands, snapshot
+from spiral_server.live.channel import Outlet, Parcel
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
 from spiral_server.metrics import Present
-from spiral_server.store.errors import StoreError, UnknownRunError
-from spiral_server.store.protocol import Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
+from spiral_server.reading import reading
+from spiral_server.settings import Pace
+from spiral_server.store.errors import BusyRunError, StoreError, UnknownRunError
+from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
 from spiral_server.store.rebuild import view_of
 
 log = structlog.get_logger(__name__)
@@ -55,6 +60,11 @@ CLOSE_INTERNAL = 1011
 T = TypeVar("T")
 
 
+def _notable(summary: RunSummary) -> tuple[object, ...]:
+    """Give what everybody is told of when it changes."""
+    return (summary.status, summary.connected, summary.name, summary.trouble)
+
+
 class Hub:
     """Live state of all runs.
 
@@ -62,17 +72,20 @@ class Hub:
     ----------
     store : RunStore
         Owned: closed with the hub.
+    pace : Pace
+        Times that conversations keep.
     clock : callable
         Wall time in seconds.
     """
 
-    def __init__(self, store: RunStore, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: RunStore, *, pace: Pace | None = None, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        pace = pace or Pace()
+        self.audience = Audience(pace, self._refresh, Comparisons(self, pace.compare_tick, self._start))
         self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._loading: dict[str, asyncio.Task[LiveRun]] = {}
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
-        self._viewers: set[Viewer] = set()
         self._links: set[EngineLink] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -81,6 +94,10 @@ class Hub:
     def summaries(self) -> list[RunSummary]:
         """List the runs, newest first."""
         return snapshot.listing(self._summaries.values())
+
+    def knows(self, run: str) -> bool:
+        """Tell whether there is such a run."""
+        return run in self._summaries
 
     async def view(self, run: str) -> RunView:
         """Give the view of a run, read back from the store where need be; to be looked at, not changed."""
@@ -114,27 +131,17 @@ class Hub:
         """Look whether a run's line in the list has changed, and tell."""
         new, old = live.view.summary, self._summaries.get(live.view.run)
         self._summaries[new.id] = new
-        if old is not None and snapshot.notable(old) == snapshot.notable(new):
+        if old is not None and _notable(old) == _notable(new):
             return
         self._store.note(new)
-        self._list()
+        self.audience.announce(snapshot.listed(self._summaries.values()))
         if old is None:
             self._invite()
         elif (old.connected, old.trouble) != (new.connected, new.trouble):
             self._tell(live, RunChanged(run=new))
 
-    def _list(self) -> None:
-        """Send everyone the list of runs."""
-        listed = snapshot.listed(self._summaries.values())
-        data = codec.encode(listed)
-        for viewer in self._viewers:
-            viewer.post(listed, data)
-
     def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
-        if live.viewers:
-            data = codec.encode(message) if data is None else data
-            for viewer in live.viewers:
-                viewer.post(message, data)
+        self.audience.tell(live, message, data)
 
     # --- engines
 
@@ -169,7 +176,7 @@ class Hub:
             live.view.connected = True
             live.view.trouble = ""
             self._changed(live)
-            bell.ring(urgent=True)
+            bell.ring()
         return link
 
     async def ingest(self, link: EngineLink, messages: Sequence[AnyMessage]) -> None:
@@ -233,7 +240,7 @@ class Hub:
             self._tell(link.live, expired)
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
-            link.bell.ring(urgent=True)
+            link.bell.ring()
 
     def _troubled(self, live: LiveRun, reason: str) -> None:
         """Tell those who watch that nothing can be written now; it ends when the engine is taken in again."""
@@ -251,26 +258,17 @@ class Hub:
 
     # --- viewers
 
-    def arrive(self, bell: Bell) -> Viewer:
+    def arrive(self, outlet: Outlet) -> Viewer:
         """Take in a viewer and send the list of runs."""
-        viewer = Viewer(bell)
-        self._viewers.add(viewer)
-        listed = snapshot.listed(self._summaries.values())
-        viewer.post(listed, codec.encode(listed))
+        viewer = self.audience.arrive(outlet)
+        self.audience.announce(snapshot.listed(self._summaries.values()), [viewer])
         return viewer
 
-    def depart(self, viewer: Viewer) -> None:
-        """Let a viewer go."""
-        self._viewers.discard(viewer)
-        self._unwatch(viewer)
-
-    def _unwatch(self, viewer: Viewer) -> None:
-        if viewer.live is not None:
-            viewer.live.viewers.discard(viewer)
-            viewer.live = None
-
     async def watch(self, viewer: Viewer, watch: Watch) -> None:
-        """Show a run to a viewer: its snapshot, then what follows. A run that does not exist yet is waited for."""
+        """Show a run to a viewer: its snapshot or what it missed, then what follows.
+
+        A run that does not exist yet is waited for.
+        """
         viewer.wanted = watch
         run = watch.run
         if not run and self._summaries:
@@ -278,49 +276,39 @@ class Hub:
         if run not in self._summaries:
             return
         live = await self._live(run)
-        if viewer.wanted is not watch or viewer not in self._viewers:
+        if viewer.wanted is not watch or viewer not in self.audience.viewers:
             return
         viewer.wanted, viewer.shown = None, watch
-        self._unwatch(viewer)
-        live.viewers.add(viewer)
-        viewer.live = live
-        viewer.mailbox.watch(run)
-        state, after = snapshot.snapshot_of(live.view)
-        read = self._reading(live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
+        self.audience.attach(viewer, live)
+        missed = None if watch.since is None else live.channel.resumed(watch.since, watch.epoch)
+        if missed is not None:
+            self.audience.open(viewer, missed, live.channel.number)
+            return
+        cursor = live.channel.number
+        state, after = snapshot.snapshot_of(live.view, live.channel.epoch, cursor)
+        read = reading(self._store, live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
         parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
         # A later watch of the same viewer may have overtaken this one.
         if viewer.live is live and viewer.shown is watch:
-            viewer.mailbox.open_with(parts)
-            viewer.bell.ring(urgent=True)
+            self.audience.open(viewer, [Parcel(codec.join([part])) for part in parts], cursor)
+
+    def _refresh(self, viewer: Viewer) -> None:
+        """Show a viewer its run anew."""
+        if viewer.shown is not None and viewer.live is not None and viewer.wanted is None:
+            again = Watch(run=viewer.live.view.run, width=viewer.shown.width)
+            self._start(self.watch(viewer, again))
 
     def _invite(self) -> None:
         """Show the run that has just come to those who wait for it."""
-        for viewer in self._viewers:
+        for viewer in self.audience.viewers:
             if viewer.wanted is not None:
                 self._start(self.watch(viewer, viewer.wanted))
 
     # --- questions
 
-    def _reading(self, live: LiveRun, query: SeriesQuery) -> Callable[[], SeriesRead]:
-        """Prepare to read points as they are now, on a thread: what is shown already and what is on disk, as one."""
-        view = live.view
-        last = query.last
-        if view.frame_step is not None:
-            last = view.frame_step if last is None else min(last, view.frame_step)
-        first = -1 if query.first is None else query.first
-        tail = [frame for frame in live.tail if first <= frame.step and (last is None or frame.step <= last)]
-        query = query._replace(last=last)
-
-        def read() -> SeriesRead:
-            read = self._store.series(view.run, query) if self._store.knows(view.run) else SeriesRead()
-            read.columns = snapshot.with_tail(read.columns, tail, indices=query.indices, points=query.points)
-            return read
-
-        return read
-
     async def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points of a run's series."""
-        return await asyncio.to_thread(self._reading(await self._live(run), query))
+        return await asyncio.to_thread(reading(self._store, await self._live(run), query))
 
     async def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
         """Give the newest heat maps at or before a step."""
@@ -329,27 +317,42 @@ class Hub:
             return newest
         return await asyncio.to_thread(self._store.heat_maps, run, step)
 
+    # --- upkeep
+
     async def delete(self, run: str) -> None:
-        """Delete a run with everything that belongs to it; a `TrainingError` while its engine is connected."""
+        """Delete a run with everything that belongs to it, and tell everyone.
+
+        Raises
+        ------
+        BusyRunError
+            Its engine is connected.
+        """
         live = await self._live(run)
         if live.engine is not None or live.journaling:
-            raise commands.TrainingError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
+            raise BusyRunError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
         await asyncio.to_thread(self._store.delete, run)
         self._runs.pop(run, None)
         self._summaries.pop(run, None)
-        for viewer in list(live.viewers):
-            self._unwatch(viewer)
-        self._list()
+        self.audience.dismiss(live)
+        self.audience.announce(snapshot.listed(self._summaries.values()))
+
+    async def verify(self, run: str, *, repair: bool) -> list[Damage]:
+        """Read everything of a run and give what is damaged (see `RunStore.verify`)."""
+        return await asyncio.to_thread(partial(self._store.verify, run, repair=repair))
+
+    async def compact(self, run: str) -> tuple[int, int]:
+        """Pack a run (see `RunStore.compact`)."""
+        return await asyncio.to_thread(self._store.compact, run)
 
     def present(self) -> Present:
         """Tell how things stand, for those who watch over the server."""
         return Present(
             runs=dict(Counter(summary.status for summary in self._summaries.values())),
             engines=len(self._links),
-            viewers=len(self._viewers),
+            viewers=len(self.audience.viewers),
             backlog_bytes=sum(link.backlog for link in self._links),
-            mailbox=[viewer.mailbox.depth for viewer in self._viewers],
-            merged=sum(viewer.mailbox.merged for viewer in self._viewers),
+            mailbox=[viewer.mailbox.depth for viewer in self.audience.viewers],
+            merged=self.audience.merged,
             waiting=sum(live.view.ledger.waiting for live in self._runs.values()),
         )
 
@@ -380,10 +383,12 @@ class Hub:
 
     async def part(self) -> None:
         """Ask every connection to end, and wait for that a moment."""
-        for bell in [party.bell for party in self._viewers] + [link.bell for link in self._links]:
-            bell.leave(CLOSE_GOING_AWAY, "the server is going away")
+        for viewer in self.audience.viewers:
+            viewer.outlet.leave(CLOSE_GOING_AWAY, "the server is going away")
+        for link in self._links:
+            link.bell.leave(CLOSE_GOING_AWAY, "the server is going away")
         deadline = time.monotonic() + LEAVE_SECONDS
-        while (self._viewers or self._links) and time.monotonic() < deadline:
+        while (self.audience.viewers or self._links) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

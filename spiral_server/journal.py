@@ -92,7 +92,7 @@ class Journal:
             live.journaling -= 1
         live.view.ledger.add(record)
         if live.engine is not None:
-            live.engine.bell.ring(urgent=True)
+            live.engine.bell.ring()
         self._tell(live, record)
         # The run may have ended while the disk was busy.
         for expired in live.view.expire():

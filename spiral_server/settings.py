@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spiral_core.errors import ConfigError
+from spiral_core.wire.limits import (
+    COMPARE_TICK_SECONDS,
+    HEARTBEAT_SECONDS,
+    RESUME_SECONDS,
+    SILENCE_SECONDS,
+    STALL_SECONDS,
+    VIEW_TICK_SECONDS,
+)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 """Names that always mean this machine; no name server can rebind them."""
@@ -31,6 +39,31 @@ def new_token() -> str:
 def new_instance() -> str:
     """Draw the id of a server instance; two servers on one machine must not overwrite each other's cookie."""
     return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Times in seconds that conversations keep; `spiral_core.wire.limits` says what they are for.
+
+    Parameters
+    ----------
+    tick, compare_tick, heartbeat, silence, stall, resume : float
+        See the constants of these names.
+    linger : float
+        How long a socket whose peer does not read stays open for its close frame. Longer than a laptop's nap of a
+        minute and a half takes, so that the peer learns why.
+    poll : float
+        How long a poll waits for something to be said. Proxies give up after 30 or 60.
+    """
+
+    tick: float = VIEW_TICK_SECONDS
+    compare_tick: float = COMPARE_TICK_SECONDS
+    heartbeat: float = HEARTBEAT_SECONDS
+    silence: float = SILENCE_SECONDS
+    stall: float = STALL_SECONDS
+    resume: float = RESUME_SECONDS
+    linger: float = 120.0
+    poll: float = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +98,8 @@ class Settings:
         Of each token and address; 0 for no limit. Who shows no token gets the tenth part.
     header_seconds, body_seconds : float
         How long a request may take until its headers, and then its body, are complete.
+    pace : Pace
+        Times that conversations keep.
 
     Raises
     ------
@@ -89,6 +124,7 @@ class Settings:
     requests_per_second: float = 500.0
     header_seconds: float = 10.0
     body_seconds: float = 30.0
+    pace: Pace = Pace()
 
     def __post_init__(self) -> None:
         if not self.token:

@@ -7,7 +7,6 @@ import "./style/panels.css";
 import { App } from "./App";
 import { hold, release } from "./charts/scheduler";
 import { handle } from "./handle";
-import { socketAddress } from "./net/address";
 import { postCommand } from "./net/commands";
 import { Connection } from "./net/connection";
 import { fetchPoints } from "./net/points";
@@ -40,7 +39,7 @@ applyLook(document.documentElement);
 setTransport(postCommand);
 refineOnZoom(fetchPoints, chartWidth());
 
-const connection = new Connection(socketAddress("ws/view"), receive, (now) => (link.value = now));
+const connection = new Connection(receive, (now) => (link.value = now));
 const watch = (id: string): void => connection.watch(id, chartWidth());
 const choose = (id: string): void => {
   history.replaceState(null, "", `#run=${encodeURIComponent(id)}`);
@@ -48,7 +47,10 @@ const choose = (id: string): void => {
 };
 
 watch(runOfAddress());
+const tellVisibility = (): void => connection.show(document.visibilityState !== "hidden");
+tellVisibility();
 connection.connect();
+document.addEventListener("visibilitychange", tellVisibility);
 window.addEventListener("hashchange", () => watch(runOfAddress()));
 
 // The first run of a server that had none is shown without being asked for; so is the newest one where the address

@@ -1,45 +1,44 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { backoff } from "../src/lib/backoff";
 import { Connection, type Surroundings } from "../src/net/connection";
+import type { Ear, Line, Road } from "../src/net/roads";
 import type { Link } from "../src/store/live";
 import type { ServerToViewer, ViewerToServer } from "../src/wire/messages";
 import { decodePacket } from "../src/wire/packet";
 import { golden } from "./golden";
 
-/** A websocket that a test holds both ends of. */
-class Wire {
-  static OPEN = 1;
-  binaryType = "";
-  readyState = 1;
+/** A road that a test holds the other end of. */
+class Wire implements Line {
   said: ViewerToServer[] = [];
-  onopen: () => void = () => undefined;
-  onmessage: (event: { data: unknown }) => void = () => undefined;
-  onclose: (event: { code: number }) => void = () => undefined;
+  code: number | null = null;
+
+  constructor(readonly road: Road, readonly ear: Ear) {}
 
   send(packet: Uint8Array): void {
     this.said.push(...(decodePacket(packet) as unknown as ViewerToServer[]));
   }
 
-  close(): void {
-    this.readyState = 3;
+  close(code: number): void {
+    this.code = code;
   }
 
   hear(name: string): void {
-    const bytes = golden(name);
-    this.onmessage({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) });
+    this.ear.heard(golden(name));
   }
 }
 
-function stage(unauthorized = false) {
+type Answer = "welcome" | "unauthorized" | "silence";
+
+function stage(answer: Answer = "silence") {
   const wires: Wire[] = [];
   const jobs: { seconds: number; job: () => void; dead: boolean }[] = [];
   const links: Link[] = [];
   const heard: ServerToViewer[] = [];
   const around: Surroundings = {
-    open: () => {
-      const wire = new Wire();
+    open: (road, ear) => {
+      const wire = new Wire(road, ear);
       wires.push(wire);
-      return wire as unknown as WebSocket;
+      return wire;
     },
     later: (seconds, job) => {
       const entry = { seconds, job, dead: false };
@@ -48,22 +47,20 @@ function stage(unauthorized = false) {
     },
     now: () => 100,
     random: () => 0.5,
-    unauthorized: () => Promise.resolve(unauthorized),
+    knock: () => Promise.resolve(answer),
   };
-  const connection = new Connection("ws://x", (messages) => heard.push(...messages), (link) => links.push(link), around);
+  const connection = new Connection((messages) => heard.push(...messages), (link) => links.push(link), around);
   const wire = (): Wire => wires[wires.length - 1] as Wire;
-  return { connection, wires, wire, jobs, links, heard };
+  const due = (seconds: number) => jobs.find((entry) => !entry.dead && entry.seconds === seconds);
+  return { connection, wires, wire, jobs, due, links, heard };
 }
-
-beforeEach(() => vi.stubGlobal("WebSocket", Wire));
-afterEach(() => vi.unstubAllGlobals());
 
 describe("a connection", () => {
   test("greets, then watches the run that was asked for", () => {
     const { connection, wire, links } = stage();
     connection.watch("r-1", 900.4);
     connection.connect();
-    wire().onopen();
+    wire().ear.opened();
     wire().hear("greeting");
     expect(wire().said).toEqual([
       { type: "view-hello", protocol: 1 },
@@ -84,7 +81,7 @@ describe("a connection", () => {
     connection.watch("r-1", 900);
     connection.connect();
     wire().hear("greeting");
-    wire().onclose({ code: 1006 });
+    wire().ear.closed(1006);
     await Promise.resolve();
     const last = links[links.length - 1];
     expect(last).toMatchObject({ state: "waiting", until: 100 + backoff(0, 0.5) });
@@ -95,26 +92,108 @@ describe("a connection", () => {
   });
 
   test("takes a server that says nothing for three heartbeats for lost", () => {
-    const { connection, wire, jobs, links } = stage();
+    const { connection, wire, due, links } = stage();
     connection.connect();
     wire().hear("greeting");
-    const watchdog = jobs.find((entry) => !entry.dead && entry.seconds === 60);
-    watchdog?.job();
+    due(60)?.job();
     expect(links[links.length - 1]?.state).toBe("waiting");
+    expect(wire().code).toBe(4010);
+  });
+
+  test("says every 20 s that it is there", () => {
+    const { connection, wire, due } = stage();
+    connection.connect();
+    wire().hear("greeting");
+    due(20)?.job();
+    due(20)?.job();
+    expect(wire().said.filter((message) => message.type === "ping").length).toBe(2);
+  });
+
+  test("says after a loss what it has, and asks for a snapshot once a person has chosen another run", () => {
+    const { connection, wire, jobs } = stage();
+    connection.connect();
+    wire().hear("greeting");
+    wire().hear("snapshot");
+    wire().hear("deltas");
+    wire().ear.closed(4008);
+    jobs[jobs.length - 1]?.job();
+    wire().hear("greeting");
+    expect(wire().said).toContainEqual({ type: "watch", run: "", width: 600, epoch: "e1", since: 70_000 });
+    wire().hear("resumed");
+    connection.watch("r-2", 600);
+    expect(wire().said[wire().said.length - 1]).toEqual({ type: "watch", run: "r-2", width: 600 });
+    wire().ear.closed(1006);
+    jobs[jobs.length - 1]?.job();
+    wire().hear("greeting");
+    expect(wire().said).toContainEqual({ type: "watch", run: "r-2", width: 600 });
+  });
+
+  test("asks for a snapshot after bytes that it could not read", () => {
+    const { connection, wire, jobs } = stage();
+    connection.connect();
+    wire().hear("greeting");
+    wire().hear("snapshot");
+    wire().ear.heard(new Uint8Array([9, 0, 0, 0, 1]));
+    jobs[jobs.length - 1]?.job();
+    wire().hear("greeting");
+    expect(wire().said).toContainEqual({ type: "watch", run: "", width: 600 });
+  });
+
+  test("tells the server when nobody can see the page, also one that it has just come back to", () => {
+    const { connection, wire, jobs } = stage();
+    connection.connect();
+    wire().hear("greeting");
+    connection.show(true);
+    connection.show(false);
+    const last = (): ViewerToServer | undefined => wire().said[wire().said.length - 1];
+    expect(last()).toEqual({ type: "visibility", visible: false });
+    wire().ear.closed(1006);
+    jobs[jobs.length - 1]?.job();
+    wire().hear("greeting");
+    expect(last()).toEqual({ type: "visibility", visible: false });
+  });
+
+  test("takes the next road when the server answers plain requests and twice no websocket", async () => {
+    const { connection, wire, wires, jobs, due } = stage("welcome");
+    connection.connect();
+    wire().ear.closed(1006);
+    await vi.waitFor(() => expect(jobs[jobs.length - 1]?.seconds).toBe(backoff(0, 0.5)));
+    jobs[jobs.length - 1]?.job();
+    expect(wires.map((one) => one.road)).toEqual(["websocket", "websocket"]);
+    // Neither passed nor refused.
+    due(5)?.job();
+    await vi.waitFor(() => expect(wires.length).toBe(3));
+    expect(wire().road).toBe("events");
+    wire().hear("greeting");
+    wire().ear.closed(1006);
+    jobs[jobs.length - 1]?.job();
+    expect(wire().road).toBe("events");
+  });
+
+  test("stays on its road while the server is away", async () => {
+    const { connection, wire, wires, jobs } = stage("silence");
+    connection.connect();
+    for (let round = 0; round < 4; round++) {
+      const waiting = jobs.length;
+      wire().ear.closed(1006);
+      await vi.waitFor(() => expect(jobs.length).toBeGreaterThan(waiting));
+      jobs[jobs.length - 1]?.job();
+    }
+    expect(new Set(wires.map((one) => one.road))).toEqual(new Set(["websocket"]));
   });
 
   test("does not come back to a server that wants a token or speaks another protocol", async () => {
     const closed = stage();
     closed.connection.connect();
-    closed.wire().onclose({ code: 4001 });
+    closed.wire().ear.closed(4001);
     expect(closed.links[closed.links.length - 1]).toEqual({ state: "closed", reason: "unauthorized" });
-    const refused = stage(true);
+    const refused = stage("unauthorized");
     refused.connection.connect();
-    refused.wire().onclose({ code: 1006 });
+    refused.wire().ear.closed(1006);
     await vi.waitFor(() => expect(refused.links[refused.links.length - 1]?.state).toBe("closed"));
     const other = stage();
     other.connection.connect();
-    other.wire().onclose({ code: 4000 });
+    other.wire().ear.closed(4000);
     expect(other.links[other.links.length - 1]).toEqual({ state: "closed", reason: "protocol" });
   });
 });

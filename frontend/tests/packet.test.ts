@@ -8,7 +8,7 @@ import { golden, goldenJson, messagesOf, plain } from "./golden";
 import { seeded } from "./random";
 
 describe("packets that Python has written", () => {
-  const names = ["greeting", "heartbeat", "snapshot", "bare-snapshot", "deltas", "numbers", "commands", "merged"];
+  const names = ["greeting", "heartbeat", "snapshot", "bare-snapshot", "deltas", "numbers", "commands", "merged", "resumed"];
   test.each(names)("%s says the same here", (name) => {
     expect(messagesOf(name).map(plain)).toEqual(goldenJson(name));
   });
@@ -54,6 +54,10 @@ test("what the page says can be read back, and is left for Python to read", () =
   const spoken: Record<string, ViewerToServer[]> = {
     hello: [{ type: "view-hello", protocol: PROTOCOL }],
     watch: [{ type: "watch", run: "needle-針", width: 1600 }],
+    resume: [
+      { type: "watch", run: "", width: 900, epoch: "e1", since: 70_000 },
+      { type: "visibility", visible: false },
+    ],
     heartbeat: [
       { type: "ping", time: 12.5 },
       { type: "pong", time: 3 },

@@ -49,7 +49,7 @@ describe("deltas", () => {
     );
     expect(model.checkpoints.map((one) => one.step)).toEqual([2, 5]);
     expect(points(model, "train/loss").values).toEqual([2.5, Number.NaN, Infinity, Number.NaN, 1.5]);
-    expect([model.step, model.merged, model.status.status]).toEqual([5, 3, "lost"]);
+    expect([model.step, model.status.status]).toEqual([5, "lost"]);
     expect(model.knobs.get("zspace.gain")?.value).toBe(0.5);
     expect(model.thinned.map((one) => [one.first_step, one.step, one.frames])).toEqual([[1, 3, 3]]);
     expect(model.guards).toEqual([{ name: "spike", text: "spike: off when train.loss > 4 mark", on: false }]);
@@ -60,6 +60,21 @@ describe("deltas", () => {
     for (const message of [...messagesOf("merged"), ...messagesOf("merged")]) model.apply(message);
     expect(points(model, "train/loss").steps).toEqual([1, 2, 3, 4, 9, 44]);
     expect(model.step).toBe(44);
+  });
+
+  test("count the frames that were merged", () => {
+    const model = new RunModel(goldenSnapshot());
+    for (const message of messagesOf("merged")) model.apply(message);
+    expect(model.merged).toBe(40);
+  });
+
+  test("that come again after a cut are taken once, and those of a replaced incarnation not at all", () => {
+    const model = new RunModel(goldenSnapshot());
+    for (const step of [4, 5, 4, 5, 6]) model.apply(frame(step, [step]));
+    expect(model.frames.map((one) => one.step)).toEqual([4, 5, 6]);
+    model.apply(frame(5, [50], 1));
+    model.apply(frame(7, [7]));
+    expect([model.step, points(model, "train/loss").steps]).toEqual([5, [1, 2, 3, 4, 5]]);
   });
 
   test("of another run change nothing", () => {

@@ -17,6 +17,7 @@ from spiral_core.nn import ZSpaceObservation
 from spiral_core.telemetry import catalog, values
 from spiral_core.wire.messages import (
     Ack,
+    CheckpointReason,
     CheckpointSaved,
     Command,
     Frame,
@@ -31,7 +32,7 @@ from spiral_core.wire.messages import (
     StatusChanged,
     Strip,
 )
-from spiral_core.wire.parts import Array, Change, CheckpointReason, GuardSpec, RunStatus, Value, ZLayer
+from spiral_core.wire.parts import Array, Change, GuardSpec, RunStatus, Value, ZLayer
 
 STRIP_SECONDS = 0.1
 """Strips of radii are looked at, not analyzed: ten a second are enough for the eye."""

@@ -12,7 +12,7 @@ from spiral_core.link.checkpoints import CheckpointFolder
 from spiral_core.link.hashes import HashLog, hashes_of
 from spiral_core.link.recorder import Recorder
 from spiral_core.link.resume import Start
-from spiral_core.wire.parts import CheckpointReason
+from spiral_core.wire.messages import CheckpointReason
 
 
 class Saver:

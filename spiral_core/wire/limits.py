@@ -32,6 +32,18 @@ SILENCE_SECONDS = 60.0
 VIEW_TICK_SECONDS = 1 / 30
 """Viewers get their deltas at this interval (20 to 30 Hz looks continuous and leaves the browser time to draw)."""
 
+COMPARE_TICK_SECONDS = 0.25
+"""Viewers get new points of compared runs at this interval; nobody steers by them."""
+
+MOST_COMPARED = 2048
+"""Curves, runs times series, in one comparison: more than a screen has rows of pixels."""
+
+STALL_SECONDS = 30.0
+"""A viewer that takes nothing for this long while something waits for it is closed; it may resume."""
+
+RESUME_SECONDS = 120.0
+"""How long the deltas of a run are kept after its last viewer has gone, for one that comes back."""
+
 SNAPSHOT_POINTS = 2000
 """Most points of one series in a snapshot: about two for each pixel column of a full-width chart."""
 
@@ -50,7 +62,7 @@ CLOSE_UNAUTHORIZED = 4001
 CLOSE_FORBIDDEN = 4003
 """A token whose role may not do this."""
 CLOSE_TOO_SLOW = 4008
-"""The viewer read too slowly for messages that must not be dropped; it may resume."""
+"""The viewer took nothing for `STALL_SECONDS`, or too little for messages that must not be dropped; it may resume."""
 CLOSE_REPLACED = 4009
 """A newer connection of the same run's courier has taken over."""
 CLOSE_TOO_OFTEN = 4029

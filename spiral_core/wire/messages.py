@@ -10,204 +10,40 @@ within the incarnation, the step that they speak of and the wall time.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from spiral_core.wire.parts import (
     Array,
     Change,
-    CheckpointReason,
     Column,
     CommandState,
     GuardSpec,
     KnobSpec,
-    RunStatus,
     RunSummary,
     SeriesSpec,
     Setting,
     Struct,
     Verb,
-    ZLayer,
 )
-
-# --- messages of a run, in the order in which a run says them -----------------------------------------------------
-
-
-class Message(Struct, tag_field="type", frozen=True, kw_only=True):
-    """Base of everything that travels on its own."""
-
-
-class Logged(Message, frozen=True, kw_only=True):
-    """A message of a run: kept in the run log, stored, and sent to every viewer."""
-
-    run: str
-    incarnation: int
-    seq: int
-    step: int
-    time: float
-    """Wall time, seconds since 1970."""
-
-
-class RunStarted(Logged, tag="run-started", frozen=True, kw_only=True):
-    """First message of a run: what is trained, on what, with which configuration."""
-
-    name: str
-    model: str
-    data: str
-    total_steps: int
-    """0: until stopped."""
-    config: dict[str, Any]
-    class_names: list[str]
-    layers: list[ZLayer]
-    environment: dict[str, str]
-
-
-class SeriesDeclared(Logged, tag="series-declared", frozen=True, kw_only=True):
-    """The curves of the run."""
-
-    series: list[SeriesSpec]
-
-
-class KnobsDeclared(Logged, tag="knobs-declared", frozen=True, kw_only=True):
-    """The knobs of the run with the values in force."""
-
-    knobs: list[KnobSpec]
-    rev: int
-    """Number of changes applied so far in this run."""
-
-
-class KnobsMoved(Logged, tag="knobs-moved", frozen=True, kw_only=True):
-    """Knobs moved by a schedule or by auto-gain, said now and then; ``step`` is the first update under these values."""
-
-    changes: list[Change]
-
-
-class GuardsDeclared(Logged, tag="guards-declared", frozen=True, kw_only=True):
-    """The guard rules in force; said again whenever one of them is changed."""
-
-    guards: list[GuardSpec]
-
-
-class StatusChanged(Logged, tag="status-changed", frozen=True, kw_only=True):
-    """What the engine is doing; with ``done`` of ``total`` where that can be told."""
-
-    status: RunStatus
-    done: int
-    total: int
-    detail: str
-
-
-class Frame(Logged, tag="frame", frozen=True, kw_only=True):
-    """The numbers of one step. ``values[k]`` belongs to the series ``index[k]``; a series may be left out."""
-
-    index: Array
-    """(K,) ``<u2``, ascending."""
-    values: Array
-    """(K,) ``<f8``; NaN and infinity are values."""
-
-
-class Strip(Logged, tag="strip", frozen=True, kw_only=True):
-    """Relative radii (0 to 1) in a Z-space layer: ``zspace/zbn1/feature_radius``, or ``zspace/zln1/sample_radius``.
-
-    One number for each feature of a layer that norms features, for each sample of the batch of one that norms samples.
-    """
-
-    name: str
-    values: Array
-    """(F,) or (N,) ``<f4``"""
-
-
-class ProbeBatch(Logged, tag="probe-batch", frozen=True, kw_only=True):
-    """The held-out images that every probe looks at; sent once.
-
-    A run whose model has nothing to map sends none, and declares no series ``xai/...`` and no knob ``xai.every``.
-    """
-
-    images: Array
-    """(N, H, W, C) ``<f4``, scaled for display to 0..1; sequences of T steps are (N, 1, T, C)."""
-    labels: list[int]
-    masks: Array | None
-    """(N, H, W) ``|u1``: 1 where the object is, where the data set knows it."""
-
-
-class HeatMaps(Logged, tag="heat-maps", frozen=True, kw_only=True):
-    """Class activation maps of the probe batch, computed with the weights after ``step``."""
-
-    method: Literal["gradcam"]
-    layer: str
-    maps: Array
-    """(N, h, w) ``<f4``: signed, before ReLU, at the layer's own resolution."""
-    raw_min: list[float]
-    raw_max: list[float]
-    logit: list[float]
-    """Of the predicted class."""
-    probability: list[float]
-    predicted: list[int]
-    labels: list[int]
-    pointing: list[float] | None
-    """1 where the peak lies on the object, else 0."""
-    energy_over_area: list[float] | None
-    """Share of the positive map on the object, over the object's share of the image; NaN for an empty map."""
-
-
-class Ack(Logged, tag="ack", frozen=True, kw_only=True):
-    """What became of a command. ``step`` is the first update under the new values, or the one that is marked."""
-
-    number: int
-    """Below 0 for what no server has numbered: the deeds of guards, and what was asked for by file."""
-    id: str
-    verb: Verb
-    state: Literal["applied", "rejected", "superseded"]
-    by: int | None = None
-    """Number of the command that took the place of a superseded one."""
-    changes: list[Change]
-    reason: str
-    rev: int
-    actor: str
-    source: str
-
-
-class CheckpointSaved(Logged, tag="checkpoint-saved", frozen=True, kw_only=True):
-    """A checkpoint of the state after ``step`` is on the engine's disk; the run can be resumed from it."""
-
-    file: str
-    """Its name in the folder ``checkpoints`` of the run."""
-    size: int
-    """In bytes."""
-    digest: str
-    """SHA-256 of its contents, in hexadecimal."""
-    reason: CheckpointReason
-    rev: int
-    """Number of changes applied to the state that it holds."""
-    files: list[str]
-    """All checkpoints that are there now; one that is missing has been deleted to make room."""
-
-
-class Thinned(Logged, tag="thinned", frozen=True, kw_only=True):
-    """The run log had outgrown its bound: of ``frames`` from ``first_step`` to ``step`` only the extremes are there."""
-
-    first_step: int
-    frames: int
-    stretch: int
-    """Sequence numbers of which the least and the greatest value of each series have stayed."""
-
-
-RunMessage: TypeAlias = (
-    RunStarted
-    | SeriesDeclared
-    | KnobsDeclared
-    | KnobsMoved
-    | GuardsDeclared
-    | StatusChanged
-    | Frame
-    | Strip
-    | ProbeBatch
-    | HeatMaps
-    | Ack
-    | CheckpointSaved
-    | Thinned
-)
+from spiral_core.wire.run_messages import Ack as Ack
+from spiral_core.wire.run_messages import CheckpointReason as CheckpointReason
+from spiral_core.wire.run_messages import CheckpointSaved as CheckpointSaved
+from spiral_core.wire.run_messages import Frame as Frame
+from spiral_core.wire.run_messages import GuardsDeclared as GuardsDeclared
+from spiral_core.wire.run_messages import HeatMaps as HeatMaps
+from spiral_core.wire.run_messages import KnobsDeclared as KnobsDeclared
+from spiral_core.wire.run_messages import KnobsMoved as KnobsMoved
+from spiral_core.wire.run_messages import Logged as Logged
+from spiral_core.wire.run_messages import Message as Message
+from spiral_core.wire.run_messages import ProbeBatch as ProbeBatch
+from spiral_core.wire.run_messages import RunMessage as RunMessage
+from spiral_core.wire.run_messages import RunStarted as RunStarted
+from spiral_core.wire.run_messages import SeriesDeclared as SeriesDeclared
+from spiral_core.wire.run_messages import StatusChanged as StatusChanged
+from spiral_core.wire.run_messages import Strip as Strip
+from spiral_core.wire.run_messages import Thinned as Thinned
 
 # --- between courier and server -----------------------------------------------------------------------------------
 
@@ -312,10 +148,57 @@ class ViewWelcome(Message, tag="view-welcome", frozen=True, kw_only=True):
 
 
 class Watch(Message, tag="watch", frozen=True, kw_only=True):
-    """Viewer to server: show me this run. ``run`` "" means the newest; ``width`` is the chart width in pixels."""
+    """Viewer to server: show me this run. ``run`` "" means the newest; ``width`` is the chart width in pixels.
+
+    A viewer that comes back names what it has: ``epoch`` as the snapshot gave it, and ``since``, the number of the last
+    `Tick`. Where the server still holds what came after, it answers with `Resumed`, else with a snapshot.
+    """
 
     run: str
     width: int
+    epoch: str = ""
+    since: int | None = None
+
+
+class Visibility(Message, tag="visibility", frozen=True, kw_only=True):
+    """Viewer to server: whether anybody can see the page.
+
+    A hidden viewer is sent nothing but what must not be lost. When it is visible again it gets what it missed, or a
+    fresh snapshot.
+    """
+
+    visible: bool
+
+
+class Compare(Message, tag="compare", frozen=True, kw_only=True):
+    """Viewer to server: show these series of these runs, beside the run that is watched. No runs: no more of that.
+
+    Answered by `Compared` for each run that exists, and then by `Points`. What cannot be sent in time is sent anew as a
+    whole, and so it is after the page was hidden.
+    """
+
+    runs: list[str]
+    series: list[str]
+    """Names, such as ``train/loss``; a run may lack some of them."""
+    width: int
+
+
+class Compared(Message, tag="compared", frozen=True, kw_only=True):
+    """Server to viewer: one of the runs compared. The ``index`` of a column is a place in `Compare.series`."""
+
+    run: RunSummary
+    columns: list[Column]
+
+
+class Points(Message, tag="points", frozen=True, kw_only=True):
+    """Server to viewer: new points of the runs compared, those of each place in ascending steps."""
+
+    place: Array
+    """(K,) ``<u2``: the place in `Compare.runs` times the number of series, plus the place in `Compare.series`."""
+    steps: Array
+    """(K,) ``<f8``"""
+    values: Array
+    """(K,) ``<f8``; least and greatest values are kept where there were too many."""
 
 
 class RunsListed(Message, tag="runs-listed", frozen=True, kw_only=True):
@@ -328,6 +211,10 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     """Server to viewer: the whole state of a run; deltas that follow begin after ``seq``."""
 
     run: RunSummary
+    epoch: str
+    """Names the series of numbers that deltas of this run are counted in."""
+    number: int
+    """Of the last delta folded in."""
     incarnation: int
     seq: int
     """Of the last message folded in; -1 for none."""
@@ -339,6 +226,7 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     knobs: list[KnobSpec]
     guards: list[GuardSpec]
     thinned: list[Thinned]
+    """Where the run log of the engine had been merged before it was sent."""
     commands: list[CommandRecord]
     """The journal, oldest first."""
     probe: ProbeBatch | None
@@ -348,14 +236,19 @@ class Snapshot(Message, tag="snapshot", frozen=True, kw_only=True):
     """Those that are there, oldest first."""
 
 
+class Resumed(Message, tag="resumed", frozen=True, kw_only=True):
+    """Server to viewer, in place of a snapshot: what this viewer has stays; all deltas after ``since`` follow."""
+
+    run: str
+    since: int
+
+
 class Tick(Message, tag="tick", frozen=True, kw_only=True):
     """Server to viewer: opens each packet of deltas. The run's messages follow in the same packet."""
 
     run: str
     number: int
-    """Counts up by one for each packet of a watch."""
-    merged: int
-    """Frames merged so far because this viewer read too slowly."""
+    """With this packet the viewer has every delta up to this one, some of them perhaps merged."""
 
 
 class Merged(Message, tag="merged", frozen=True, kw_only=True):
@@ -364,6 +257,8 @@ class Merged(Message, tag="merged", frozen=True, kw_only=True):
     run: str
     step: int
     time: float
+    frames: int
+    """How many frames were merged into these points."""
     columns: list[Column]
 
 
@@ -375,9 +270,21 @@ class RunChanged(Message, tag="run-changed", frozen=True, kw_only=True):
 
 EngineToServer: TypeAlias = EngineHello | Ping | Pong | RunMessage
 ServerToEngine: TypeAlias = EngineWelcome | Stored | Command | Ping | Pong
-ViewerToServer: TypeAlias = ViewHello | Watch | Ping | Pong
+ViewerToServer: TypeAlias = ViewHello | Watch | Compare | Visibility | Ping | Pong
 ServerToViewer: TypeAlias = (
-    ViewWelcome | RunsListed | Snapshot | Tick | Merged | RunChanged | CommandRecord | Ping | Pong | RunMessage
+    ViewWelcome
+    | RunsListed
+    | Snapshot
+    | Resumed
+    | Tick
+    | Merged
+    | RunChanged
+    | Compared
+    | Points
+    | CommandRecord
+    | Ping
+    | Pong
+    | RunMessage
 )
 AnyMessage: TypeAlias = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer
 

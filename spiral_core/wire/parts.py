@@ -29,9 +29,6 @@ Verb: TypeAlias = Literal["set", "pause", "resume", "step", "stop", "checkpoint"
 """``step``: do some updates, then pause. ``checkpoint`` and ``evaluate``: once, at the boundary of being applied.
 Guards alone say ``mark`` (an alarm, nothing changes) and ``rollback`` (to the weights of an earlier step)."""
 
-CheckpointReason: TypeAlias = Literal["every", "steer", "asked", "end"]
-"""``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run."""
-
 GUARD_VERBS: frozenset[str] = frozenset({"mark", "rollback"})
 
 CommandState: TypeAlias = Literal["accepted", "applied", "rejected", "superseded", "expired"]

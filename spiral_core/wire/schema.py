@@ -1,7 +1,7 @@
 """The protocol told to others: TypeScript types for the browser and ``docs/protocol.md`` for people.
 
-Both are printed from the source of `parts`, `messages`, `limits` and `session.GRAMMAR`, docstrings carried over, so
-that neither can say anything that the Python structs do not. Nothing at run time imports this file.
+Both are printed from the source of `parts`, `run_messages`, `messages`, `limits` and `session.GRAMMAR`, docstrings
+carried over, so that neither can say anything that the Python structs do not. Nothing at run time imports this file.
 
 ``python -m spiral_core.wire.schema --write`` writes both files; a test fails when they are stale.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from spiral_core.wire import codec, limits, messages, parts
+from spiral_core.wire import codec, limits, messages, parts, run_messages
 from spiral_core.wire.session import GRAMMAR, Role, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def _tree(module: ModuleType) -> ast.Module:
 
 def _vocabulary() -> ast.Module:
     """Give the parts of messages and the messages as one text."""
-    return ast.Module(body=[*_tree(parts).body, *_tree(messages).body], type_ignores=[])
+    return ast.Module(body=[*_tree(parts).body, *_tree(run_messages).body, *_tree(messages).body], type_ignores=[])
 
 
 def _words_after(body: list[ast.stmt], position: int) -> str:

@@ -27,12 +27,16 @@ from spiral_core.wire.messages import (
     AnyMessage,
     Command,
     CommandRecord,
+    Compare,
+    Compared,
     EngineHello,
     EngineWelcome,
     Merged,
     Message,
     Ping,
+    Points,
     Pong,
+    Resumed,
     RunChanged,
     RunMessage,
     RunsListed,
@@ -41,6 +45,7 @@ from spiral_core.wire.messages import (
     Tick,
     ViewHello,
     ViewWelcome,
+    Visibility,
     Watch,
 )
 
@@ -71,8 +76,10 @@ Sayable: TypeAlias = dict[State, frozenset[type[Message]]]
 _RUN: frozenset[type[Message]] = frozenset(get_args(RunMessage))
 _BEAT: frozenset[type[Message]] = frozenset({Ping, Pong})
 _DOWN: frozenset[type[Message]] = frozenset({Stored, Command})
-_ASK: frozenset[type[Message]] = frozenset({Watch})
-_SHOW: frozenset[type[Message]] = frozenset({RunsListed, Snapshot, Tick, Merged, RunChanged, CommandRecord})
+_ASK: frozenset[type[Message]] = frozenset({Watch, Compare, Visibility})
+_SHOW: frozenset[type[Message]] = frozenset(
+    {RunsListed, Snapshot, Resumed, Tick, Merged, RunChanged, CommandRecord, Compared, Points}
+)
 
 GRAMMAR: dict[Role, Sayable] = {
     Role.COURIER: {State.OPENING: frozenset({EngineHello}), State.OPEN: _RUN | _BEAT},
@@ -104,10 +111,16 @@ class Session:
         Which end this is.
     now : float
         Seconds of any monotonic clock; the same clock for every call.
+    heartbeat, silence : float
+        Seconds between two pings, and after which a peer that says nothing is lost.
     """
 
-    def __init__(self, role: Role, *, now: float) -> None:
+    def __init__(
+        self, role: Role, *, now: float, heartbeat: float = HEARTBEAT_SECONDS, silence: float = SILENCE_SECONDS
+    ) -> None:
         self.role = role
+        self._heartbeat = heartbeat
+        self._silence = silence
         self._ours = State.OPENING
         self._theirs = State.OPENING
         self._heard = now
@@ -189,15 +202,17 @@ class Session:
         RemoteError
             The peer has been silent for too long.
         """
-        if now - self._heard >= SILENCE_SECONDS:
-            raise RemoteError(CLOSE_SILENT, f"nothing was heard for {SILENCE_SECONDS:.0f} s")
-        if self.open and now - self._pinged >= HEARTBEAT_SECONDS:
+        if now - self._heard >= self._silence:
+            raise RemoteError(CLOSE_SILENT, f"nothing was heard for {self._silence:g} s")
+        if now - self._pinged >= self._heartbeat:
+            # Also where there is nobody to ping yet, or the next look would be due at once, again and again.
             self._pinged = now
-            self._outbox.append(codec.encode_packet([Ping(time=now)]))
+            if self.open:
+                self._outbox.append(codec.encode_packet([Ping(time=now)]))
 
     def next_tick(self) -> float:
         """Tell when `tick` should be called next."""
-        return min(self._heard + SILENCE_SECONDS, self._pinged + HEARTBEAT_SECONDS)
+        return min(self._heard + self._silence, self._pinged + self._heartbeat)
 
     def data_to_send(self) -> list[bytes]:
         """Give the packets that wait to be sent, and forget them."""

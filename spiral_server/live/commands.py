@@ -49,10 +49,6 @@ class StaleError(SpiralError):
         self.values = dict(values)
 
 
-class TrainingError(SpiralError):
-    """The run is being trained, and so cannot be deleted."""
-
-
 class BusyError(SpiralError):
     """Too many commands wait already."""
 

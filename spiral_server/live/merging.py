@@ -57,6 +57,9 @@ class MergedFrames:
 
     def __init__(self) -> None:
         self._series: dict[int, Points] = {}
+        self.count = 0
+        """Frames that are in here."""
+        self.run = ""
         self.step = 0
         self.time = 0.0
 
@@ -72,11 +75,12 @@ class MergedFrames:
             merged = decimate(steps, values, MERGED_POINTS, nonfinite=MERGED_NONFINITE)
             reduced = merged.reduced or (old is not None and old.reduced)
             self._series[index] = Points(merged.steps, merged.values, reduced)
+        self.count += len(frames)
         if frames:
-            self.step, self.time = frames[-1].step, frames[-1].time
+            self.run, self.step, self.time = frames[-1].run, frames[-1].step, frames[-1].time
 
     def take(self) -> list[Column]:
         """Give the merged points and forget them."""
         columns = [column(index, points) for index, points in sorted(self._series.items())]
-        self._series = {}
+        self._series, self.count = {}, 0
         return columns

@@ -1,6 +1,7 @@
 """Who takes part in a run: its engine's courier, and those who watch.
 
-Holds no connection: a `Bell` is how a party is called, and what rings is the business of the routes.
+Holds no connection: a `Bell` or an `Outlet` is how a party is reached, and what is behind it is the business of the
+routes.
 """
 
 from __future__ import annotations
@@ -8,41 +9,35 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from spiral_core.wire.limits import CLOSE_TOO_SLOW
-from spiral_core.wire.messages import Frame, Message, Stored, Watch
+from spiral_core.wire.messages import Compare, Frame, Message, Stored, Watch
+from spiral_server.live.channel import Channel, Outlet, Reader
 from spiral_server.live.commands import command_of
-from spiral_server.live.mailbox import Mailbox
+from spiral_server.live.comparison import Comparison
 from spiral_server.live.run_view import RunView
 
 
 class Bell(Protocol):
-    """Calls the tasks of a connection."""
+    """Calls the tasks of a courier's connection."""
 
-    def ring(self, *, urgent: bool) -> None:
-        """Something is there to be sent; urgent things do not wait for the tick."""
+    def ring(self) -> None:
+        """Something is there to be sent."""
 
     def leave(self, code: int, reason: str) -> None:
         """Ask for the connection to be closed; the first reason counts."""
 
 
-class Viewer:
+class Viewer(Reader):
     """One page that watches."""
 
-    def __init__(self, bell: Bell) -> None:
-        self.bell = bell
-        self.mailbox = Mailbox()
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__(outlet)
         self.wanted: Watch | None = None
         """What was asked for and is not there yet."""
         self.shown: Watch | None = None
         """What was answered last."""
         self.live: LiveRun | None = None
-
-    def post(self, message: Message, data: bytes) -> None:
-        """Put a message into the mailbox; a viewer that lets it overflow must go."""
-        self.mailbox.put(message, data)
-        if self.mailbox.overflowed:
-            self.bell.leave(CLOSE_TOO_SLOW, "this viewer reads too slowly; it may come back")
-        self.bell.ring(urgent=self.mailbox.urgent)
+        self.compares: Compare | None = None
+        self.comparison: Comparison | None = None
 
 
 class EngineLink:
@@ -79,7 +74,7 @@ class LiveRun:
     def __init__(self, view: RunView) -> None:
         self.view = view
         self.engine: EngineLink | None = None
-        self.viewers: set[Viewer] = set()
+        self.channel: Channel[Viewer] = Channel(view.run)
         self.tail: deque[Frame] = deque()
         """Frames that are shown already and not on disk yet."""
         self.journaling = 0
@@ -88,7 +83,7 @@ class LiveRun:
     @property
     def idle(self) -> bool:
         """Whether the run can be forgotten and read back from the store."""
-        return self.engine is None and not (self.viewers or self.tail or self.journaling)
+        return self.engine is None and not (self.channel.readers or self.tail or self.journaling)
 
     def kept(self, incarnation: int, seq: int) -> None:
         """Forget the frames that are on disk now."""

@@ -13,12 +13,15 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import SNAPSHOT_POINTS
 from spiral_core.wire.messages import Frame, Message, RunsListed, Snapshot
 from spiral_core.wire.parts import FINAL_STATUSES, Column, RunSummary
-from spiral_server.live.decimation import Points, decimate, in_order
+from spiral_server.live.decimation import MIN_POINTS, Points, decimate, in_order
 from spiral_server.live.merging import column, columns_of
 from spiral_server.live.run_view import RunView
 
 INLINE_BYTES = 1024 * 1024
 """A probe batch or heat maps beyond this follow the snapshot as messages of their own: a message has a size limit."""
+COLUMN_BYTES = 4 * 1024 * 1024
+"""All columns of a snapshot: more than 131 curves are drawn coarser, and refined where a person zooms."""
+POINT_BYTES = 16
 RUNS_LISTED = 1000
 """Newest runs in the list that viewers are sent."""
 NARROWEST, WIDEST = 50, 10_000
@@ -45,8 +48,11 @@ def with_tail(
     return together
 
 
-def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
-    """Take the state of a run, without columns; and what is too large to be part of it and must follow."""
+def snapshot_of(view: RunView, epoch: str, number: int) -> tuple[Snapshot, list[Message]]:
+    """Take the state of a run, without columns; and what is too large to be part of it and must follow.
+
+    ``epoch`` and ``number`` tell which delta the state includes last.
+    """
     after: list[Message] = []
     probe, heat_maps = view.probe, view.newest_heat_maps
     if probe is not None and len(probe.images.data) + len(probe.masks.data if probe.masks else b"") > INLINE_BYTES:
@@ -57,6 +63,8 @@ def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
         heat_maps = None
     snapshot = Snapshot(
         run=view.summary,
+        epoch=epoch,
+        number=number,
         incarnation=view.incarnation,
         seq=view.seq,
         rev=view.rev,
@@ -77,9 +85,17 @@ def snapshot_of(view: RunView) -> tuple[Snapshot, list[Message]]:
 
 
 def encoded(snapshot: Snapshot, columns: Mapping[int, Points]) -> bytes:
-    """Fill in the columns and pack the snapshot."""
-    filled: list[Column] = [column(index, points) for index, points in sorted(columns.items())]
+    """Fill in the columns, so many points of each that all together stay a message, and pack the snapshot."""
+    most = max(MIN_POINTS, COLUMN_BYTES // (POINT_BYTES * max(1, len(columns))))
+    filled: list[Column] = [column(index, _within(points, most)) for index, points in sorted(columns.items())]
     return codec.encode(msgspec.structs.replace(snapshot, columns=filled))
+
+
+def _within(points: Points, most: int) -> Points:
+    if len(points.steps) <= most:
+        return points
+    fewer = decimate(points.steps, points.values, most, nonfinite=most)
+    return Points(fewer.steps, fewer.values, True)
 
 
 def listing(summaries: Iterable[RunSummary]) -> list[RunSummary]:
@@ -90,11 +106,6 @@ def listing(summaries: Iterable[RunSummary]) -> list[RunSummary]:
 def listed(summaries: Iterable[RunSummary]) -> RunsListed:
     """Make the list that viewers are sent."""
     return RunsListed(runs=listing(summaries)[:RUNS_LISTED])
-
-
-def notable(summary: RunSummary) -> tuple[object, ...]:
-    """Give what everybody is told of when it changes."""
-    return (summary.status, summary.connected, summary.name, summary.trouble)
 
 
 def unplugged(summary: RunSummary) -> RunSummary:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from spiral_core.errors import RemoteError
 from spiral_core.wire.limits import (
     CLOSE_BAD_DATA,
     CLOSE_FORBIDDEN,
+    CLOSE_SILENT,
     CLOSE_TOO_BIG,
     CLOSE_TOO_OFTEN,
+    CLOSE_TOO_SLOW,
     CLOSE_UNAUTHORIZED,
     VIEWER_PACKET_BYTES,
     VIEWER_PACKETS_PER_SECOND,
@@ -24,6 +26,7 @@ from spiral_core.wire.limits import (
 from spiral_core.wire.messages import AnyMessage, Message
 from spiral_core.wire.session import Role, Session
 from spiral_server.hub import CLOSE_INTERNAL
+from spiral_server.live.channel import Parcel
 from spiral_server.live.rates import Allowance
 from spiral_server.live.tokens import Right
 from spiral_server.routes.doors import (
@@ -33,13 +36,16 @@ from spiral_server.routes.doors import (
     doorkeeper_of,
     refused,
     require_origin,
+    settings_of,
     visitor_of,
 )
+from spiral_server.routes.socket import FramedSocket, framed, framed_socket
+from spiral_server.settings import Pace
 
 log = structlog.get_logger(__name__)
 
-CLOSE_SECONDS = 3.0
-"""How long a peer that does not read is given to take the close frame."""
+CLOSE_SECONDS = 10.0
+"""How long a peer is given to answer a close frame, unless it is closed for not reading."""
 REASON_BYTES = 123
 """RFC 6455 section 5.5: a close frame holds 125 bytes, two of them for the code."""
 
@@ -49,15 +55,12 @@ class ConnectionBell:
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
-        self.rush = asyncio.Event()
         self._left = asyncio.Event()
         self._why = RemoteError(CLOSE_INTERNAL, "")
 
-    def ring(self, *, urgent: bool) -> None:
+    def ring(self) -> None:
         """Something is there to be sent."""
         self.wake.set()
-        if urgent:
-            self.rush.set()
 
     def leave(self, code: int, reason: str) -> None:
         """Ask for the connection to be closed; the first reason counts."""
@@ -85,8 +88,10 @@ class Connection:
     def __init__(self, socket: WebSocket, role: Role) -> None:
         self._socket = socket
         self._role = role
-        self._session = Session(role, now=time.monotonic())
-        self._allowance = Allowance(VIEWER_PACKETS_PER_SECOND, VIEWER_PACKETS_PER_SECOND * BURST_SECONDS)
+        self._frames = framed_socket(socket)
+        self._pace = settings_of(socket).pace
+        self._session = session_of(role, self._pace)
+        self._bounds = Bounds()
         self._early: list[AnyMessage] = []
         self.bell = ConnectionBell()
 
@@ -104,7 +109,7 @@ class Connection:
         except RefusedError as refusal:
             # After the handshake, because a page cannot see the status of a failed one.
             refused("websocket", self._socket, refusal)
-            await self.close(CLOSE_UNAUTHORIZED if refusal.status == 401 else CLOSE_FORBIDDEN, refusal.reason)
+            self.close(CLOSE_UNAUTHORIZED if refusal.status == 401 else CLOSE_FORBIDDEN, refusal.reason)
             return False
         return True
 
@@ -129,19 +134,10 @@ class Connection:
             raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
         now = time.monotonic()
         if self._role is Role.VIEW:
-            self._bound(packet, now)
+            self._bounds.check(packet, now)
         messages = self._session.receive(packet, now=now)
-        await self._flush()
+        self._flush()
         return messages
-
-    def _bound(self, packet: bytes, now: float) -> None:
-        """Bound what a viewer says; an engine is slowed down where need be, for it must not lose what it has to say."""
-        if len(packet) > VIEWER_PACKET_BYTES:
-            raise RemoteError(CLOSE_TOO_BIG, f"a viewer's packet takes at most {VIEWER_PACKET_BYTES} bytes")
-        if self._allowance.take("", now) > 0:
-            raise RemoteError(
-                CLOSE_TOO_OFTEN, f"a viewer sends at most {VIEWER_PACKETS_PER_SECOND:.0f} packets a second"
-            )
 
     async def greeting(self) -> Message:
         """Wait for the peer's first words; what it says in the same breath is received next."""
@@ -155,49 +151,125 @@ class Connection:
         """Send messages as one packet."""
         await self._socket.send_bytes(self._session.send(messages))
 
-    async def forward(self, encoded: Sequence[bytes]) -> None:
-        """Send messages that are encoded already as one packet."""
-        await self._socket.send_bytes(self._session.forward(encoded))
+    def outlet(self, ready: Callable[[], None]) -> SocketOutlet:
+        """Give the way out for packets that many viewers are sent; calls back when it can take more after a jam."""
+        return SocketOutlet(self._frames, self.bell, self._pace, ready)
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
+        # Not waited for: heartbeats are small, and their answers must not wait behind a peer that does not read.
         for packet in self._session.data_to_send():
-            await self._socket.send_bytes(packet)
+            self._frames.write_frame(framed(packet))
 
     async def beat(self) -> None:
         """Keep the heartbeat until the peer is silent for too long."""
         while True:
             await asyncio.sleep(max(0.0, self._session.next_tick() - time.monotonic()))
             self._session.tick(now=time.monotonic())
-            await self._flush()
+            self._flush()
 
-    async def _revoked(self) -> None:
-        """Wait until the token is taken back, then raise that."""
-        visitor = visitor_of(self._socket)
-        await doorkeeper_of(self._socket).until_revoked(visitor.token, visitor.holder)
-        raise RemoteError(CLOSE_UNAUTHORIZED, f"the token {visitor.holder.name!r} has been revoked")
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close, if the peer still listens."""
-        if self._socket.application_state is not WebSocketState.CONNECTED:
-            return
-        short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
-        # RuntimeError: Starlette's word for a socket that was closed by the other side meanwhile.
-        with suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._socket.close(code, short)
+    def close(self, code: int, reason: str) -> None:
+        """Close, without waiting for the peer to read so far."""
+        slow = code in (CLOSE_TOO_SLOW, CLOSE_SILENT)
+        linger = self._pace.linger if slow else CLOSE_SECONDS
+        self._frames.close_with(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"), linger)
 
     async def converse(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run the tasks of the connection until the first one ends, then close as its error says."""
         try:
-            await first_of(*work, self.beat(), self.bell.left(), self._revoked())
+            await first_of(*work, self.beat(), self.bell.left(), revoked(self._socket))
         except RemoteError as error:
             log.info("a connection is closed", code=error.code, reason=error.reason)
-            await self.close(error.code, error.reason)
+            self.close(error.code, error.reason)
         except WebSocketDisconnect:
             pass
         except Exception:
-            await self.close(CLOSE_INTERNAL, "the server failed; its log says why")
+            self.close(CLOSE_INTERNAL, "the server failed; its log says why")
             raise
+
+
+class SocketOutlet:
+    """Writes packets for a viewer onto its websocket (see `spiral_server.live.channel.Outlet`)."""
+
+    def __init__(self, frames: FramedSocket, bell: ConnectionBell, pace: Pace, ready: Callable[[], None]) -> None:
+        self._frames = frames
+        self._stall = Stall(bell.leave, pace.stall)
+        self.leave = bell.leave
+        self._ready = ready
+        frames.on_jam = self._stall.begin
+        frames.on_clear = self._clear
+
+    @property
+    def ready(self) -> bool:
+        """Whether the socket's buffer has room."""
+        return self._frames.writable.is_set()
+
+    def send(self, parcel: Parcel) -> None:
+        """Write a packet."""
+        self._frames.write_frame(parcel.wrapped("websocket", framed))
+
+    def _clear(self) -> None:
+        self._stall.end()
+        self._ready()
+
+    def end(self) -> None:
+        """Let go of the socket: the viewer is gone."""
+        self._stall.end()
+        self._frames.on_jam = self._frames.on_clear = None
+
+
+class Stall:
+    """Closes the connection of a viewer that takes nothing for too long."""
+
+    def __init__(self, leave: Callable[[int, str], None], seconds: float) -> None:
+        self._leave = leave
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Something waits that the viewer does not take."""
+        if self._timer is None:
+            reason = f"this viewer took nothing for {self._seconds:g} s; it may come back"
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._leave, CLOSE_TOO_SLOW, reason)
+
+    def end(self) -> None:
+        """Take note that the viewer takes again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Bounds:
+    """Bounds what a viewer says; an engine is slowed down where need be, for it must not lose what it has to say."""
+
+    def __init__(self) -> None:
+        self._allowance = Allowance(VIEWER_PACKETS_PER_SECOND, VIEWER_PACKETS_PER_SECOND * BURST_SECONDS)
+
+    def check(self, packet: bytes, now: float) -> None:
+        """Look at a packet before it is read.
+
+        Raises
+        ------
+        RemoteError
+            Too large, or too many.
+        """
+        if len(packet) > VIEWER_PACKET_BYTES:
+            raise RemoteError(CLOSE_TOO_BIG, f"a viewer's packet takes at most {VIEWER_PACKET_BYTES} bytes")
+        if self._allowance.take("", now) > 0:
+            raise RemoteError(
+                CLOSE_TOO_OFTEN, f"a viewer sends at most {VIEWER_PACKETS_PER_SECOND:.0f} packets a second"
+            )
+
+
+async def revoked(connection: HTTPConnection) -> None:
+    """Wait until the token that was shown is taken back, then raise that."""
+    visitor = visitor_of(connection)
+    await doorkeeper_of(connection).until_revoked(visitor.token, visitor.holder)
+    raise RemoteError(CLOSE_UNAUTHORIZED, f"the token {visitor.holder.name!r} has been revoked")
+
+
+def session_of(role: Role, pace: Pace) -> Session:
+    """Begin a session of our end."""
+    return Session(role, now=time.monotonic(), heartbeat=pace.heartbeat, silence=pace.silence)
 
 
 async def first_of(*work: Coroutine[Any, Any, None]) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from contextlib import suppress
-
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 import spiral_core
-from spiral_core.wire.limits import PROTOCOL, VIEW_TICK_SECONDS
-from spiral_core.wire.messages import ViewWelcome, Watch
+from spiral_core.wire.limits import PROTOCOL
+from spiral_core.wire.messages import AnyMessage, Compare, ViewWelcome, Visibility, Watch
 from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.parties import Viewer
-from spiral_server.routes.connection import Connection, first_of
+from spiral_server.routes.connection import Connection
 from spiral_server.routes.doors import settings_of
 
 router = APIRouter()
@@ -29,40 +25,33 @@ async def view(socket: WebSocket) -> None:
         await connection.converse(_talk(connection, socket.app.state.hub, settings_of(socket).instance))
 
 
+def welcome(instance: str) -> ViewWelcome:
+    """Answer the greeting of a page."""
+    return ViewWelcome(protocol=PROTOCOL, instance=instance, server=spiral_core.__version__)
+
+
+async def heed(hub: Hub, viewer: Viewer, message: AnyMessage) -> None:
+    """Do what a page asks for."""
+    match message:
+        case Watch():
+            await hub.watch(viewer, message)
+        case Compare():
+            await hub.audience.comparisons.compare(viewer, message)
+        case Visibility():
+            hub.audience.see(viewer, visible=message.visible)
+        case _:
+            pass
+
+
 async def _talk(connection: Connection, hub: Hub, instance: str) -> None:
     await connection.greeting()
-    welcome = ViewWelcome(protocol=PROTOCOL, instance=instance, server=spiral_core.__version__)
-    await connection.send([welcome])
-    viewer = hub.arrive(connection.bell)
+    await connection.send([welcome(instance)])
+    outlet = connection.outlet(lambda: hub.audience.ready(viewer))
+    viewer = hub.arrive(outlet)
     try:
-        await first_of(_take_in(connection, hub, viewer), _give_out(connection, viewer))
+        while True:
+            for message in await connection.receive():
+                await heed(hub, viewer, message)
     finally:
-        hub.depart(viewer)
-
-
-async def _take_in(connection: Connection, hub: Hub, viewer: Viewer) -> None:
-    while True:
-        for message in await connection.receive():
-            if isinstance(message, Watch):
-                await hub.watch(viewer, message)
-
-
-async def _give_out(connection: Connection, viewer: Viewer) -> None:
-    """Send what waits: at once after a pause or when a person waits for it, else once in a tick."""
-    bell, mailbox = connection.bell, viewer.mailbox
-    sent = 0.0
-    while True:
-        await bell.wake.wait()
-        delay = sent + VIEW_TICK_SECONDS - time.monotonic()
-        if delay > 0 and not mailbox.urgent:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await bell.rush.wait()
-        bell.wake.clear()
-        bell.rush.clear()
-        packet = mailbox.drain()
-        if packet:
-            sent = time.monotonic()
-            await connection.forward(packet)
-        if mailbox.pending:
-            bell.ring(urgent=mailbox.urgent)
+        outlet.end()
+        hub.audience.depart(viewer)

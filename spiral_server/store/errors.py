@@ -13,5 +13,9 @@ class LogdirInUseError(StoreError):
     """Another server holds the directory of runs."""
 
 
+class BusyRunError(SpiralError):
+    """A run is being trained, and so cannot be deleted."""
+
+
 class UnknownRunError(StoreError, LookupError):
     """There is no run of this id."""

@@ -1,4 +1,7 @@
-"""A small reverse proxy, as people put one in front: it serves another server below a path, websockets included."""
+"""A small reverse proxy, as people put one in front: it serves another server below a path, websockets included.
+
+It can also be as unkind as real ones are: refuse websockets and streams, or swallow them, and break everything off.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
+from typing import Literal
+
+Manner = Literal["pass", "refuse", "swallow"]
+"""Refused requests are answered with 403, swallowed ones never."""
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -20,14 +27,19 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class Proxy:
     """Takes ``prefix`` off each path and hands one request per connection on, with Host kept and the caller named."""
 
-    def __init__(self, target: int, prefix: str) -> None:
+    def __init__(self, target: int, prefix: str, websockets: Manner, streams: Manner) -> None:
         self.target = target
         self.prefix = prefix
+        self._websockets: Manner = websockets
+        self._streams: Manner = streams
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.port = 0
         self.paths: list[str] = []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
+        self._open.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head[:-4].split("\r\n")
@@ -38,39 +50,68 @@ class Proxy:
                 await writer.drain()
                 return
             upgrade = any(line.lower().startswith("upgrade:") for line in lines)
+            manner = self._websockets if upgrade else self._streams if path.endswith("/events") else "pass"
+            if manner == "refuse":
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                return
+            if manner == "swallow":
+                await reader.read()
+                return
             if not upgrade:
                 lines = [line for line in lines if not line.lower().startswith("connection:")] + ["Connection: close"]
             lines += ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"]
             inner, outer = await asyncio.open_connection("127.0.0.1", self.target)
             ends.append(outer)
+            self._open.add(outer)
             path = path[len(self.prefix) :] or "/"
             outer.write("\r\n".join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1"))
             await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for end in ends:
                 end.close()
+            for end in ends:
+                with suppress(OSError):
+                    await end.wait_closed()
+            self._open.difference_update(ends)
+
+    def cut(self) -> None:
+        """Break off every connection that is open now."""
+        assert self._loop is not None
+
+        def abort() -> None:
+            for writer in list(self._open):
+                writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(abort)
 
     async def run(self, started: asyncio.Event, stop: asyncio.Event) -> None:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        self._loop = asyncio.get_running_loop()
         started.set()
         await stop.wait()
         server.close()
-        ours = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in ours:
-            task.cancel()
-        await asyncio.gather(*ours, return_exceptions=True)
-        # What was closed is told so in the next turns of the loop.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        # A connection that has just been accepted begins in one of the next turns of the loop.
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            # What a browser that is gone will never read must not be waited for.
+            for writer in list(self._open):
+                writer.transport.abort()
+            ours = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
 
 
 @contextmanager
-def proxying(target: int, prefix: str) -> Iterator[Proxy]:
+def proxying(
+    target: int, prefix: str = "", *, websockets: Manner = "pass", streams: Manner = "pass"
+) -> Iterator[Proxy]:
     """Run a proxy in a thread."""
-    proxy = Proxy(target, prefix)
+    proxy = Proxy(target, prefix, websockets, streams)
     loop = asyncio.new_event_loop()
     started, stop = asyncio.Event(), asyncio.Event()
 

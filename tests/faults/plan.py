@@ -71,7 +71,7 @@ def draw(seed: int) -> Plan:
     """Draw a schedule; the same number gives the same one."""
     chance = Random(seed)
     train = (CNN if seed % 4 == 0 else DIGITS) + COMMON
-    kinds = ["kill"] * chance.choice((3, 4)) + ["network"] * chance.choice((0, 1, 2))
+    kinds = ["kill"] * chance.choice((2, 3)) + ["network"] * chance.choice((0, 1, 2))
     kinds += chance.choices(("command", "line", "touch"), (20, 3, 1), k=EVENTS - len(kinds))
     chance.shuffle(kinds)
     engines = 0

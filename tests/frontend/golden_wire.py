@@ -160,6 +160,8 @@ def snapshot() -> m.Snapshot:
     )
     return m.Snapshot(
         run=summary(),
+        epoch="e1",
+        number=12,
         incarnation=0,
         seq=9,
         rev=1,
@@ -194,6 +196,8 @@ def packets() -> dict[str, list[m.Message]]:
         "bare-snapshot": [
             m.Snapshot(
                 run=summary("starting"),
+                epoch="e1",
+                number=0,
                 incarnation=0,
                 seq=-1,
                 rev=0,
@@ -212,7 +216,7 @@ def packets() -> dict[str, list[m.Message]]:
             )
         ],
         "deltas": [
-            m.Tick(run="r-1", number=70_000, merged=3),
+            m.Tick(run="r-1", number=70_000),
             frame(10, 4, special[:2]),
             frame(11, 5, [1.5]),
             strip(),
@@ -234,9 +238,10 @@ def packets() -> dict[str, list[m.Message]]:
             record(6, "expired", verb="step", sets=[], steps=10, reason="the run ended"),
             *guarded(),
         ],
+        "resumed": [m.Resumed(run="r-1", since=12), m.Tick(run="r-1", number=14), frame(10, 4, special[:2])],
         "merged": [
-            m.Tick(run="r-1", number=2, merged=40),
-            m.Merged(run="r-1", step=44, time=HOUR, columns=[column(0, [4, 9, 44], [0.5, math.nan, 9.0])]),
+            m.Tick(run="r-1", number=2),
+            m.Merged(run="r-1", step=44, time=HOUR, frames=40, columns=[column(0, [4, 9, 44], [0.5, math.nan, 9.0])]),
         ],
     }
 

@@ -13,7 +13,7 @@ import pytest
 
 from frontend import golden_wire
 from spiral_core.wire import codec, limits, schema
-from spiral_core.wire.messages import AnyMessage, Ping, Pong, ViewHello, Watch
+from spiral_core.wire.messages import AnyMessage, Ping, Pong, ViewHello, Visibility, Watch
 
 ROOT = Path(__file__).parents[2]
 FRONTEND = ROOT / "frontend"
@@ -74,6 +74,7 @@ def test_the_tests_of_the_page_pass(spoken: Path) -> None:
     [
         ("hello", [ViewHello(protocol=limits.PROTOCOL)]),
         ("watch", [Watch(run="needle-針", width=1600)]),
+        ("resume", [Watch(run="", width=900, epoch="e1", since=70_000), Visibility(visible=False)]),
         ("heartbeat", [Ping(time=12.5), Pong(time=3.0)]),
     ],
 )

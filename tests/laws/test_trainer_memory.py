@@ -158,7 +158,8 @@ def test_resident_memory_after_twenty_thousand_steps_is_that_after_two_thousand(
     config = for_data(
         "fashion", batch_size=4, steps=20_000, evaluate_every=500, xai_every=50, telemetry_budget=100.0, lr=1e-3
     )
-    assert train(config, Options(logdir=tmp_path), note).status == "finished"
+    done = train(config, Options(logdir=tmp_path), note)
+    assert (done.status, done.detail) == ("finished", ""), "no guard takes a healthy run for a sick one"
     print({count: f"{size / 2**20:.1f} MiB" for count, size in resident.items()})
     assert resident[20_000] <= 1.02 * resident[2_000]
 

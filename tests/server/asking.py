@@ -19,8 +19,8 @@ from spiral_core.wire.messages import (
 from .house import House, Peer
 
 
-def play(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(story, 30))
+def play(story: Coroutine[Any, Any, None], seconds: float = 30) -> None:
+    asyncio.run(asyncio.wait_for(story, seconds))
 
 
 async def give(house: House, request: CommandRequest, run: str = "r1") -> Response:

@@ -18,7 +18,16 @@ from websockets.exceptions import ConnectionClosed
 
 from spiral_core.wire import codec
 from spiral_core.wire.limits import MAX_PACKET_BYTES, PROTOCOL
-from spiral_core.wire.messages import AnyMessage, EngineHello, EngineWelcome, Message, ViewHello, ViewWelcome
+from spiral_core.wire.messages import (
+    AnyMessage,
+    EngineHello,
+    EngineWelcome,
+    Message,
+    Ping,
+    Pong,
+    ViewHello,
+    ViewWelcome,
+)
 from spiral_server.app import Server, create_app, uvicorn_config
 from spiral_server.settings import Settings
 
@@ -81,6 +90,9 @@ class Peer:
         messages = codec.decode_packet(data)
         self.seen += messages
         self._unread.extend(messages)
+        for message in messages:
+            if isinstance(message, Ping):
+                await self.say(Pong(time=message.time))
         return messages
 
     async def until(self, fits: Callable[[AnyMessage], bool]) -> AnyMessage:
@@ -138,6 +150,7 @@ async def dial(
         compression=None,
         proxy=None,
         close_timeout=1,
+        ping_interval=None,  # a peer that a test lets sleep is to be closed by the server alone
     ) as socket:
         yield Peer(socket)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Ack, AnyMessage, Frame, HeatMaps, Merged, Message, RunsListed, Strip, Tick
+from spiral_core.wire.messages import Ack, AnyMessage, Frame, HeatMaps, Merged, Message, Strip
 from spiral_server.live.mailbox import Mailbox
 
 from .saying import ack, frame, heat_maps, started, strip
@@ -18,13 +18,6 @@ from .saying import ack, frame, heat_maps, started, strip
 def post(mailbox: Mailbox, *messages: Message) -> None:
     for message in messages:
         mailbox.put(message, codec.encode(message))
-
-
-def open_mailbox(**bounds: int) -> Mailbox:
-    mailbox = Mailbox(**bounds)
-    mailbox.watch("r1")
-    mailbox.open_with([])
-    return mailbox
 
 
 def drawn(mailbox: Mailbox, limit: int = 1 << 20) -> list[AnyMessage]:
@@ -36,7 +29,7 @@ def drawn(mailbox: Mailbox, limit: int = 1 << 20) -> list[AnyMessage]:
 
 @given(st.lists(st.sampled_from(["frame", "ack", "maps", "strip", "drain"]), max_size=200), st.integers(1, 4000))
 def test_nothing_reliable_is_lost_and_the_newest_of_the_rest_arrives(script: list[str], limit: int) -> None:
-    mailbox = open_mailbox(frame_bound=5)
+    mailbox = Mailbox(frame_bound=5)
     got: list[AnyMessage] = []
     acks: list[str] = []
     last: dict[str, int] = {}
@@ -56,8 +49,8 @@ def test_nothing_reliable_is_lost_and_the_newest_of_the_rest_arrives(script: lis
     for word, kind in (("maps", HeatMaps), ("strip", Strip)):
         if word in last:
             assert [message.seq for message in got if isinstance(message, kind)][-1] == last[word]
-    ticks = [message.number for message in got if isinstance(message, Tick)]
-    assert ticks == list(range(1, len(ticks) + 1))
+    merged = sum(message.frames for message in got if isinstance(message, Merged))
+    assert merged + sum(isinstance(message, Frame) for message in got) == script.count("frame")
 
 
 @given(
@@ -65,7 +58,7 @@ def test_nothing_reliable_is_lost_and_the_newest_of_the_rest_arrives(script: lis
     st.integers(1, 40),
 )
 def test_merged_frames_keep_minimum_maximum_and_what_is_not_finite(values: list[float], bound: int) -> None:
-    mailbox = open_mailbox(frame_bound=bound)
+    mailbox = Mailbox(frame_bound=bound)
     post(mailbox, *(frame(step, step, [value]) for step, value in enumerate(values)))
     points: dict[float, float] = {}
     for message in drawn(mailbox):
@@ -83,66 +76,31 @@ def test_merged_frames_keep_minimum_maximum_and_what_is_not_finite(values: list[
 
 
 def test_a_viewer_that_stays_away_for_a_million_numbers_takes_bounded_memory_and_sees_the_spike() -> None:
-    mailbox = open_mailbox()
+    mailbox = Mailbox()
     for step in range(20_000):
         message = frame(step, step, [1.0 if step != 12_345 else 1000.0])
         mailbox.put(message, b"x" * 100)
-    assert mailbox.merged >= 19_000
     merged = next(codec.decode(data) for data in mailbox.drain() if len(data) > 100)
     assert isinstance(merged, Merged)
+    assert merged.frames >= 19_000
     assert len(merged.columns[0].values.numpy()) <= 480
     assert 1000.0 in merged.columns[0].values.numpy()
     assert merged.columns[0].reduced
 
 
 def test_too_many_reliable_messages_overflow_by_number_and_by_size() -> None:
-    mailbox = open_mailbox(reliable_bound=3)
+    mailbox = Mailbox(reliable_bound=3)
     post(mailbox, *(ack(seq, seq, str(seq)) for seq in range(3)))
     assert not mailbox.overflowed
     post(mailbox, ack(3, 3, "3"))
     assert mailbox.overflowed
-    heavy = open_mailbox(reliable_bytes=100)
+    heavy = Mailbox(reliable_bytes=100)
     heavy.put(started(), b"x" * 101)
     assert heavy.overflowed
 
 
-def test_deltas_are_held_back_until_the_snapshot_is_there_and_then_follow_it() -> None:
-    mailbox = Mailbox()
-    mailbox.watch("r1")
-    post(mailbox, frame(5, 5), ack(6, 1, "c"))
-    assert not mailbox.pending
-    post(mailbox, RunsListed(runs=[]))
-    assert [codec.decode(data) for data in mailbox.drain()] == [RunsListed(runs=[])]
-    mailbox.open_with([b"snapshot", b"probe"])
-    assert mailbox.drain() == [b"snapshot"]
-    assert mailbox.drain() == [b"probe"]
-    assert [type(codec.decode(data)) for data in mailbox.drain()] == [Tick, Ack, Frame]
-    assert mailbox.drain() == []
-
-
-def test_a_new_watch_forgets_the_deltas_of_the_old_one() -> None:
-    mailbox = open_mailbox()
-    post(mailbox, frame(1, 1), ack(2, 1, "c"), heat_maps(3, 3))
-    mailbox.watch("r2")
-    mailbox.open_with([])
-    assert drawn(mailbox) == []
-
-
-def test_what_a_person_waits_for_is_urgent_and_frames_are_not() -> None:
-    mailbox = open_mailbox()
-    mailbox.drain()
-    post(mailbox, frame(1, 1))
-    assert not mailbox.urgent
-    post(mailbox, ack(2, 1, "c"))
-    assert mailbox.urgent
-    mailbox.drain()
-    assert not mailbox.urgent
-
-
 def test_frames_within_the_bound_arrive_one_by_one_and_unchanged() -> None:
-    mailbox = open_mailbox()
+    mailbox = Mailbox()
     sent = [frame(step, step, [float(step), np.nan]) for step in range(100)]
     post(mailbox, *sent)
-    got = [message for message in drawn(mailbox) if isinstance(message, Frame)]
-    assert [codec.encode(one) for one in got] == [codec.encode(one) for one in sent]
-    assert mailbox.merged == 0
+    assert [codec.encode(one) for one in drawn(mailbox)] == [codec.encode(one) for one in sent]

@@ -83,7 +83,8 @@ def test_a_snapshot_holds_frames_that_are_not_on_disk_yet_and_deltas_follow_with
             await training
             assert steps == list(range(4, 604))
             numbers = [message.number for message in page.seen if isinstance(message, Tick)]
-            assert numbers == list(range(1, len(numbers) + 1))
+            assert numbers == sorted(set(numbers))
+            assert numbers[-1] == snapshot.number + 604 - 4 - len(snapshot.columns[0].steps.numpy())
 
     play(story())
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_TOO_SLOW, VIEW_TICK_SECONDS
 from spiral_core.wire.messages import (
@@ -28,7 +29,7 @@ from spiral_server.live.parties import Viewer
 
 from .asking import play, shown, stored
 from .house import House, courier, dial, eventually, serving, viewer
-from .saying import ack, frame, heat_maps, opening
+from .saying import ack, declared, frame, heat_maps, opening
 
 
 def test_a_viewer_waits_for_a_run_that_is_not_there_yet(house: House) -> None:
@@ -95,6 +96,22 @@ def test_what_is_too_large_for_a_snapshot_follows_it(house: House) -> None:
     play(story())
 
 
+def test_a_snapshot_of_very_many_curves_is_still_a_message(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening(), replace(declared(count=1000), seq=4))
+            for seq in range(5, 805):
+                await engine.say(frame(seq, seq, [float(seq)] * 1000))
+                if seq % 20 == 0:
+                    await stored(engine, seq)
+            snapshot = await shown(page)
+            assert len(snapshot.columns) == 1000
+            assert snapshot.columns[7].reduced
+            assert snapshot.columns[7].values.numpy()[-1] == 804
+
+    play(story())
+
+
 def test_a_viewer_that_stops_reading_harms_only_itself(house: House) -> None:
     async def story() -> None:
         async with courier(house) as engine, viewer(house) as page, viewer(house) as sleeper:
@@ -114,7 +131,7 @@ def test_a_viewer_that_stops_reading_harms_only_itself(house: House) -> None:
                 await page.next_of(Frame)
                 assert time.monotonic() - began < 1
                 seq += 1
-            viewers = house.app.state.hub._viewers
+            viewers = house.app.state.hub.audience.viewers
 
             async def alone() -> bool:
                 return len(viewers) == 1
@@ -134,7 +151,7 @@ def test_a_slow_viewer_gets_merged_frames_and_is_told_how_many(house: House) -> 
             await engine.say(*opening())
             await stored(engine, 3)
             await shown(page)
-            (watching,) = house.app.state.hub._viewers
+            (watching,) = house.app.state.hub.audience.viewers
             assert isinstance(watching, Viewer)
             await engine.say(*(frame(seq, seq, [float(seq == 700)]) for seq in range(4, 1004)))
             values: list[float] = []
@@ -143,7 +160,7 @@ def test_a_slow_viewer_gets_merged_frames_and_is_told_how_many(house: House) -> 
                     if isinstance(message, Merged):
                         values += message.columns[0].values.numpy().tolist()
             assert 1.0 in values
-            assert max(message.merged for message in page.seen if isinstance(message, Tick)) > 500
+            assert sum(message.frames for message in page.seen if isinstance(message, Merged)) > 500
 
     play(story())
 

@@ -29,6 +29,15 @@ export const STRINGS = {
   "link.waiting": ["reconnecting in {seconds} s", "{seconds} 秒後に再接続"],
   "link.unauthorized": ["not signed in", "未認証"],
   "link.protocol": ["page out of date", "ページが古い"],
+  "link.events": [
+    "live, without websockets: something between this page and the server refuses them, so that server-sent events are used",
+    "WebSocket を使わずにライブ表示中: 経路上で拒否されるため、Server-Sent Events を使用しています",
+  ],
+  "link.polling": [
+    "live, without websockets: something between this page and the server refuses them, so that the page asks ten times a second at most",
+    "WebSocket を使わずにライブ表示中: 経路上で拒否されるため、毎秒最大 10 回の問い合わせを使用しています",
+  ],
+  "link.merged.short": ["{count} merged", "結合 {count}"],
   "link.merged": ["{count} frames merged for this slow page", "遅延のため {count} フレームを結合"],
   "banner.waiting": [
     "The server is not answering. What you see is the last that it said; the page reconnects by itself.",

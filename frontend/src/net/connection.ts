@@ -3,58 +3,82 @@ import type { Link } from "../store/live";
 import {
   CLOSE_BAD_DATA,
   CLOSE_FORBIDDEN,
+  CLOSE_NORMAL,
   CLOSE_PROTOCOL,
+  CLOSE_SILENT,
   CLOSE_UNAUTHORIZED,
+  HEARTBEAT_SECONDS,
   PROTOCOL,
   SILENCE_SECONDS,
   type ServerToViewer,
+  type ViewerToServer,
 } from "../wire/messages";
 import { DecodeError, decodePacket, encodePacket } from "../wire/packet";
+import { ROADS, setOut, type Ear, type Line, type Road } from "./roads";
 
 /** What a connection needs from its surroundings; a test gives its own. */
 export interface Surroundings {
-  open: (url: string) => WebSocket;
+  open: (road: Road, ear: Ear) => Line;
   later: (seconds: number, job: () => void) => () => void;
   now: () => number;
   random: () => number;
-  /** Whether the server refuses this page's cookie; asked after a connection that never opened. */
-  unauthorized: () => Promise<boolean>;
+  /** How the server answers a plain request of this page; asked after a connection that never opened. */
+  knock: () => Promise<"welcome" | "unauthorized" | "silence">;
 }
 
 /** The browser itself. */
 export const browser: Surroundings = {
-  open: (url) => new WebSocket(url),
+  open: setOut,
   later: (seconds, job) => {
     const timer = setTimeout(job, seconds * 1000);
     return () => clearTimeout(timer);
   },
   now: () => Date.now() / 1000,
   random: Math.random,
-  unauthorized: async () => {
+  knock: async () => {
     try {
-      const response = await fetch("api/runs", { credentials: "same-origin" });
-      return response.status === 401 || response.status === 403;
+      const response = await fetch("api/runs", { credentials: "same-origin", signal: AbortSignal.timeout(OPEN_SECONDS * 1000) });
+      if (response.status === 401 || response.status === 403) return "unauthorized";
+      return response.ok ? "welcome" : "silence";
     } catch {
-      return false;
+      return "silence";
     }
   },
 };
 
+/** A road on which no greeting comes back within this time leads nowhere: some proxies neither pass nor refuse. */
+const OPEN_SECONDS = 5;
+
+/** Once may be a server that was just being started. */
+const FAILURES = 2;
+
+/** What the page has of a run, by the server's own count. */
+interface Cursor {
+  run: string;
+  epoch: string;
+  number: number;
+}
+
 /**
- * The page's end of `/ws/view`: greets, watches one run, answers pings, and comes back after a loss. Each new
- * connection asks for the run again and gets a fresh snapshot, so nothing is resumed and nothing can be missed.
+ * The page's end of the conversation: greets, watches one run, keeps the heartbeat, and comes back after a loss with
+ * the number of what it has, so that the server sends what was missed and not everything. Where websockets do not get
+ * through although plain requests do, it takes the next road.
  */
 export class Connection {
-  private socket: WebSocket | null = null;
+  private line: Line | null = null;
+  private road = 0;
+  private failures = 0;
   private attempt = 0;
   private run = "";
   private width = 600;
+  private visible = true;
   private welcomed = false;
+  private cursor: Cursor | null = null;
   private cancelRetry: () => void = () => undefined;
   private cancelWatchdog: () => void = () => undefined;
+  private cancelBeat: () => void = () => undefined;
 
   constructor(
-    private readonly url: string,
     private readonly receive: (messages: readonly ServerToViewer[]) => void,
     private readonly tell: (link: Link) => void,
     private readonly around: Surroundings = browser,
@@ -63,74 +87,129 @@ export class Connection {
   /** Connect now, whatever was planned. */
   connect(): void {
     this.cancelRetry();
-    this.drop();
+    this.drop(CLOSE_NORMAL);
     this.tell({ state: "connecting" });
-    const socket = this.around.open(this.url);
-    socket.binaryType = "arraybuffer";
-    this.socket = socket;
     this.welcomed = false;
-    socket.onopen = () => socket.send(encodePacket([{ type: "view-hello", protocol: PROTOCOL }]));
-    socket.onmessage = (event: MessageEvent<unknown>) => this.heard(socket, event.data);
-    socket.onclose = (event) => {
-      if (this.socket === socket) void this.lost(event.code);
-    };
+    // Roads never call back before they are returned.
+    const line: Line = this.around.open(this.way, {
+      opened: () => line.send(encodePacket([{ type: "view-hello", protocol: PROTOCOL }])),
+      heard: (packet) => {
+        if (this.line === line) this.heard(packet);
+      },
+      closed: (code) => {
+        if (this.line === line) void this.lost(code);
+      },
+    });
+    this.line = line;
+    this.guard(OPEN_SECONDS);
   }
 
   /** Show another run; "" means the newest. `width` is the chart width in pixels. */
   watch(run: string, width: number): void {
     this.run = run;
     this.width = Math.max(1, Math.round(width));
-    if (this.welcomed) this.socket?.send(encodePacket([{ type: "watch", run: this.run, width: this.width }]));
+    this.cursor = null;
+    if (this.welcomed) this.say({ type: "watch", run: this.run, width: this.width });
   }
 
-  private heard(socket: WebSocket, data: unknown): void {
-    if (this.socket !== socket || !(data instanceof ArrayBuffer)) return;
+  /** Tell whether anybody can see the page; a hidden one is spared what may be lost. */
+  show(visible: boolean): void {
+    if (this.visible === visible) return;
+    this.visible = visible;
+    if (this.welcomed) this.say({ type: "visibility", visible });
+  }
+
+  private get way(): Road {
+    return ROADS[this.road] ?? "websocket";
+  }
+
+  private say(...messages: ViewerToServer[]): void {
+    this.line?.send(encodePacket(messages));
+  }
+
+  private heard(packet: Uint8Array): void {
     let messages: ServerToViewer[];
     try {
-      messages = decodePacket(new Uint8Array(data));
+      messages = decodePacket(packet);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
+      // Asked for again it might be as bad: a snapshot is made anew.
+      this.cursor = null;
       void this.lost(CLOSE_BAD_DATA);
       return;
     }
-    this.guard();
     for (const message of messages) {
-      if (message.type === "ping") socket.send(encodePacket([{ type: "pong", time: message.time }]));
+      if (message.type === "ping") this.say({ type: "pong", time: message.time });
       if (message.type === "view-welcome") {
         if (message.protocol !== PROTOCOL) {
           void this.lost(CLOSE_PROTOCOL);
           return;
         }
-        this.welcomed = true;
-        this.attempt = 0;
-        this.tell({ state: "open" });
-        this.watch(this.run, this.width);
+        this.welcome();
       }
+      this.note(message);
     }
+    this.guard(this.welcomed ? SILENCE_SECONDS : OPEN_SECONDS);
     this.receive(messages);
   }
 
-  /** A server that has said nothing for three heartbeats is lost, even where the network does not say so. */
-  private guard(): void {
-    this.cancelWatchdog();
-    this.cancelWatchdog = this.around.later(SILENCE_SECONDS, () => void this.lost(0));
+  private welcome(): void {
+    this.welcomed = true;
+    this.attempt = 0;
+    this.failures = 0;
+    this.tell({ state: "open", road: this.way });
+    const { run, width, cursor } = this;
+    const had = cursor !== null && (run === "" || run === cursor.run);
+    this.say(had ? { type: "watch", run, width, epoch: cursor.epoch, since: cursor.number } : { type: "watch", run, width });
+    if (!this.visible) this.say({ type: "visibility", visible: false });
+    this.beat();
   }
 
-  private drop(): void {
+  private note(message: ServerToViewer): void {
+    if (message.type === "snapshot") this.cursor = { run: message.run.id, epoch: message.epoch, number: message.number };
+    else if (message.type === "tick" && message.run === this.cursor?.run) this.cursor.number = message.number;
+  }
+
+  private beat(): void {
+    this.cancelBeat();
+    this.cancelBeat = this.around.later(HEARTBEAT_SECONDS, () => {
+      this.say({ type: "ping", time: this.around.now() });
+      this.beat();
+    });
+  }
+
+  /** A server that has said nothing for three heartbeats is lost, even where the network does not say so. */
+  private guard(seconds: number): void {
     this.cancelWatchdog();
-    const socket = this.socket;
-    this.socket = null;
-    if (socket !== null && socket.readyState <= WebSocket.OPEN) socket.close();
+    this.cancelWatchdog = this.around.later(seconds, () => void this.lost(CLOSE_SILENT));
+  }
+
+  private drop(code: number): void {
+    this.cancelWatchdog();
+    this.cancelBeat();
+    const line = this.line;
+    this.line = null;
+    line?.close(code >= 3000 ? code : CLOSE_NORMAL);
   }
 
   private async lost(code: number): Promise<void> {
     const opened = this.welcomed;
     this.welcomed = false;
-    this.drop();
+    this.drop(code);
     if (code === CLOSE_PROTOCOL) return this.tell({ state: "closed", reason: "protocol" });
-    const refused = code === CLOSE_UNAUTHORIZED || code === CLOSE_FORBIDDEN;
-    if (refused || (!opened && (await this.around.unauthorized()))) {
-      return this.tell({ state: "closed", reason: "unauthorized" });
+    if (code === CLOSE_UNAUTHORIZED || code === CLOSE_FORBIDDEN) return this.tell({ state: "closed", reason: "unauthorized" });
+    if (!opened) {
+      const answer = await this.around.knock();
+      // Somebody has pressed the button meanwhile.
+      if (this.line !== null) return;
+      if (answer === "unauthorized") return this.tell({ state: "closed", reason: "unauthorized" });
+      if (answer === "welcome" && ++this.failures >= FAILURES) {
+        this.failures = 0;
+        this.attempt = 0;
+        this.road = (this.road + 1) % ROADS.length;
+        // After the last one the first is tried again, but not at once.
+        if (this.road !== 0) return this.connect();
+      }
     }
     const seconds = backoff(this.attempt++, this.around.random());
     this.tell({ state: "waiting", until: this.around.now() + seconds, reason: opened ? "lost" : "unreachable" });

@@ -102,6 +102,8 @@ function Progress() {
   );
 }
 
+const ROAD_NAMES = { events: "SSE", polling: "HTTP" } as const;
+
 function LinkState() {
   const now = link.value;
   const seconds = useCountdown(now.state === "waiting" ? now.until : null);
@@ -113,16 +115,26 @@ function LinkState() {
       : now.state === "closed"
         ? t(`link.${now.reason}`)
         : t(`link.${now.state}`);
+  const remarks: string[] = [];
+  if (now.state === "open" && now.road !== "websocket") remarks.push(t(`link.${now.road}`));
+  if (merged > 0) remarks.push(t("link.merged", { count: merged }));
   return (
     <span
       class={`link link-${now.state}`}
       data-testid="connection"
       data-state={now.state}
-      title={merged > 0 ? t("link.merged", { count: merged }) : ""}
+      data-road={now.state === "open" ? now.road : ""}
+      title={remarks.join("\n")}
     >
       <span class="dot" aria-hidden="true" />
       {words}
-      {merged > 0 && <span class="soft"> ·{grouped(merged)}</span>}
+      {now.state === "open" && now.road !== "websocket" && <span class="soft"> · {ROAD_NAMES[now.road]}</span>}
+      {merged > 0 && (
+        <span class="soft" data-testid="merged">
+          {" · "}
+          {t("link.merged.short", { count: grouped(merged) })}
+        </span>
+      )}
     </span>
   );
 }

@@ -6,7 +6,7 @@ import { RunModel, type Part } from "./run";
 /** How the page stands with the server. */
 export type Link =
   | { state: "connecting" }
-  | { state: "open" }
+  | { state: "open"; road: "websocket" | "events" | "polling" }
   | { state: "waiting"; until: number; reason: string }
   | { state: "closed"; reason: "unauthorized" | "protocol" };
 

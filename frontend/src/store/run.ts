@@ -73,6 +73,8 @@ export class RunModel {
   readonly frames: RawFrame[] = [];
   /** Those that the run can be resumed from, oldest first. */
   checkpoints: readonly CheckpointSaved[];
+  /** Of the newest frame taken in. */
+  private frameSeq = -1;
 
   constructor(snapshot: Snapshot) {
     this.summary = snapshot.run;
@@ -113,11 +115,9 @@ export class RunModel {
           this.status = { status: message.run.status, done: 0, total: 0, detail: message.run.detail };
         }
         return "run";
-      case "tick":
-        if (message.run === this.id) this.merged = message.merged;
-        return null;
       case "merged":
         if (message.run !== this.id) return null;
+        this.merged += message.frames;
         this.fill(message.columns);
         this.step = Math.max(this.step, message.step);
         return "frames";
@@ -143,8 +143,10 @@ export class RunModel {
   }
 
   private follow(message: RunMessage): Part | null {
+    if (message.incarnation < this.incarnation) return null;
     if (message.incarnation > this.incarnation) {
       this.incarnation = message.incarnation;
+      this.frameSeq = -1;
       this.step = message.step;
       for (const series of this.series.values()) series.rewind();
     }
@@ -206,6 +208,9 @@ export class RunModel {
   }
 
   private frame(message: Frame): void {
+    // After a cut the server may repeat what was on its way.
+    if (message.seq <= this.frameSeq) return;
+    this.frameSeq = message.seq;
     const index = numbers(message.index);
     const values = numbers(message.values);
     for (let k = 0; k < index.length; k++) {
@@ -218,6 +223,8 @@ export class RunModel {
 
   private strip(strip: Strip): void {
     const kept = this.strips.get(strip.name) ?? [];
+    const newest = kept[kept.length - 1];
+    if (newest !== undefined && newest.incarnation === strip.incarnation && strip.seq <= newest.seq) return;
     // A layer of another width begins a new picture.
     const same = kept[0] === undefined || kept[0].values.shape[0] === strip.values.shape[0];
     this.strips.set(strip.name, same ? [...kept.slice(1 - STRIPS_KEPT), strip] : [strip]);

@@ -38,6 +38,18 @@ export const SILENCE_SECONDS = 60.0;
 /** Viewers get their deltas at this interval (20 to 30 Hz looks continuous and leaves the browser time to draw). */
 export const VIEW_TICK_SECONDS = 0.0333333;
 
+/** Viewers get new points of compared runs at this interval; nobody steers by them. */
+export const COMPARE_TICK_SECONDS = 0.25;
+
+/** Curves, runs times series, in one comparison: more than a screen has rows of pixels. */
+export const MOST_COMPARED = 2048;
+
+/** A viewer that takes nothing for this long while something waits for it is closed; it may resume. */
+export const STALL_SECONDS = 30.0;
+
+/** How long the deltas of a run are kept after its last viewer has gone, for one that comes back. */
+export const RESUME_SECONDS = 120.0;
+
 /** Most points of one series in a snapshot: about two for each pixel column of a full-width chart. */
 export const SNAPSHOT_POINTS = 2000;
 
@@ -63,7 +75,7 @@ export const CLOSE_UNAUTHORIZED = 4001;
 /** A token whose role may not do this. */
 export const CLOSE_FORBIDDEN = 4003;
 
-/** The viewer read too slowly for messages that must not be dropped; it may resume. */
+/** The viewer took nothing for `STALL_SECONDS`, or too little for messages that must not be dropped; it may resume. */
 export const CLOSE_TOO_SLOW = 4008;
 
 /** A newer connection of the same run's courier has taken over. */
@@ -92,21 +104,22 @@ export type RunStatus = "starting" | "compiling" | "training" | "paused" | "fini
  */
 export type Verb = "set" | "pause" | "resume" | "step" | "stop" | "checkpoint" | "evaluate" | "mark" | "rollback";
 
-/** ``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run. */
-export type CheckpointReason = "every" | "steer" | "asked" | "end";
-
 /** ``accepted`` waits for the engine; every other state is final. ``expired``: the run ended before its turn came. */
 export type CommandState = "accepted" | "applied" | "rejected" | "superseded" | "expired";
 
+/** ``every``: their time had come; ``steer``: before the first update under a new value; ``end``: of the run. */
+export type CheckpointReason = "every" | "steer" | "asked" | "end";
+
+/** All that a run may say. */
 export type RunMessage = RunStarted | SeriesDeclared | KnobsDeclared | KnobsMoved | GuardsDeclared | StatusChanged | Frame | Strip | ProbeBatch | HeatMaps | Ack | CheckpointSaved | Thinned;
 
 export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
 export type ServerToEngine = EngineWelcome | Stored | Command | Ping | Pong;
 
-export type ViewerToServer = ViewHello | Watch | Ping | Pong;
+export type ViewerToServer = ViewHello | Watch | Compare | Visibility | Ping | Pong;
 
-export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Tick | Merged | RunChanged | CommandRecord | Ping | Pong | RunMessage;
+export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Resumed | Tick | Merged | RunChanged | Compared | Points | CommandRecord | Ping | Pong | RunMessage;
 
 export type AnyMessage = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer;
 
@@ -263,7 +276,11 @@ export interface KnobsDeclared extends Logged {
   rev: number;
 }
 
-/** Knobs moved by a schedule or by auto-gain, said now and then; ``step`` is the first update under these values. */
+/**
+ * Knobs that have moved without a command, by a schedule or by auto-gain; now and then, not at every step.
+ *
+ * ``step`` is the update that comes next, the first under these values.
+ */
 export interface KnobsMoved extends Logged {
   type: "knobs-moved";
   changes: Change[];
@@ -372,12 +389,17 @@ export interface CheckpointSaved extends Logged {
   files: string[];
 }
 
-/** The run log had outgrown its bound: of ``frames`` from ``first_step`` to ``step`` only the extremes are there. */
+/**
+ * Frames from ``first_step`` to ``step`` were merged before they left: the run log had outgrown its bound.
+ *
+ * Of each series, in each stretch of sequence numbers, the least and the greatest value are there still.
+ */
 export interface Thinned extends Logged {
   type: "thinned";
   first_step: number;
+  /** That there had been between these steps. */
   frames: number;
-  /** Sequence numbers of which the least and the greatest value of each series have stayed. */
+  /** Sequence numbers of which the extremes have stayed. */
   stretch: number;
 }
 
@@ -476,11 +498,61 @@ export interface ViewWelcome {
   server: string;
 }
 
-/** Viewer to server: show me this run. ``run`` "" means the newest; ``width`` is the chart width in pixels. */
+/**
+ * Viewer to server: show me this run. ``run`` "" means the newest; ``width`` is the chart width in pixels.
+ *
+ * A viewer that comes back names what it has: ``epoch`` as the snapshot gave it, and ``since``, the number of the last
+ * `Tick`. Where the server still holds what came after, it answers with `Resumed`, else with a snapshot.
+ */
 export interface Watch {
   type: "watch";
   run: string;
   width: number;
+  epoch?: string;
+  since?: number | null;
+}
+
+/**
+ * Viewer to server: whether anybody can see the page.
+ *
+ * A hidden viewer is sent nothing but what must not be lost. When it is visible again it gets what it missed, or a
+ * fresh snapshot.
+ */
+export interface Visibility {
+  type: "visibility";
+  visible: boolean;
+}
+
+/**
+ * Viewer to server: show these series of these runs, beside the run that is watched. No runs: no more of that.
+ *
+ * Answered by `Compared` for each run that exists, and then by `Points`. What cannot be sent in time is sent anew as a
+ * whole, and so it is after the page was hidden.
+ */
+export interface Compare {
+  type: "compare";
+  runs: string[];
+  /** Names, such as ``train/loss``; a run may lack some of them. */
+  series: string[];
+  width: number;
+}
+
+/** Server to viewer: one of the runs compared. The ``index`` of a column is a place in `Compare.series`. */
+export interface Compared {
+  type: "compared";
+  run: RunSummary;
+  columns: Column[];
+}
+
+/** Server to viewer: new points of the runs compared, those of each place in ascending steps. */
+export interface Points {
+  type: "points";
+  /** (K,) ``<u2``: the place in `Compare.runs` times the number of series, plus the place in `Compare.series`. */
+  place: WireArray;
+  /** (K,) ``<f8`` */
+  steps: WireArray;
+  /** (K,) ``<f8``; least and greatest values are kept where there were too many. */
+  values: WireArray;
 }
 
 /** Server to viewer: the runs, newest first; sent at the start and at each change of the list. */
@@ -493,6 +565,10 @@ export interface RunsListed {
 export interface Snapshot {
   type: "snapshot";
   run: RunSummary;
+  /** Names the series of numbers that deltas of this run are counted in. */
+  epoch: string;
+  /** Of the last delta folded in. */
+  number: number;
   incarnation: number;
   /** Of the last message folded in; -1 for none. */
   seq: number;
@@ -503,6 +579,7 @@ export interface Snapshot {
   columns: Column[];
   knobs: KnobSpec[];
   guards: GuardSpec[];
+  /** Where the run log of the engine had been merged before it was sent. */
   thinned: Thinned[];
   /** The journal, oldest first. */
   commands: CommandRecord[];
@@ -513,14 +590,19 @@ export interface Snapshot {
   checkpoints: CheckpointSaved[];
 }
 
+/** Server to viewer, in place of a snapshot: what this viewer has stays; all deltas after ``since`` follow. */
+export interface Resumed {
+  type: "resumed";
+  run: string;
+  since: number;
+}
+
 /** Server to viewer: opens each packet of deltas. The run's messages follow in the same packet. */
 export interface Tick {
   type: "tick";
   run: string;
-  /** Counts up by one for each packet of a watch. */
+  /** With this packet the viewer has every delta up to this one, some of them perhaps merged. */
   number: number;
-  /** Frames merged so far because this viewer read too slowly. */
-  merged: number;
 }
 
 /** Server to viewer: frames that were merged for a slow viewer, as points with minimum and maximum kept. */
@@ -529,6 +611,8 @@ export interface Merged {
   run: string;
   step: number;
   time: number;
+  /** How many frames were merged into these points. */
+  frames: number;
   columns: Column[];
 }
 
