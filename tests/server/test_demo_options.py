@@ -13,7 +13,7 @@ from e2e.cockpit import finish, start, wait_for
 from spiral_core import cli as core
 from spiral_server import cli
 
-APART = {"context", "seeds", "server", "token", "logdir", "resume", "config", "quiet", "lifeline"}
+APART = {"context", "seeds", "server", "token", "logdir", "resume", "config", "quiet", "lifeline", "offline"}
 """What only makes sense for a training process of its own, or is settled by the demo itself."""
 
 
