@@ -17,9 +17,11 @@ read and write; the larger of the two is its bound, and the bound of the step is
 from __future__ import annotations
 
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import _pairs
+import numpy as np
 import torch
 
 BATCH, SIDE, CLASSES = 64, 28, 10
@@ -29,7 +31,7 @@ TANH = 22
 PRODUCT = 1024
 COPY_NUMBERS = 750_000
 """3 MB, as the activations of the first convolution."""
-COPIES = 20
+COPIES = 60
 PRODUCTS, COPYING = "matrix product", "copies"
 
 
@@ -97,14 +99,23 @@ def z_cnn_step(parameters: int) -> list[Operation]:
     ]
 
 
-def sides() -> list[_pairs.Side]:
-    """Return what is timed in turns with the step, on PyTorch's threads: the matrix product and the copies."""
+def sides(threads: int) -> list[_pairs.Side]:
+    """Return what is timed in turns with the step: the matrix product, and copies of which each thread has its share.
+
+    A thread copies its own arrays over and over without waiting for the others: a copy that PyTorch shares out among
+    threads each time reached three quarters of that.
+    """
     a, b, out = (torch.rand(PRODUCT, PRODUCT) for _ in range(3))
-    source, target = torch.ones(COPY_NUMBERS), torch.empty(COPY_NUMBERS)
+    shares = [[np.ones(COPY_NUMBERS // threads, np.float32) for _ in range(2)] for _ in range(threads)]
+    pool = ThreadPoolExecutor(threads)
+
+    def share(pair: list[np.ndarray]) -> None:
+        for _ in range(COPIES):
+            np.copyto(*pair)
 
     def copy() -> None:
-        for _ in range(COPIES):
-            target.copy_(source)
+        for _ in pool.map(share, shares):
+            pass
 
     return [_pairs.Side(PRODUCTS, lambda: torch.mm(a, b, out=out)), _pairs.Side(COPYING, copy)]
 

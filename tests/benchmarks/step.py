@@ -106,7 +106,7 @@ def measure(ledger: _pairs.Ledger, steps: int, *, z_space: bool) -> tuple[dict[s
     found = np.array([own() for _ in range(AGREE_STEPS)])
     for variant, wanted in losses.items():
         _pairs.require_agreement(f"losses, {variant}", found, np.array(wanted))
-    rates = _roofline.sides() if z_space else []
+    rates = _roofline.sides(ledger.threads) if z_space else []
     return ledger.in_turns([_pairs.Side("ours", own), *sides, *rates], steps), model
 
 
