@@ -217,8 +217,9 @@ def delete(
     with keeper(logdir) as there:
         chosen = [choose_run(there.runs(), run) for run in runs]
         for one in chosen:
-            if not yes:
-                typer.confirm(f"delete {one.id} ({one.status} at step {one.step:,}) for good?", abort=True)
+            if not yes and not typer.confirm(f"delete {one.id} ({one.status} at step {one.step:,}) for good?"):
+                typer.echo(f"kept {one.id}", err=True)
+                raise typer.Exit(1)
             there.delete(one.id)
             typer.echo(f"deleted {one.id}")
 

@@ -208,30 +208,9 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
         },
         "/api/runs/{run}": {
             "get": {"200": _answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run},
-            "delete": {
-                "200": _answer("It is gone.", _object(deleted=_TEXT), {"deleted": "20260301-101500-kq3f"}),
-                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
-                "409": _error("It is being trained.", "run 'r' is being trained: stop it first"),
-                **of_run,
-            },
+            "delete": _answers_to_deleting(of_run),
         },
-        "/api/runs/{run}/verify": {
-            "post": {
-                "200": _answer("What is damaged.", _object(damaged=_list(_of(Damage))), {"damaged": []}),
-                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
-                "400": _BAD_QUESTION,
-                **of_run,
-            }
-        },
-        "/api/runs/{run}/compact": {
-            "post": {
-                "200": _answer(
-                    "Bytes before and after.", _object(before=_WHOLE, after=_WHOLE), {"before": 81920, "after": 40960}
-                ),
-                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
-                **of_run,
-            }
-        },
+        **_upkeep_answers(of_run),
     }
 
 
@@ -321,6 +300,29 @@ def _launch_answers() -> dict[str, dict[str, dict[str, Json]]]:
                 **usual,
             }
         },
+    }
+
+
+def _answers_to_deleting(of_run: dict[str, Json]) -> dict[str, Json]:
+    """Give the answers to the deletion of a run by status."""
+    return {
+        "200": _answer("It is gone.", _object(deleted=_TEXT), {"deleted": "20260301-101500-kq3f"}),
+        "403": _error("Asked for by a foreign page.", "this origin may not steer"),
+        "409": _error("It is being trained.", "run 'r' is being trained: stop it first"),
+        **of_run,
+    }
+
+
+def _upkeep_answers(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, Json]]]:
+    """Give the answers of what looks after a run, by path, method and status."""
+    damaged = _object(damaged=_list(_of(Damage)))
+    bytes_used = _object(before=_WHOLE, after=_WHOLE)
+    foreign = _error("Asked for by a foreign page.", "this origin may not steer")
+    verified = {"200": _answer("What is damaged.", damaged, {"damaged": []}), "400": _BAD_QUESTION, "403": foreign}
+    packed = {"200": _answer("Its bytes.", bytes_used, {"before": 81920, "after": 40960}), "403": foreign}
+    return {
+        "/api/runs/{run}/verify": {"post": {**verified, **of_run}},
+        "/api/runs/{run}/compact": {"post": {**packed, **of_run}},
     }
 
 

@@ -168,8 +168,9 @@ def _curl(path: str, method: str, told: Json, url: str) -> str:
     """Give a command for a shell that sends the request; RUN and TOKEN are variables of the shell."""
     words = ['curl -sS -H "Authorization: Bearer $TOKEN"']
     body: Any = told.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
-    if body is not None:
-        words.append(f"  -X {method.upper()} -d '{json.dumps(body)}'")
+    data = [] if body is None else [f"-d '{json.dumps(body)}'"]
+    if method != "get":
+        words.append(" ".join([f"  -X {method.upper()}", *data]))
     words.append(f'  "{url}{path.replace("{run}", "$RUN")}"')
     return " \\\n".join(words)
 

@@ -51,8 +51,14 @@ _decoder = msgspec.msgpack.Decoder(_Packed)
 
 
 def checksum(data: bytes, *numbers: int) -> int:
-    """Sum up bytes (CRC-32) together with the numbers that say what they are, so that swapped rows are found too."""
-    return zlib.crc32(data, zlib.crc32(struct.pack(f"<{len(numbers)}q", *numbers)))
+    """Sum up bytes (CRC-32) together with the numbers that say what they are, so that swapped rows are found too.
+
+    What a damaged database gives may be neither bytes nor numbers; then the sum is -1, which is nobody's.
+    """
+    try:
+        return zlib.crc32(data, zlib.crc32(struct.pack(f"<{len(numbers)}q", *numbers)))
+    except (struct.error, TypeError):
+        return -1
 
 
 def pack(columns: Columns, all_steps: F64) -> bytes:

@@ -15,7 +15,14 @@ import structlog
 from spiral_core.errors import SpiralError
 from spiral_core.wire.parts import RunSummary
 from spiral_server.store.protocol import is_run_id
-from spiral_server.store.schema import CATALOG_FILE, CATALOG_TABLES, CATALOG_VERSION, RUN_FILE, open_for_writing
+from spiral_server.store.schema import (
+    CATALOG_FILE,
+    CATALOG_TABLES,
+    CATALOG_VERSION,
+    RUN_FILE,
+    UNREADABLE,
+    open_for_writing,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +47,7 @@ class Catalog:
         path = self._logdir / CATALOG_FILE
         try:
             connection = open_for_writing(path, CATALOG_TABLES, CATALOG_VERSION)
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             log.warning("the catalogue is damaged and is made anew", path=str(path), error=str(error))
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)

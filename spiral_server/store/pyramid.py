@@ -16,7 +16,7 @@ import numpy as np
 
 from spiral_core.arrays import F64
 from spiral_core.errors import DecodeError
-from spiral_server.live.decimation import decimate
+from spiral_server.live.decimation import decimate, in_order
 from spiral_server.store.blocks import Columns
 
 FANOUT = 4
@@ -75,7 +75,8 @@ def _summed_up(columns: Columns) -> Node:
     points: Columns = {}
     tallies: dict[int, Tally] = {}
     index = [i for i, (steps, _) in columns.items() if steps is first]
-    if len(first) > NODE_POINTS and len(first) % BUCKETS == 0:
+    ascending = bool(np.all(first[1:] > first[:-1]))
+    if ascending and len(first) > NODE_POINTS and len(first) % BUCKETS == 0:
         table = np.stack([columns[i][1] for i in index])
         sums = table.sum(axis=1)
         even = np.logical_and.reduce(np.isfinite(table), axis=1)
@@ -85,7 +86,8 @@ def _summed_up(columns: Columns) -> Node:
                 points[series] = (first[places[row]], table[row, places[row]])
                 tallies[series] = Tally(len(first), 0, float(sums[row]))
     for series in columns.keys() - points.keys():
-        steps, values = columns[series]
+        # Of a step that is said twice the later value counts; the earlier one must not be an extreme.
+        steps, values = in_order([columns[series]])
         finite = values[np.isfinite(values)]
         reduced = decimate(steps, values, NODE_POINTS, nonfinite=NODE_NONFINITE)
         points[series] = (reduced.steps, reduced.values)

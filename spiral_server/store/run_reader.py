@@ -18,7 +18,7 @@ from spiral_server.store.blocks import checksum
 from spiral_server.store.errors import StoreError
 from spiral_server.store.marks import read_marks
 from spiral_server.store.protocol import Damage, DamageKind, History, SeriesQuery, SeriesRead
-from spiral_server.store.schema import open_for_reading
+from spiral_server.store.schema import UNREADABLE, open_for_reading
 from spiral_server.store.series_reading import FOREVER, SeriesReading
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class RunReader:
         try:
             with closing(open_for_reading(self._path)) as connection:
                 return question(connection)
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise StoreError(f"the data of run {self.run} cannot be read: {error}") from error
 
     def heat_maps(self, step: int | None) -> HeatMaps | None:

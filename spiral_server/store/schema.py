@@ -15,6 +15,9 @@ CATALOG_FILE = "catalog.db"
 BUSY_SECONDS = 10.0
 """How long a connection waits for another one's lock; only a foreign program can hold one for long."""
 
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError, OverflowError)
+"""What reading a damaged database may raise: names that are no text, and numbers that are none."""
+
 RUN_SCHEMA_VERSION = 2
 RUN_TABLES = """
 CREATE TABLE IF NOT EXISTS marks (

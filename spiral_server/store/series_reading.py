@@ -80,9 +80,10 @@ class SeriesReading:
         for incarnation in sorted(ends):
             last = min(self._last, ends[incarnation] - 1)
             own = [block for block in inside if block.incarnation == incarnation]
-            for columns, whole in self._columns(own, last, level):
-                self._add(columns, last, whole=whole)
             frames = [frame for frame in loose.get(incarnation, []) if self._first <= frame.step <= last]
+            final = _final(own, min((frame.step for frame in frames), default=FOREVER))
+            for columns, whole in self._columns(own, last, level, final):
+                self._add(columns, last, whole=whole)
             self._add(columns_of(frames), last)
         return SeriesRead({index: self._points(parts) for index, parts in sorted(self._parts.items())}, self._damage)
 
@@ -158,20 +159,23 @@ class SeriesReading:
 
     # --- columns
 
-    def _columns(self, blocks: list[BlockRow], last: int, level: int) -> Iterator[tuple[Columns, bool]]:
+    def _columns(
+        self, blocks: list[BlockRow], last: int, level: int, final: set[int]
+    ) -> Iterator[tuple[Columns, bool]]:
         """Give the columns of blocks that follow one another, as coarse as the level allows, and if all are wanted."""
         place = {block.ordinal: block for block in blocks}
         whole = {
             ordinal for ordinal, block in place.items() if self._first <= block.first_step and block.last_step <= last
         }
+        summable = whole & final
         done = -1
         for block in blocks:
             if block.ordinal <= done:
                 continue
             found = None
-            for high in range(level, -1, -1) if block.ordinal in whole else ():
+            for high in range(level, -1, -1) if block.ordinal in summable else ():
                 span = pyramid.FANOUT**high
-                if block.ordinal % span or not whole.issuperset(range(block.ordinal, block.ordinal + span)):
+                if block.ordinal % span or not summable.issuperset(range(block.ordinal, block.ordinal + span)):
                     continue
                 found = self._node(block.incarnation, high, block.ordinal // span)
                 if found is not None:
@@ -233,6 +237,19 @@ class SeriesReading:
     def _points(self, parts: list[tuple[F64, F64]]) -> Points:
         points = decimate(*in_order(parts), self._query.points)
         return Points(points.steps, points.values, points.reduced or self._summarised)
+
+
+def _final(blocks: list[BlockRow], young: int) -> set[int]:
+    """Give the ordinals of blocks of which no step is said again later: an overwritten extreme hides the next one.
+
+    ``young`` is the first step of the frames behind the blocks.
+    """
+    found: set[int] = set()
+    for block in reversed(blocks):
+        if block.last_step < young:
+            found.add(block.ordinal)
+        young = min(young, block.first_step)
+    return found
 
 
 def _ends(blocks: list[BlockRow], loose: dict[int, list[Frame]]) -> dict[int, int]:

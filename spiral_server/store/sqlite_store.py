@@ -10,7 +10,6 @@ import fcntl
 import os
 import queue
 import shutil
-import sqlite3
 import threading
 import time
 from collections import OrderedDict
@@ -33,7 +32,7 @@ from spiral_server.store.protocol import Damage, Entry, History, SeriesQuery, Se
 from spiral_server.store.rebuild import view_of
 from spiral_server.store.run_reader import RunReader
 from spiral_server.store.run_writer import RunWriter
-from spiral_server.store.schema import RUN_FILE
+from spiral_server.store.schema import RUN_FILE, UNREADABLE
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +109,7 @@ class SqliteStore:
             # An older Spiral may have written it; one at a time brings it up to date.
             try:
                 migrations.open_current(path).close()
-            except sqlite3.Error as error:
+            except UNREADABLE as error:
                 raise StoreError(f"the data of run {run} cannot be read: {error}") from error
             self._current.add(run)
         return RunReader(run, path)

@@ -118,14 +118,12 @@ class Ledger:
         if over:
             self.missed.append(f"{label}: {ratio:.3f}, budget {asked}")
 
-    def require(self, label: str, percents: Sequence[float], least: float) -> None:
-        """Print the median of percentages, one for each pair, that must be at least so high."""
-        low, percent, high = statistics.quantiles(percents, n=4)
+    def require(self, label: str, percent: float, least: float) -> None:
+        """Print a percentage that must be at least so high."""
         over = percent < least
-        asked = f"{percent:.0f} % ({low:.0f}..{high:.0f}), at least {least:g} %"
-        print(f"{label}: {asked}  {'MISSED' if over else 'kept'}")
+        print(f"{label}: {percent:.0f} %, at least {least:g} %  {'MISSED' if over else 'kept'}")
         if over:
-            self.missed.append(f"{label}: {asked}")
+            self.missed.append(f"{label}: {percent:.0f} %, at least {least:g} %")
 
     def close(self) -> int:
         """Print how busy others were, and return the exit status."""

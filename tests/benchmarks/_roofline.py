@@ -4,8 +4,8 @@ Each operation takes at least its arithmetic at the machine's best rate, and at 
 read and write; the larger of the two is its bound, and the bound of the step is the sum over its operations.
 
 - The best rate is that of a float32 matrix product of 1024 x 1024, the best bandwidth that of a copy between arrays
-  as large as the activations (they stay in cache), each on the threads of the step. Both are timed in turns with the
-  step, so that a host which is slow for a while is slow for all three.
+  as large as the activations (they stay in cache), each on the threads of the step and the best of many, timed in turns
+  with the step.
 - Arithmetic counts an addition, a multiplication, a division, a comparison as one each, so a vector of fused
   multiply-adds as two per element. tanh is the rational form of `spiral_core.kernels.real`: 22.
 - Bytes count each array that must go in or out once: no caches, no scratch, no im2col. Operations are those that must
@@ -16,10 +16,12 @@ read and write; the larger of the two is its bound, and the bound of the step is
 
 from __future__ import annotations
 
-import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import _pairs
+import numpy as np
 import torch
 
 BATCH, SIDE, CLASSES = 64, 28, 10
@@ -29,8 +31,7 @@ TANH = 22
 PRODUCT = 1024
 COPY_NUMBERS = 750_000
 """3 MB, as the activations of the first convolution."""
-COPIES = 20
-PRODUCTS, COPYING = "matrix product", "copies"
+COPIES = 60
 
 
 @dataclass(frozen=True)
@@ -97,37 +98,62 @@ def z_cnn_step(parameters: int) -> list[Operation]:
     ]
 
 
-def sides() -> list[_pairs.Side]:
-    """Return what is timed in turns with the step, on PyTorch's threads: the matrix product and the copies."""
-    a, b, out = (torch.rand(PRODUCT, PRODUCT) for _ in range(3))
-    source, target = torch.ones(COPY_NUMBERS), torch.empty(COPY_NUMBERS)
+class Rates:
+    """The machine's best rates, each the best of many; measured in turns with the step, by `sides`.
 
-    def copy() -> None:
-        for _ in range(COPIES):
-            target.copy_(source)
+    A thread copies its own arrays over and over without waiting for the others: a copy that PyTorch shares out among
+    threads each time reached three quarters of that.
+    """
 
-    return [_pairs.Side(PRODUCTS, lambda: torch.mm(a, b, out=out)), _pairs.Side(COPYING, copy)]
+    def __init__(self, threads: int) -> None:
+        self._product = self._copies = float("inf")
+        self._matrices = [torch.rand(PRODUCT, PRODUCT) for _ in range(3)]
+        self._shares = [[np.ones(COPY_NUMBERS // threads, np.float32) for _ in range(2)] for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads)
+
+    def sides(self) -> list[_pairs.Side]:
+        """Return what is timed: the matrix product, and copies of which each thread has its share."""
+        return [_pairs.Side("matrix product", self._multiply), _pairs.Side("copies", self._copy)]
+
+    @property
+    def peak(self) -> float:
+        """Rate of the matrix product, in FLOP/s."""
+        return 2 * PRODUCT**3 / self._product
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes read and written per second."""
+        return 2 * WORD * COPY_NUMBERS * COPIES / self._copies
+
+    def _multiply(self) -> None:
+        a, b, out = self._matrices
+        begun = time.perf_counter()
+        torch.mm(a, b, out=out)
+        self._product = min(self._product, time.perf_counter() - begun)
+
+    def _copy(self) -> None:
+        begun = time.perf_counter()
+        for _ in self._pool.map(_copied, self._shares):
+            pass
+        self._copies = min(self._copies, time.perf_counter() - begun)
 
 
-def bounds(taken: dict[str, list[float]], parameters: int) -> list[float]:
-    """Give the bound of the step in ms by the rates of each round, and print the table of operations at the median."""
-    rates = [
-        (2 * PRODUCT**3 / product * 1e3, 2 * WORD * COPY_NUMBERS * COPIES / copied * 1e3)
-        for product, copied in zip(taken[PRODUCTS], taken[COPYING], strict=True)
-    ]
-    operations = z_cnn_step(parameters)
-    peak, bandwidth = (statistics.median(column) for column in zip(*rates, strict=True))
-    best_peak, best_bandwidth = (max(column) for column in zip(*rates, strict=True))
-    print(
-        f"matrix product {peak / 1e9:.0f} GFLOP/s, at its best {best_peak / 1e9:.0f}; "
-        f"copies of {COPY_NUMBERS * WORD / 1e6:.0f} MB {bandwidth / 1e9:.1f} GB/s, at their best "
-        f"{best_bandwidth / 1e9:.1f}"
-    )
+def _copied(pair: list[np.ndarray]) -> None:
+    for _ in range(COPIES):
+        np.copyto(*pair)
+
+
+def bound(rates: Rates, parameters: int) -> float:
+    """Print the table of operations, and return the bound of the step in ms."""
+    print(f"matrix product {rates.peak / 1e9:.0f} GFLOP/s; copies of 3 MB {rates.bandwidth / 1e9:.1f} GB/s")
     print(f"{'operation':34}{'MFLOP':>9}{'MB':>8}{'compute':>11}{'memory':>11}{'bound':>11}")
-    for operation in operations:
+    total = 0.0
+    for operation in z_cnn_step(parameters):
+        seconds = operation.seconds(rates.peak, rates.bandwidth)
+        total += seconds
         print(
             f"{operation.name:34}{operation.flops / 1e6:9.2f}{operation.nbytes / 1e6:8.2f}"
-            f"{operation.flops / peak * 1e6:8.0f} us{operation.nbytes / bandwidth * 1e6:8.0f} us"
-            f"{operation.seconds(peak, bandwidth) * 1e6:8.0f} us"
+            f"{operation.flops / rates.peak * 1e6:8.0f} us{operation.nbytes / rates.bandwidth * 1e6:8.0f} us"
+            f"{seconds * 1e6:8.0f} us"
         )
-    return [sum(operation.seconds(*rate) for operation in operations) * 1e3 for rate in rates]
+    return total * 1e3

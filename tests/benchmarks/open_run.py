@@ -95,7 +95,7 @@ def time_server(logdir: Path) -> tuple[float, int]:
     for _ in range(5):
         view = view_of("bench", store.history("bench"))
         begun = time.perf_counter()
-        data = encoded(snapshot_of(view)[0], store.series("bench", SeriesQuery(None, None, None, 2000)).columns)
+        data = encoded(snapshot_of(view, "", 0)[0], store.series("bench", SeriesQuery(None, None, None, 2000)).columns)
         found.append(time.perf_counter() - begun)
     store.close()
     return statistics.median(found), len(data)

@@ -67,11 +67,14 @@ class Proxy:
             path = path[len(self.prefix) :] or "/"
             outer.write("\r\n".join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1"))
             await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for end in ends:
                 end.close()
+            for end in ends:
+                with suppress(OSError):
+                    await end.wait_closed()
             self._open.difference_update(ends)
 
     def cut(self) -> None:
@@ -91,13 +94,16 @@ class Proxy:
         started.set()
         await stop.wait()
         server.close()
-        ours = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in ours:
-            task.cancel()
-        await asyncio.gather(*ours, return_exceptions=True)
-        # What was closed is told so in the next turns of the loop.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        # A connection that has just been accepted begins in one of the next turns of the loop.
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            # What a browser that is gone will never read must not be waited for.
+            for writer in list(self._open):
+                writer.transport.abort()
+            ours = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,11 +174,20 @@ def test_watching_shows_loss_and_acknowledgements_and_ctrl_c_leaves_cleanly(trai
     lines = [people.stdout.readline() for _ in range(2)]
     told = [json.loads(program.stdout.readline()) for _ in range(3)]
     spiral(trained.logdir, "set", "zspace.gain=0.55")
-    time.sleep(0.5)
+    said = "\n"
+    while not ("in force since" in said and "\nstep " in said):
+        said += people.stdout.readline()
+    while not any(one["type"] == "command-record" and one["state"] == "applied" for one in told):
+        told.append(json.loads(program.stdout.readline()))
     for process in (people, program):
         process.send_signal(signal.SIGINT)
-    (said, wrong), (more, also_wrong) = people.communicate(timeout=10), program.communicate(timeout=10)
-    assert (people.returncode, program.returncode, wrong, also_wrong) == (130, 130, "", "")
+    # Not communicate(), which knows nothing of what readline() has taken out of the pipe already.
+    said, more = said + people.stdout.read(), program.stdout.read()
+    assert (people.wait(10), program.wait(10)) == (130, 130)
+    for process in (people, program):
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        process.communicate()
     assert re.match(r"run 2\S+\n", lines[0])
     assert re.match(r"training, \d+ steps done\n", lines[1])
     assert re.search(r"^step \d+  train/loss [\d.e-]+", said, re.M)

@@ -101,10 +101,12 @@ def test_the_gain_slider_steers_the_run_and_every_number_agrees(page: Page, demo
         jacobian = (1 - g) + g * (1 - np.tanh(s * n) ** 2)
         shown = demo.series(run, f"zspace/{layer}/jacobian_mean")
         assert shown[since] == pytest.approx(jacobian.mean(), abs=1e-3)
-        assert shown[since] - shown[since - 1] > 0.1
+        # The last one that was observed: a machine that is slow leaves some out.
+        last = max(step for step in shown if step < since)
+        assert shown[since] - shown[last] > 0.1
         radius = demo.series(run, f"zspace/{layer}/radius_mean")
         assert radius[since] == pytest.approx(np.abs(np.tanh(s * n)).mean() / s, abs=1e-3)
-        assert abs(radius[since] - radius[since - 1]) <= 0.05
+        assert abs(radius[since] - radius[last]) <= 0.05
 
 
 def test_a_learning_rate_typed_in_comes_into_force(page: Page, demo: Cockpit) -> None:

@@ -37,7 +37,7 @@ def test_the_reference_lists_every_request_and_asks_nobody_else(page: Page, demo
             assert name in words
         for status, answer in one["responses"].items():
             assert f"{status} {answer['description'].split('`')[0].strip()}" in words
-        assert ("Body: CommandRequest" in words) == (method == "post")
+        assert ("Body: CommandRequest" in words) == ("requestBody" in one)
     for name in document["components"]["schemas"]:
         assert reference.locator(f"#schema-{name}").count() == 1
     broken = "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => !document.querySelector(a.hash)).length"
@@ -65,7 +65,10 @@ def test_the_examples_of_the_reference_run_in_a_shell(chromium: Browser, demo: C
             check=False,
             timeout=30,
         )
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        if "-X DELETE" in command:
+            assert "is being trained" in done.stdout, (command, done.stdout, done.stderr)
+        else:
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
 def test_the_reference_is_for_those_who_show_the_token(chromium: Browser, demo: Cockpit) -> None:

@@ -17,6 +17,7 @@ from faults.smalldisk import small_disk
 from faults.world import World, wait_for
 from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire.messages import Frame
+from spiral_core.wire.records import MAGIC
 from spiral_core.wire.requests import MAX_WAITING
 
 STEPS = 20
@@ -169,7 +170,7 @@ def test_a_half_written_record_is_passed_over(tmp_path: Path) -> None:
         log = world.directory.frames
         whole = sum(1 for _ in RunLogReader(log).records())
         with log.open("ab") as file:
-            file.write(log.read_bytes()[RunLogReader.start :][:13])
+            file.write(log.read_bytes()[len(MAGIC) :][:13])
         world.start_engine()
         wait_for(lambda: world.directory.frames_of(1).exists(), "the next life")
         trained(world)

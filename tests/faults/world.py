@@ -268,12 +268,14 @@ class World:
     def _http(self, request: urllib.request.Request) -> tuple[int, Any]:
         request.add_header("Authorization", f"Bearer {TOKEN}")
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            try:
+                answer = urllib.request.urlopen(request, timeout=10)
+            except urllib.error.HTTPError as refusal:
+                answer = refusal
+            with answer:
                 return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.loads(error.read())
         except http.client.HTTPException as error:
+            # The server was killed in the middle of its answer.
             raise ConnectionError(str(error)) from error
 
     def summary(self) -> dict[str, Any]:

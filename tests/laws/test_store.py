@@ -240,6 +240,7 @@ def test_a_store_answers_as_its_twin() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_a_store_for_a_long_time() -> None:
-    long = settings(max_examples=400, stateful_step_count=40, deadline=None, suppress_health_check=CHECKS)
+    long = settings(max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=CHECKS)
     run_state_machine_as_test(StoreMachine, settings=long)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spiral_core.wire import codec, records
@@ -73,6 +73,7 @@ def told(store: SqliteStore) -> tuple[dict[int, list[tuple[float, float]]], list
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(place=0.046875, mask=128)
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
 def test_a_byte_that_has_changed_anywhere_in_the_file_is_never_served(
     sound: Path, tmp_path_factory: pytest.TempPathFactory, place: float, mask: int

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRecord, Logged, Thinned
 from spiral_server.live.commands import judge
-from spiral_server.live.snapshot import snapshot_of
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
 from spiral_server.store.protocol import Entry, SeriesQuery, is_run_id
 from spiral_server.store.rebuild import view_of
@@ -236,7 +235,7 @@ def test_a_view_is_rebuilt_as_it_was(store: SqliteStore) -> None:
 def test_where_frames_were_merged_before_they_came_is_part_of_the_view(store: SqliteStore) -> None:
     head = {"run": "r1", "incarnation": 0, "seq": 5, "step": 90, "time": NOW}
     keep(store, *opening(), frame(4, 1), Thinned(**head, first_step=1, frames=90, stretch=512))
-    told = snapshot_of(view_of("r1", store.history("r1")))[0].thinned
+    told = view_of("r1", store.history("r1")).thinned
     assert [(one.first_step, one.step, one.frames) for one in told] == [(1, 90, 90)]
 
 
@@ -316,7 +315,6 @@ import sys
 from pathlib import Path
 from spiral_core.wire import codec
 from spiral_server.live.commands import judge
-from spiral_server.live.snapshot import snapshot_of
 from spiral_server.store.protocol import Entry
 from spiral_server.store.sqlite_store import SqliteStore
 sys.path.insert(0, sys.argv[2])

@@ -1,4 +1,6 @@
 import { RUN_STRINGS } from "./runStrings";
+import { SEEING } from "./seeing";
+
 /** Every word of the page, English and Japanese side by side; `{x}` is filled in. */
 export const STRINGS = {
   ...RUN_STRINGS,
@@ -252,46 +254,7 @@ export const STRINGS = {
   "note.radius": ["band p05–p95", "帯: p05–p95"],
   "note.radius_raw": ["band p05–p95", "帯: p05–p95"],
   "note.jacobian": ["╌ p05 ··· floor 1−g", "╌ p05 ··· 下限 1−g"],
-
-  "see.title": ["What it looks at", "注目箇所"],
-  "see.sub": ["{method} of {layer}, step {step}", "{layer} の {method}、ステップ {step}"],
-  "see.none": ["Heat maps appear with the first probe.", "最初のプローブでヒートマップが表示されます。"],
-  "see.mapless": [
-    "No heat maps: each layer of {model} sees the whole image at once and keeps no places for Grad-CAM to show. A model that does, such as --model z_lstm, has them.",
-    "ヒートマップはありません。{model} の各層は画像全体を一度に見るため、Grad-CAM で示せる位置が残りません。--model z_lstm など位置を保つモデルなら表示されます。",
-  ],
-  "see.evidence": ["no positive evidence", "正の根拠なし"],
-  "see.pointing": ["pointing", "ポインティング"],
-  "see.hit": ["the peak lies on the object", "最大値は物体上"],
-  "see.miss": ["the peak misses the object", "最大値は物体外"],
-  "see.energy": ["energy/area", "エネルギー/面積"],
-  "see.right": ["right", "正解数"],
-  "see.overlay": ["Overlay", "重ね描き"],
-  "see.opacity": ["Opacity", "不透明度"],
-  "see.colormap": ["Colors", "配色"],
-  "see.cells": ["Cells", "セル"],
-  "see.lock": ["Lock scale", "尺度固定"],
-  "see.outline": ["Object", "物体"],
-  "see.tile": ["Image {number}: {verdict}, probability {probability}", "画像 {number}: {verdict}、確率 {probability}"],
-  "see.verdict.right": ["predicted {predicted}, right", "予測 {predicted}、正解"],
-  "see.verdict.wrong": ["predicted {predicted}, but it is {label}", "予測 {predicted}、正しくは {label}"],
-  "see.label": ["is {label}", "正: {label}"],
-  "see.peak": ["peak {peak}", "最大 {peak}"],
-  "zspace.title": ["Z-space", "Z 空間"],
-  "zspace.sub.feature": ["relative radius of each feature, newest below", "特徴ごとの相対半径（下が最新）"],
-  "zspace.sub.sample": [
-    "relative radius of each sample, smallest first, newest below",
-    "サンプルごとの相対半径（小さい順、下が最新）",
-  ],
-  "zspace.none": ["Strips appear while the model trains.", "学習が始まると表示されます。"],
-  "zspace.strip.feature": [
-    "{layer}: relative radius of {count} features, mean {mean}",
-    "{layer}: {count} 特徴の相対半径、平均 {mean}",
-  ],
-  "zspace.strip.sample": [
-    "{layer}: relative radius of {count} samples, mean {mean}",
-    "{layer}: {count} サンプルの相対半径、平均 {mean}",
-  ],
+  ...SEEING,
 } as const satisfies Record<string, readonly [string, string]>;
 
 /** A key of the table. */
