@@ -25,6 +25,7 @@ import { run, step, version } from "./store/live";
 
 const opened = signal<Opened>(null);
 const beginning = signal(false);
+const begin = (): void => void (beginning.value = true);
 
 /** Whether there is anything to draw yet; changes once, so that the page is not laid out anew at every frame. */
 const started = computed(() => {
@@ -49,7 +50,7 @@ export function App({ watch, reconnect }: AppProps) {
           <RunPicker
             watch={watch}
             acts={(summary, engine) => <RunActs summary={summary} engine={engine} />}
-            begin={() => (beginning.value = true)}
+            begin={begin}
           />
         }
       />
@@ -83,7 +84,7 @@ export function App({ watch, reconnect }: AppProps) {
             )}
           />
         ) : (
-          <EmptyState />
+          <EmptyState begin={begin} />
         )}
         {hasRun.value && (
           <div class="right-column">

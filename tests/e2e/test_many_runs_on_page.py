@@ -70,7 +70,7 @@ def test_runs_are_found_compared_and_steered_and_a_link_shows_the_same(
     search = page.get_by_test_id("runs-search")
     expect(search).to_be_focused()
     expect(page.get_by_test_id(f"run-{first}")).to_have_attribute("data-status", "training")
-    expect(page.get_by_test_id(f"run-{first}")).to_contain_text("here")
+    expect(page.get_by_test_id(f"run-{first}")).to_contain_text("local")
     search.fill("seed 2")
     expect(page.get_by_test_id(f"run-{first}")).to_have_count(0)
     page.keyboard.press("ArrowDown")
@@ -132,7 +132,8 @@ def test_a_run_is_started_by_a_form_stopped_and_resumed(server: Cockpit, chromiu
     expect(page.get_by_test_id("run-picker")).to_contain_text("from the form", timeout=SOON)
     expect(page.get_by_test_id("status")).to_have_attribute("data-status", "training", timeout=SOON)
     run = page.evaluate("window.spiral.state().run")
-    assert server.get(f"/api/runs/{run}/knobs")["knobs"][0]["name"] == "optim.lr"
+    knobs = {knob["name"]: knob["value"] for knob in server.get(f"/api/runs/{run}/knobs")["knobs"]}
+    assert knobs["optim.lr"] == 0.01
 
     page.get_by_test_id("run-picker").click()
     stop = page.get_by_test_id(f"stop-{run}")

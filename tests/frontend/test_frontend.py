@@ -14,6 +14,7 @@ import pytest
 from frontend import golden_wire
 from spiral_core.wire import codec, limits, schema
 from spiral_core.wire.messages import AnyMessage, Ping, Pong, ViewHello, Visibility, Watch
+from spiral_core.wire.training import training_options
 
 ROOT = Path(__file__).parents[2]
 FRONTEND = ROOT / "frontend"
@@ -164,3 +165,9 @@ def test_a_build_that_fails_says_what_npm_said(copied: ModuleType, monkeypatch: 
     (copied.FRONTEND / "package.json").write_text("{}")
     with pytest.raises(copied.PageError, match="run build"):
         copied.build()
+
+
+def test_every_field_of_a_new_run_has_a_word_on_the_page() -> None:
+    words = (FRONTEND / "src/i18n/runStrings.ts").read_text(encoding="utf-8")
+    missing = [option.name for option in training_options() if f'"field.{option.name}": [' not in words]
+    assert missing == []

@@ -191,9 +191,11 @@ function Table({ colors, at, watch }: { colors: Readonly<Record<string, string>>
           return (
             <tr key={id} data-testid={`compared-${id}`} class={focused ? "focused" : ""}>
               <th scope="row">
-                <i class="swatch" style={{ "--swatch": colors[id] ?? "#888888" }} />
-                <button type="button" class="linklike" title={t("compare.focus", { name })} aria-current={focused} onClick={() => watch(id)}>{name}</button>
-                {focused && <span class="hint"> {t("compare.focused")}</span>}
+                <span class="compared-run">
+                  <i class="swatch" style={{ "--swatch": colors[id] ?? "#888888" }} />
+                  <button type="button" class="linklike" title={t("compare.focus", { name })} aria-current={focused} onClick={() => watch(id)}>{name}</button>
+                  {focused && <span class="hint">{t("compare.focused")}</span>}
+                </span>
               </th>
               <td class="number" data-testid={`value-${id}`}>{here === null ? "–" : short(here.value)}</td>
               <td class="number">{here === null ? "–" : byTime.value ? duration(here.x) : grouped(here.x)}</td>

@@ -1,8 +1,9 @@
 import { t } from "../i18n/language";
+import { mayBegin } from "../store/engines";
 import { run, runs, status } from "../store/live";
 
 /** What stands in the middle while there are no charts: what to run, or how far compiling is. */
-export function EmptyState() {
+export function EmptyState({ begin }: { begin: () => void }) {
   const now = status.value;
   if (run.value === null) {
     if (runs.value === null) return <div class="empty" data-testid="empty" />;
@@ -10,6 +11,13 @@ export function EmptyState() {
       <div class="empty" data-testid="empty">
         <h2>{t("empty.title")}</h2>
         <p>{t("empty.lead")}</p>
+        {mayBegin.value && (
+          <p>
+            <button type="button" class="strong" data-testid="btn-first-run" onClick={begin}>
+              + {t("runs.new")}
+            </button>
+          </p>
+        )}
         <dl>
           <dt>
             <code>spiral demo</code>

@@ -99,7 +99,8 @@ interface FieldProps {
 function Field({ option, typed, error }: FieldProps) {
   const { name, kind, choices } = option;
   const key = `field.${name}`;
-  const label = key in STRINGS ? t(key as StringKey) : name.replace(/_/g, " ");
+  // An option that is newer than this table of words is called as the engine calls it.
+  const label = key in STRINGS ? t(key as StringKey) : name;
   const preset = option.default === null || option.default === "" || option.default === false ? t("new.default") : String(option.default);
   const id = `field-${name}`;
   const common = {

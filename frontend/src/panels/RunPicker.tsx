@@ -2,7 +2,7 @@ import { computed, signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { t } from "../i18n/language";
-import { chosen, choose, comparing, toggle } from "../store/compare";
+import { chosen, choose, comparing, MOST_CHOSEN, toggle } from "../store/compare";
 import { engines, refreshEngines, type EngineLine } from "../store/engines";
 import { run, runs, version } from "../store/live";
 import { grouped } from "../lib/format";
@@ -12,6 +12,8 @@ const OVER = new Set<string>(["finished", "stopped", "failed", "lost"]);
 /** Rows of ended runs that are drawn; a person who looks for another one types a part of its name. */
 const MOST_ROWS = 100;
 const REFRESH_MS = 2000;
+/** Letters of a word that is looked for in ids, too. */
+const ID_WORD = 4;
 
 const open = signal(false);
 const search = signal("");
@@ -19,8 +21,9 @@ const search = signal("");
 const fitting = computed(() => {
   const words = search.value.toLowerCase().split(/\s+/).filter((word) => word !== "");
   const fits = (one: RunSummary): boolean => {
-    const text = `${one.name} ${one.id} ${one.model} ${one.data} ${one.status} ${t(`status.${one.status}`)}`.toLowerCase();
-    return words.every((word) => text.includes(word));
+    const text = `${one.name} ${one.model} ${one.data} ${one.status} ${t(`status.${one.status}`)}`.toLowerCase();
+    // Ids are full of digits: a short word such as the "2" of "seed 2" would be in every one.
+    return words.every((word) => text.includes(word) || (word.length >= ID_WORD && one.id.includes(word)));
   };
   const found = (runs.value ?? []).filter(fits);
   return { live: found.filter((one) => !OVER.has(one.status)), over: found.filter((one) => OVER.has(one.status)) };
@@ -108,8 +111,7 @@ function keyed(event: KeyboardEvent, host: HTMLElement | null, close: () => void
 
 function Tools({ begin, close }: { begin: () => void; close: () => void }) {
   const count = chosen.value.length;
-  const may = engines.value?.may_steer === true;
-  const hindrance = !may ? t("runs.viewer") : (engines.value?.hindrance ?? "");
+  const hindrance = engines.value?.may_steer !== true ? t("runs.viewer") : (engines.value?.hindrance ?? "");
   return (
     <div class="runs-tools">
       <input
@@ -169,6 +171,7 @@ function Group({ title, rows, watch, acts, close }: GroupProps) {
               type="checkbox"
               data-testid={`check-${one.id}`}
               checked={chosen.value.includes(one.id)}
+              disabled={chosen.value.length >= MOST_CHOSEN && !chosen.value.includes(one.id)}
               aria-label={t("runs.check", { name: one.name })}
               onChange={() => toggle(one.id)}
             />

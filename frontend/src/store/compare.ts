@@ -8,6 +8,9 @@ import { Series } from "./series";
 /** The series that says when each step was done. */
 const CLOCK = "perf/time";
 
+/** Runs that are compared at once: more lines than this tell nothing apart. */
+export const MOST_CHOSEN = 100;
+
 /** What the page compares: the part of its state that a link carries. */
 export interface Comparison {
   runs: readonly string[];
@@ -40,6 +43,8 @@ interface Curves {
 
 const curves = new Map<string, Curves>();
 let asked: { runs: readonly string[]; series: readonly string[] } = { runs: [], series: [] };
+/** Points that come before the first answer belong to what was asked for before. */
+let answered = false;
 
 /** The runs that are compared, and what of them; null while nothing is. */
 export const comparison = computed<Comparison | null>(() =>
@@ -48,8 +53,9 @@ export const comparison = computed<Comparison | null>(() =>
     : null,
 );
 
-/** Choose the runs that are compared; each gets the first color that is free. */
-export function choose(runs: readonly string[]): void {
+/** Choose the runs that are compared; each gets the first color that is free. Without any the comparison is over. */
+export function choose(wanted: readonly string[]): void {
+  const runs = [...new Set(wanted)].slice(0, MOST_CHOSEN);
   const kept: Record<string, number> = {};
   for (const run of runs) {
     const slot = slots.peek()[run];
@@ -64,7 +70,8 @@ export function choose(runs: readonly string[]): void {
   }
   batch(() => {
     slots.value = kept;
-    chosen.value = [...runs];
+    chosen.value = runs;
+    if (runs.length === 0) comparing.value = false;
   });
 }
 
@@ -76,7 +83,8 @@ export function toggle(run: string): void {
 
 /** What the server is to be asked for. */
 export function request(wanted: Comparison | null, width: number): Compare {
-  const series = wanted === null ? [] : wanted.byTime ? [wanted.metric, CLOCK] : [wanted.metric];
+  const series = wanted === null ? [] : [...new Set(wanted.byTime ? [wanted.metric, CLOCK] : [wanted.metric])];
+  answered = false;
   asked = { runs: wanted?.runs ?? [], series };
   for (const run of [...curves.keys()]) if (!asked.runs.includes(run)) curves.delete(run);
   return { type: "compare", runs: [...asked.runs], series: [...series], width };
@@ -99,8 +107,8 @@ export function receiveCompared(messages: readonly ServerToViewer[]): void {
       const entry = fresh();
       for (const column of message.columns as Column[]) of(entry, column.index).load(numbers(column.steps), numbers(column.values));
       curves.set(message.run.id, entry);
-      changed = true;
-    } else if (message.type === "points") {
+      answered = changed = true;
+    } else if (message.type === "points" && answered) {
       const places = numbers(message.place);
       const steps = numbers(message.steps);
       const values = numbers(message.values);

@@ -1,4 +1,4 @@
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import type { RunStatus } from "../wire/messages";
 
 /** One engine as `GET api/engines` tells of it. */
@@ -51,6 +51,9 @@ let transport: LaunchTransport | null = null;
 
 /** The engines; null until the server has told of them. */
 export const engines = signal<Engines | null>(null);
+
+/** Whether this page may start a run; false until the server has told. */
+export const mayBegin = computed(() => engines.value?.may_steer === true && engines.value.hindrance === "");
 
 /** Tell the store how to reach the server. */
 export function setLaunchTransport(given: LaunchTransport): void {
