@@ -36,7 +36,7 @@ from spiral_server.cli_doctor import DOCTOR_HELP, doctor  # noqa: E402
 from spiral_server.cli_steer import add_commands  # noqa: E402
 from spiral_server.cli_token import tokens_application  # noqa: E402
 from spiral_server.launch.engine import END_SECONDS, EngineProcess  # noqa: E402
-from spiral_server.launch.launcher import Launcher  # noqa: E402
+from spiral_server.launch.launcher import Launcher, awaited_port, left_behind  # noqa: E402
 from spiral_server.launch.listening import (  # noqa: E402
     Living,
     bind,
@@ -48,7 +48,6 @@ from spiral_server.launch.listening import (  # noqa: E402
     page_address,
 )
 from spiral_server.launch.private import write_private  # noqa: E402
-from spiral_server.launch.records import LaunchRecord  # noqa: E402
 from spiral_server.settings import Settings  # noqa: E402
 
 DEFAULT_PORT = 8787
@@ -116,7 +115,15 @@ Examples:
 SIGTERM and Ctrl-C end it in order; SIGHUP makes it read tokens and certificate again. See docs/server.md.
 """
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; the next free one if taken, 0 for any.")]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        show_default=str(DEFAULT_PORT),
+        help="Port; the next free one if taken, 0 for any. Engines that go on from an earlier server decide, else.",
+    ),
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Logdir = Annotated[Path, typer.Option(help="Where runs are kept.")]
 OpenPage = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
@@ -138,16 +145,6 @@ def _open_page(url: str) -> None:
     if graphical:
         # In a thread: some browsers' launchers wait until the browser is closed.
         Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-
-
-def _left(left: list[LaunchRecord], settings: Settings) -> str:
-    """Say what goes on although the server has ended."""
-    runs = ", ".join(record.run for record in left)
-    many = f"{len(left)} engines go on training" if len(left) > 1 else "An engine goes on training"
-    return (
-        f"{many}: {runs}. Start the server again with --logdir {settings.logdir} --port {settings.port} to have "
-        f"{'them' if len(left) > 1 else 'it'} back; touch {settings.logdir}/RUN/stop ends one."
-    )
 
 
 def _announce(settings: Settings, url: str, *, show: bool) -> None:
@@ -217,14 +214,14 @@ def _run_server(
     finally:
         forget(settings.logdir)
     if engine is None and (left := launcher.living()):
-        typer.echo(_left(left, settings), err=True)
+        typer.echo(left_behind(left, settings.logdir), err=True)
     if server.failed:
         # The engine has said why.
         sys.exit(EXIT_BAD_USE)
 
 
-def _serve(plan: Settings, token: str | None, *, show: bool, train_with: list[str] | None) -> None:
-    """Serve as planned, on the first free port from the planned one on."""
+def _serve(plan: Settings, token: str | None, port: int | None, *, show: bool, train_with: list[str] | None) -> None:
+    """Serve as planned, on the first free port from the one that was asked for on."""
     logdir = plan.logdir
     try:
         logdir.mkdir(parents=True, exist_ok=True)
@@ -233,7 +230,9 @@ def _serve(plan: Settings, token: str | None, *, show: bool, train_with: list[st
         raise ConfigError(f"cannot keep runs in {logdir}: {error.strerror}; choose another --logdir") from error
     plan = replace(plan, token=token, instance=instance)
     check_tls(plan)
-    listener = bind(plan.host, plan.port)
+    # Whoever names a port means it; otherwise it is the one at which engines of an earlier server look for us.
+    awaited = None if port else awaited_port(logdir, plan.host, plan.scheme)
+    listener = bind(plan.host, awaited or (DEFAULT_PORT if port is None else port))
     url = listening_url(plan.host, listener, plan.scheme)
     settings = replace(plan, port=listener.getsockname()[1])
     # Until the server takes over, Ctrl-C is noted and looked at when its parts are loaded: an exception that is raised
@@ -253,7 +252,7 @@ def _serve(plan: Settings, token: str | None, *, show: bool, train_with: list[st
 @takes_training
 def demo(
     context: typer.Context,
-    port: Port = DEFAULT_PORT,
+    port: Port = None,
     logdir: Logdir = Path("runs"),
     open_page: OpenPage = True,
     rate: Annotated[float, typer.Option(min=0, help="Most steps per second; 0: no limit. Can be steered.")] = DEMO_RATE,
@@ -267,7 +266,7 @@ def demo(
     words = ["--quiet", "--logdir", str(logdir), *training_words(given)]
     there = living_server(logdir)
     if there is None:
-        _serve(Settings(logdir=logdir, port=port), token, show=open_page, train_with=words)
+        _serve(Settings(logdir=logdir), token, port, show=open_page, train_with=words)
     else:
         _join(there, words, show=open_page)
 
@@ -293,7 +292,7 @@ def _join(there: Living, words: list[str], *, show: bool) -> None:
 @reads_environment
 def serve(
     host: Host = "127.0.0.1",
-    port: Port = DEFAULT_PORT,
+    port: Port = None,
     logdir: Logdir = Path("runs"),
     open_page: OpenPage = False,
     token: Token = None,
@@ -331,7 +330,6 @@ def serve(
     plan = Settings(
         logdir=logdir,
         host=host,
-        port=port,
         allowed_hosts=tuple(allowed_host or ()),
         root_path=root_path,
         trusted_proxies=tuple(trusted_proxy or ()),
@@ -346,7 +344,7 @@ def serve(
     from spiral_server import logs
 
     logs.configure(log_format, log_level, [token or ""])
-    _serve(plan, token, show=open_page, train_with=None)
+    _serve(plan, token, port, show=open_page, train_with=None)
 
 
 def _version(asked: bool) -> None:

@@ -1,6 +1,7 @@
 """Looking after runs on disk: ``spiral runs list``, ``show``, ``delete``, ``compact``, ``verify`` and ``backup``.
 
 Where a server keeps the directory, it is asked; where none does, the store is opened for the moment of the command.
+Starting and ending runs is in `cli_launch`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ import typer
 from spiral_core.cli import reads_environment
 from spiral_core.errors import SpiralError
 from spiral_core.wire.parts import RunSummary
+from spiral_server import cli_launch
 from spiral_server.launch.listening import living_server
 from spiral_server.remote.choosing import choose_run
 from spiral_server.remote.client import Client
 
-HELP = """Look after the runs on disk: list, show, delete, pack, verify, back up.
+HELP = """Start, stop and restart runs on a server; list, show, delete, pack, verify and back up those on disk.
 
-Works beside a running server, which is asked then, and without one.
+The latter works beside a running server, which is asked then, and without one.
 
 Examples:
+
+  spiral runs start --data fashion --lr 3e-3
+
+  spiral runs restart 20260101-120000-needle-ab12
 
   spiral runs list
 
@@ -283,6 +289,7 @@ def _chosen(there: Keeper, run: str | None) -> list[str]:
 def application() -> typer.Typer:
     """Build the group of commands."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
+    cli_launch.add_commands(app)
     app.command("list")(list_runs)
     for command in (show, delete, compact, verify, backup):
         example = f"Examples:\n\n  spiral runs {command.__name__} 20260101-120000-needle-ab12"

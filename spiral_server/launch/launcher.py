@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
 from spiral_core.errors import ConfigError, SpiralError
 from spiral_server.launch import records
 from spiral_server.launch.engine import surroundings
+from spiral_server.launch.listening import own_address
 from spiral_server.launch.records import LaunchRecord
 
 log = structlog.get_logger(__name__)
@@ -32,6 +34,27 @@ COMMAND_SECONDS = 10.0
 TERM_SECONDS = 10.0
 """After SIGTERM it leaves within a second or two; then SIGKILL ends what cannot be asked."""
 LOOK_SECONDS = 0.03
+
+
+def awaited_port(logdir: Path, host: str, scheme: str) -> int | None:
+    """Give the port at which engines that go on without a server expect one; None where none do."""
+    found = (records.read(path) for path in sorted((logdir / records.FOLDER).glob("*.json"), reverse=True))
+    for record in found:
+        port = None if record is None else urlsplit(record.server).port
+        if record is not None and port and record.living and record.server == own_address(host, port, scheme):
+            return port
+    return None
+
+
+def left_behind(left: Sequence[LaunchRecord], logdir: Path) -> str:
+    """Say what goes on although the server has ended."""
+    runs = ", ".join(record.run for record in left)
+    many = f"{len(left)} engines go on training" if len(left) > 1 else "An engine goes on training"
+    them = "them" if len(left) > 1 else "it"
+    return (
+        f"{many}: {runs}. Start the server again with --logdir {logdir} to have {them} back; "
+        f"touch {logdir}/RUN/stop ends one."
+    )
 
 
 class RefusedLaunchError(ConfigError):

@@ -126,13 +126,30 @@ class Client:
             return LostError(f"the server at {self.there.url} cannot answer: {said or status}")
         return AskingError(str(said or f"the server at {self.there.url} answered with HTTP {status}"))
 
-    def _exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+    def post(self, path: str, body: bytes, seconds: float) -> tuple[int, Any]:
+        """Ask for something to be done, and wait for the answer at most for a time; give its status and what it says.
+
+        Raises
+        ------
+        AskingError
+            We may not ask, or there is no such thing.
+        LostError
+            The server does not answer.
+        """
+        status, told = self._exchange("POST", path, body, seconds)
+        if status in (401, 404) or status >= 500 or not isinstance(told, dict):
+            raise self._refused(status, told)
+        return status, told
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None = None, seconds: float = ANSWER_SECONDS
+    ) -> tuple[int, Any]:
         parts = urlsplit(self.there.url)
         # Neither proxies nor redirections are followed: the token is for this server alone.
         host, port = parts.hostname or "", parts.port
-        connection = HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+        connection = HTTPConnection(host, port, timeout=seconds)
         if parts.scheme == "https":
-            connection = HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=self.there.tls())
+            connection = HTTPSConnection(host, port, timeout=seconds, context=self.there.tls())
         headers = {"Authorization": f"Bearer {self.there.token}", "Content-Type": "application/json"}
         try:
             connection.request(method, f"{parts.path.rstrip('/')}/api{path}", body, headers)

@@ -19,6 +19,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
+from spiral_server.launch import records
+
 CHROMIUM_WORDS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -115,6 +117,15 @@ def finish(cockpit: Cockpit) -> None:
         cockpit.stop()
     if cockpit.process.stdout is not None:
         cockpit.process.stdout.close()
+
+
+def end_engines(logdir: Path) -> None:
+    """End the engines that servers of a directory have started and left to themselves."""
+    known = [records.read(path) for path in (logdir / records.FOLDER).glob("*.json")]
+    living = [record for record in known if record is not None and record.living]
+    for record in living:
+        record.minder.send(signal.SIGTERM)
+    wait_for(lambda: not any(record.living for record in living), 90, "for engines to end")
 
 
 @contextmanager

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from e2e.cockpit import Cockpit, finish, start, wait_for
-from spiral_server.launch import records, tokens
+from e2e.cockpit import Cockpit, end_engines, finish, start, wait_for
+from spiral_server.launch import tokens
 from spiral_server.live.tokens import Role
 
 SECONDS = 60.0
 SOON = SECONDS * 1e3
-ENDLESS: dict[str, Any] = {"data": "digits", "steps": 0, "rate": 40, "threads": 1, "evaluate_every": 0}
-
-
-def end_all(logdir: Path) -> None:
-    for path in (logdir / records.FOLDER).glob("*.json"):
-        record = records.read(path)
-        if record is not None and record.living:
-            record.minder.send(signal.SIGTERM)
-            wait_for(lambda record=record: not record.living, 30)
+ENDLESS: dict[str, Any] = {"data": "digits", "steps": 0, "rate": 20, "threads": 1, "evaluate_every": 0}
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +24,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cockpit]:
     cockpit = start(tmp_path_factory.mktemp("many") / "runs", "serve", "--port", "0")
     yield cockpit
     finish(cockpit)
-    end_all(cockpit.logdir)
+    end_engines(cockpit.logdir)
 
 
 @pytest.fixture(scope="module")
-def pair(server: Cockpit) -> list[str]:
-    """Two runs that train, and differ in their seed."""
-    begun = [server.post("/api/runs", {**ENDLESS, "seed": seed, "name": f"seed {seed}"}) for seed in (1, 2)]
-    assert [status for status, _ in begun] == [201, 201]
+def trio(server: Cockpit) -> list[str]:
+    """Two runs that train and one that is finished; they differ in their seeds."""
+    asked = [{**ENDLESS, "seed": seed, "name": f"seed {seed}"} for seed in (1, 2, 3)]
+    asked[2] |= {"steps": 30, "rate": 0}
+    begun = [server.post("/api/runs", one) for one in asked]
+    assert [status for status, _ in begun] == [201] * 3
     runs = [told["run"] for _, told in begun]
-    wait_for(lambda: sum(one["step"] > 5 for one in server.get("/api/runs")["runs"]) == len(runs), SECONDS)
+
+    def there() -> bool:
+        known = {one["id"]: one for one in server.get("/api/runs")["runs"]}
+        return (
+            len(known) == 3 and known[runs[2]]["status"] == "finished" and all(known[run]["step"] > 5 for run in runs)
+        )
+
+    wait_for(there, SECONDS)
     return runs
 
 
@@ -62,9 +61,9 @@ def value(page: Page, run: str) -> str:
 
 
 def test_runs_are_found_compared_and_steered_and_a_link_shows_the_same(
-    server: Cockpit, pair: list[str], chromium: Browser
+    server: Cockpit, trio: list[str], chromium: Browser
 ) -> None:
-    first, second = pair
+    first, second, finished = trio
     page = opened(chromium, server.page)
     page.get_by_test_id("run-picker").click()
     search = page.get_by_test_id("runs-search")
@@ -78,24 +77,28 @@ def test_runs_are_found_compared_and_steered_and_a_link_shows_the_same(
     wait_for(lambda: page.evaluate("window.spiral.state().run") == second)
     page.get_by_test_id("run-picker").click()
     page.get_by_test_id("runs-search").fill("")
-    for run in pair:
+    expect(page.get_by_test_id(f"run-{finished}")).to_have_attribute("data-status", "finished")
+    for run in trio:
         page.get_by_test_id(f"check-{run}").check()
     page.get_by_test_id("btn-compare").click()
 
     chart = page.get_by_test_id("compare-chart")
-    expect(chart).to_have_attribute("data-curves", "2", timeout=SOON)
-    assert in_address(page)["compare"] == [",".join(pair)]
-    before = [value(page, run) for run in pair]
-    assert before[0] != before[1]
-    wait_for(lambda: all(value(page, run) != old for run, old in zip(pair, before, strict=True)), SECONDS)
+    expect(chart).to_have_attribute("data-curves", "3", timeout=SOON)
+    assert in_address(page)["compare"] == [",".join(trio)]
+    before = {run: value(page, run) for run in trio}
+    assert len(set(before.values())) == 3
+    last = server.series(finished, "train/loss")[30]
+    assert abs(float(before[finished]) - last) <= 1e-3 * last
+    wait_for(lambda: all(value(page, run) != before[run] for run in (first, second)), SECONDS)
+    assert value(page, finished) == before[finished]
     colors = page.locator(".compare-table .swatch").evaluate_all("all => all.map(one => one.style.cssText)")
-    assert len(set(colors)) == 2
+    assert len(set(colors)) == 3
 
     assert server.post(f"/api/runs/{second}/commands", {"id": "s1", "verb": "set", "sets": [
         {"knob": "optim.lr", "value": 0.001}]})[0] == 202  # fmt: skip
     expect(chart).to_have_attribute("data-markers", "1", timeout=SOON)
     page.get_by_test_id("axis-time").click()
-    expect(chart).to_have_attribute("data-curves", "2", timeout=SOON)
+    expect(chart).to_have_attribute("data-curves", "3", timeout=SOON)
     expect(page.locator(".compare-table thead")).to_contain_text("Time")
     page.get_by_test_id("compare-metric").select_option("train/accuracy")
     # The values under the pointer are those of the run's own log, at one time of both.
@@ -103,7 +106,7 @@ def test_runs_are_found_compared_and_steered_and_a_link_shows_the_same(
     wait_for(lambda: re.fullmatch(r"[01]|0\.\d+", value(page, first)), SECONDS)
 
     again = opened(chromium, f"{server.page}#{urlsplit(page.url).fragment}")
-    expect(again.get_by_test_id("compare-chart")).to_have_attribute("data-curves", "2", timeout=SOON)
+    expect(again.get_by_test_id("compare-chart")).to_have_attribute("data-curves", "3", timeout=SOON)
     expect(again.get_by_test_id("compare-metric")).to_have_value("train/accuracy")
     expect(again.get_by_test_id("axis-time")).to_have_attribute("aria-pressed", "true")
     again.context.close()
@@ -147,13 +150,13 @@ def test_a_run_is_started_by_a_form_stopped_and_resumed(server: Cockpit, chromiu
     page.context.close()
 
 
-def test_a_viewer_watches_and_compares_and_starts_nothing(server: Cockpit, pair: list[str], chromium: Browser) -> None:
+def test_a_viewer_watches_and_compares_and_starts_nothing(server: Cockpit, trio: list[str], chromium: Browser) -> None:
     token, _ = tokens.make(server.logdir, Role.VIEWER, None)
     page = opened(chromium, f"{server.url}/?token={token}", viewport={"width": 400, "height": 900}, locale="ja-JP")
     page.get_by_test_id("run-picker").click()
     expect(page.get_by_test_id("btn-new-run")).to_be_disabled()
-    page.get_by_test_id(f"check-{pair[0]}").check()
-    expect(page.get_by_test_id(f"stop-{pair[0]}")).to_have_count(0)
+    page.get_by_test_id(f"check-{trio[0]}").check()
+    expect(page.get_by_test_id(f"stop-{trio[0]}")).to_have_count(0)
     box = page.get_by_test_id("runs").bounding_box()
     assert box is not None
     assert box["x"] >= 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from e2e.cockpit import Cockpit, finish, start, wait_for
+from e2e.cockpit import Cockpit, end_engines, finish, start, wait_for
 from spiral_core.wire.training import TrainingRequest, training_options, training_words
 from spiral_server.launch import records, tokens
 from spiral_server.launch.process import Process, identified
@@ -38,21 +40,12 @@ def trains(http: httpx.Client, run: str, beyond: int = 3) -> bool:
     return one["status"] == "training" and http.get(f"/api/runs/{run}").json()["step"] > beyond
 
 
-def end_all(logdir: Path) -> None:
-    """End what a failed test has left running."""
-    for path in (logdir / records.FOLDER).glob("*.json"):
-        record = records.read(path)
-        if record is not None and record.living:
-            record.minder.send(signal.SIGTERM)
-            wait_for(lambda record=record: not record.living, 30)
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     logdir = tmp_path_factory.mktemp("launches") / "runs"
     with serving(logdir, max_engines=2) as house:
         yield house
-        end_all(logdir)
+        end_engines(logdir)
 
 
 def test_a_signal_reaches_our_process_and_no_stranger_that_has_its_number() -> None:
@@ -172,45 +165,146 @@ def whole(cockpit: Cockpit, run: str) -> bool:
     return steps == list(range(steps[0], steps[-1] + 1)) and steps[0] == 1
 
 
-def test_three_engines_outlive_a_server_that_is_killed_and_are_taken_back(tmp_path: Path) -> None:
-    logdir = tmp_path / "runs"
-    server = start(logdir, "serve", "--port", "0")
-    port = server.url.rsplit(":", 1)[1]
-    again: Cockpit | None = None
+@contextmanager
+def started_elsewhere(logdir: Path, url: str, token: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``spiral train --server`` by somebody else, in a directory that the server does not know."""
+    trained = ["--data", "digits", "--steps", "0", "--rate", "60", "--threads", "1", "--evaluate-every", "0"]
+    where = ["--server", url, "--logdir", str(logdir), "--quiet"]
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "spiral_core.cli", "train", *where, *trained, *words],
+        env={**os.environ, "SPIRAL_TOKEN": token},
+    )
     try:
-        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.token}"}) as http:
-            runs = [http.post("/api/runs", json=ENDLESS, timeout=SECONDS).json()["run"] for _ in range(3)]
-            wait_for(lambda: all(trains(http, run, 20) for run in runs), SECONDS)
-            pids = {run: one["pid"] for run, one in engines(http).items()}
-        server.process.kill()
-        server.process.wait()
-        killed_at = {run: step_of(logdir, run) for run in runs}
-        wait_for(lambda: all(step_of(logdir, run) > killed_at[run] for run in runs), SECONDS, "for steps unwatched")
-        again = start(logdir, "serve", "--port", port)
-        assert again.url == server.url
-        headers = {"Authorization": f"Bearer {again.token}"}
-        with httpx.Client(base_url=again.url, headers=headers, timeout=SECONDS) as http:
-            wait_for(lambda: all(one["connected"] for one in engines(http).values()), SECONDS)
-            wait_for(lambda: all(trains(http, run, 60) for run in runs), SECONDS)
-            now = engines(http)
-            assert {run: one["pid"] for run, one in now.items()} == pids, "the same processes, and no other ones"
-            assert {one["origin"] for one in now.values()} == {"launched"}
-            for run in runs:
-                assert whole(again, run), "a frame was lost"
-                assert http.get(f"/api/runs/{run}").json()["incarnation"] == 0
-                assert http.post(f"/api/runs/{run}/stop").status_code == 202
-            wait_for(lambda: not any(one["running"] for one in engines(http).values()), SECONDS)
-            assert {one["exit"] for one in engines(http).values()} == {0}
+        yield engine
     finally:
-        finish(server)
-        if again is not None:
-            finish(again)
-        end_all(logdir)
+        engine.terminate()
+        engine.wait(SECONDS)
 
 
-def step_of(logdir: Path, run: str) -> int:
-    """Give a measure of how far an engine has come, from its own log: what it has written."""
-    return (logdir / run / "frames.log").stat().st_size
+def test_engines_from_here_and_from_elsewhere_outlive_their_server_and_are_taken_back(tmp_path: Path) -> None:
+    logdir, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    servers = [start(logdir, "serve", "--port", "0")]
+    here = servers[0]
+    try:
+        with started_elsewhere(elsewhere, here.url, here.token):
+            client = httpx.Client(base_url=here.url, headers={"Authorization": f"Bearer {here.token}"}, timeout=SECONDS)
+            launched = [client.post("/api/runs", json=ENDLESS).json()["run"] for _ in range(2)]
+            wait_for(lambda: len(engines(client)) == 3, SECONDS)
+            (adopted,) = set(engines(client)) - set(launched)
+            runs = [*launched, adopted]
+            wait_for(lambda: all(trains(client, run, 20) for run in runs), SECONDS)
+            pids = {run: one["pid"] for run, one in engines(client).items()}
+            for ending in (signal.SIGKILL, signal.SIGINT):
+                servers[-1].process.send_signal(ending)
+                servers[-1].process.wait(SECONDS)
+                left_at = {run: written(logdir, elsewhere, run) for run in runs}
+                wait_for(
+                    lambda left_at=left_at: all(written(logdir, elsewhere, run) > left_at[run] for run in runs),
+                    SECONDS,
+                    "for steps that nobody watches",
+                )
+                # No port is named: it is the one at which the engines look for their server.
+                servers.append(start(logdir, "serve", "--port", "0"))
+                assert servers[-1].url == here.url
+                wait_for(lambda: [one["connected"] for one in engines(client).values()] == [True] * 3, SECONDS)
+            seen = {run: client.get(f"/api/runs/{run}").json()["step"] for run in runs}
+            wait_for(lambda: all(trains(client, run, seen[run]) for run in runs), SECONDS)
+            now = engines(client)
+            assert {run: one["pid"] for run, one in now.items()} == pids, "the same processes, and no other ones"
+            assert {run: one["origin"] for run, one in now.items()} == {
+                **dict.fromkeys(launched, "launched"),
+                adopted: "adopted",
+            }
+            for run in runs:
+                assert whole(servers[-1], run), "a frame was lost"
+                assert client.get(f"/api/runs/{run}").json()["incarnation"] == 0
+                rate = {"id": "rate", "verb": "set", "sets": [{"knob": "optim.lr", "value": 0.002}]}
+                assert client.post(f"/api/runs/{run}/commands", json=rate).status_code in (200, 202)
+                wait_for(lambda run=run: commands(client, run)["rate"] == "applied", SECONDS)
+                assert client.post(f"/api/runs/{run}/stop").status_code == 202
+            wait_for(lambda: not any(one["running"] or one["connected"] for one in engines(client).values()), SECONDS)
+            ended = engines(client)
+            assert {run: one["exit"] for run, one in ended.items()} == dict.fromkeys(launched, 0)
+            assert client.get(f"/api/runs/{adopted}").json()["status"] == "stopped"
+            client.close()
+    finally:
+        for server in servers:
+            finish(server)
+        end_engines(logdir)
+
+
+def commands(http: httpx.Client, run: str) -> dict[str, str]:
+    return {one["id"]: one["state"] for one in http.get(f"/api/runs/{run}/commands").json()["commands"]}
+
+
+def written(logdir: Path, elsewhere: Path, run: str) -> int:
+    """Give a measure of how far an engine has come, from its own log."""
+    folder = logdir if (logdir / run / "config.json").exists() else elsewhere
+    return (folder / run / "frames.log").stat().st_size
+
+
+def test_an_engine_from_elsewhere_that_dies_is_lost_and_can_be_gone_on_with_only_there(
+    house: House, tmp_path: Path
+) -> None:
+    with house.http(timeout=SECONDS) as http:
+        before = set(engines(http))
+        with started_elsewhere(tmp_path, house.url, house.settings.token, "--name", "foreign") as engine:
+            wait_for(lambda: set(engines(http)) - before, SECONDS)
+            (run,) = set(engines(http)) - before
+            wait_for(lambda: trains(http, run), SECONDS)
+            line = engines(http)[run]
+            assert (line["name"], line["origin"], line["running"], line["pid"]) == ("foreign", "adopted", None, None)
+            assert http.post(f"/api/runs/{run}/restart").status_code == 409
+            # With its courier, which otherwise would say how it ended: as where a whole machine goes away.
+            for process in [psutil.Process(engine.pid), *psutil.Process(engine.pid).children(recursive=True)]:
+                process.kill()
+            wait_for(lambda: http.get(f"/api/runs/{run}").json()["status"] == "lost", SECONDS)
+        wait_for(lambda: run not in engines(http), SECONDS)
+        assert http.post(f"/api/runs/{run}/stop").status_code == 409
+        refused = http.post(f"/api/runs/{run}/restart")
+        assert refused.status_code == 409
+        assert f"spiral train --resume {run} --server {house.url}" in refused.json()["error"]
+
+
+def spiral(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+    where = ["--server", house.url, "--token", house.settings.token]
+    base = [sys.executable, "-m", "spiral_server.cli", "runs", *words, *where]
+    return subprocess.run(base, capture_output=True, text=True, check=False, timeout=SECONDS)
+
+
+def test_the_command_line_starts_lists_restarts_and_stops(house: House) -> None:
+    wrong = spiral(house, "start", "--data", "digits", "--lr", "-1")
+    assert (wrong.returncode, wrong.stdout) == (3, "")
+    assert "lr = -1.0 cannot be used" in wrong.stderr
+    words = ["--data", "digits", "--steps", "0", "--rate", "60", "--threads", "1", "--checkpoint-every", "5"]
+    begun = spiral(house, "start", *words, "--name", "by hand", "--guard", "mine: when train.loss > 90 mark")
+    run = begun.stdout.strip()
+    assert begun.returncode == 0
+    config = json.loads((house.settings.logdir / run / "config.json").read_text())
+    assert (config["data"], config["rate"]) == ("digits", 60)
+    assert any("train.loss > 90" in rule for rule in config["guards"])
+    with house.http(timeout=SECONDS) as http:
+        wait_for(lambda: trains(http, run, 20), SECONDS)
+        refused = spiral(house, "restart", run, "--json")
+        assert refused.returncode == 3
+        assert "stop it first" in json.loads(refused.stdout)["error"]
+        os.kill(engines(http)[run]["pid"], signal.SIGKILL)
+        wait_for(lambda: http.get(f"/api/runs/{run}").json()["status"] == "failed", SECONDS)
+        wait_for(lambda: engines(http)[run]["exit"] == -signal.SIGKILL, SECONDS)
+        listed = spiral(house, "engines").stdout
+        assert re.search(rf"{run} +launched +failed .*signal 9 +by hand", listed)
+        again = spiral(house, "restart", run, "--json")
+        assert json.loads(again.stdout)["run"] == run
+        wait_for(lambda: trains(http, run, 20), SECONDS)
+        assert http.get(f"/api/runs/{run}").json()["incarnation"] == 1
+        stopped = spiral(house, "stop", run, "--json")
+        assert stopped.returncode == 0, stopped.stderr
+        told = json.loads(stopped.stdout)
+        assert (told["status"], told["running"], told["exit"]) == ("stopped", False, 0)
+        assert spiral(house, "stop", run).returncode == 3
+    unknown = spiral(house, "stop", run[:-1])
+    assert unknown.returncode == 2
+    assert run in unknown.stderr
 
 
 def test_ctrl_c_leaves_the_engines_of_a_server_alone_and_ends_those_of_a_demo(tmp_path: Path) -> None:
@@ -222,6 +316,7 @@ def test_ctrl_c_leaves_the_engines_of_a_server_alone_and_ends_those_of_a_demo(tm
         server.stop()
         said = (tmp_path / "runs.stderr").read_text()
         assert f"An engine goes on training: {begun['run']}." in said
+        assert f"--logdir {logdir} to have it back" in said
         assert psutil.pid_exists(begun["pid"])
         demo = start(logdir, "demo", "--no-open", "--port", "0", "--data", "digits", "--start-paused")
         try:
@@ -234,4 +329,4 @@ def test_ctrl_c_leaves_the_engines_of_a_server_alone_and_ends_those_of_a_demo(tm
             finish(demo)
     finally:
         finish(server)
-        end_all(logdir)
+        end_engines(logdir)
