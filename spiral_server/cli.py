@@ -72,7 +72,10 @@ Examples:
 
   spiral watch                    follow it in the terminal
 
+  spiral runs start --data digits have the server start a run; also stop, restart
+
   spiral runs list                look after the runs on disk
+
   spiral token new --role viewer  let somebody watch
 
   spiral doctor                   what is wrong with this machine, and what to do
@@ -187,15 +190,15 @@ def _run_server(
                 return
             self.leaving_at = time.monotonic() + END_SECONDS
             engine.terminate()
-            # Who presses Ctrl-C in a demo wants everything to be over; a server leaves its engines alone.
-            launcher.end_all()
+            # Who presses Ctrl-C in a demo wants everything of it to be over; a server leaves its engines alone.
+            launcher.end_own()
 
         async def on_tick(self, counter: int) -> bool:
             # It came after the last look, before the server minded signals itself.
             if asked.is_set():
                 asked.clear()
                 self.handle_exit(signal.SIGINT, None)
-            gone = engine is None or (engine.ended and not (self.leaving_at and launcher.living()))
+            gone = engine is None or (engine.ended and not (self.leaving_at and launcher.own()))
             if engine is not None and gone and self.leaving_at is None and not self.told:
                 self.told = True
                 self.failed = engine.refused
@@ -213,7 +216,7 @@ def _run_server(
         server.run(sockets=[listener])
     finally:
         forget(settings.logdir)
-    if engine is None and (left := launcher.living()):
+    if left := launcher.living():
         typer.echo(left_behind(left, settings.logdir), err=True)
     if server.failed:
         # The engine has said why.

@@ -88,6 +88,7 @@ class Launcher:
         self._logdir = logdir
         self._url = url
         self._token = token
+        self._since = time.time()
         self._starting = 0
         self._children: set[int] = set()
         self._ladders: dict[str, asyncio.Task[None]] = {}
@@ -143,13 +144,8 @@ class Launcher:
 
     def reattach(self) -> None:
         """Say which engines of earlier servers still run, and tidy up after those that do not."""
-        everyone = self.all()
-        over = [record for record in everyone if not record.living]
-        for record in over[: -records.KEPT]:
-            records.forget(records.path_of(self._logdir, record.launch))
-        for record in everyone:
-            if not record.living:
-                continue
+        self._tidy()
+        for record in self.living():
             if record.server == self._url:
                 log.info("an engine that was started here before goes on", run=record.run, pid=record.minder.pid)
             else:
@@ -158,6 +154,12 @@ class Launcher:
                     run=record.run,
                     address=record.server,
                 )
+
+    def _tidy(self) -> None:
+        """Forget the oldest of the engines that have ended."""
+        over = [record for record in self.all() if not record.living]
+        for record in over[: -records.KEPT]:
+            records.forget(records.path_of(self._logdir, record.launch))
 
     # --- starting
 
@@ -180,6 +182,7 @@ class Launcher:
         """
         if self.hindrance:
             raise LaunchConflictError(self.hindrance)
+        self._tidy()
         running = len(self.living()) + self._starting
         if running >= self.most:
             raise TooManyEnginesError(
@@ -288,12 +291,14 @@ class Launcher:
                 log.warning("an engine that was told to stop goes on", run=record.run, sent=number.name)
                 await self._until(lambda: not record.living, self.patience[1])
 
-    def end_all(self) -> bool:
-        """Ask all engines to end; tell whether all of them have."""
-        living = self.living()
-        for record in living:
+    def own(self) -> list[LaunchRecord]:
+        """List the engines that run and that this very server has started."""
+        return [record for record in self.living() if record.begun >= self._since]
+
+    def end_own(self) -> None:
+        """Ask the engines that this very server has started to end."""
+        for record in self.own():
             record.minder.send(signal.SIGTERM)
-        return not living
 
     async def close(self) -> None:
         """Leave the engines alone; those that were told to stop have heard it."""

@@ -9,13 +9,15 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from e2e.cockpit import Cockpit, finish, open_chromium, start, wait_for
+from e2e.cockpit import Cockpit, end_engines, finish, open_chromium, start, wait_for
 
 WIDE = {"width": 1600, "height": 1000}
 NARROW = {"width": 390, "height": 844}
@@ -140,6 +142,64 @@ def empty(browser: Browser, folder: Path, to: Path) -> None:
         finish(server)
 
 
+def many(browser: Browser, folder: Path, wanted: Callable[[str], bool], to: Path) -> None:
+    """Two runs that train and one that is finished: the list of them, the comparison, the form for another one."""
+    server = start(folder / "many", "serve", "--port", "0")
+    try:
+        runs = compared_runs(server)
+        link = f"{server.page}#run={runs[0]}&compare={','.join(runs)}&metric=train/loss"
+        moods: dict[str, dict[str, Any]] = {
+            "compare": {},
+            "compare-light": {"scheme": "light"},
+            "compare-japanese": {"lang": "ja"},
+            "compare-narrow": {"size": NARROW},
+        }
+        for name, mood in moods.items():
+            if wanted(name):
+                page = visit(browser, replace(server, page=link), **mood)
+                page.wait_for_selector(f'[data-testid="compare-chart"][data-curves="{len(runs)}"]')
+                page.wait_for_timeout(1200)
+                shoot(to, name, page, full="size" in mood)
+        if wanted("runs"):
+            page = visit(browser, server)
+            page.get_by_test_id("run-picker").click()
+            for run in runs[1:]:
+                page.get_by_test_id(f"check-{run}").check()
+            page.wait_for_timeout(1200)
+            shoot(to, "runs", page)
+        if wanted("new-run"):
+            page = visit(browser, server)
+            page.get_by_test_id("run-picker").click()
+            page.get_by_test_id("btn-new-run").click()
+            page.get_by_test_id("field-lr").fill("-1")
+            page.get_by_test_id("btn-start").click()
+            page.wait_for_selector("#field-lr-error", timeout=60_000)
+            shoot(to, "new-run", page)
+    finally:
+        finish(server)
+        end_engines(server.logdir)
+
+
+def compared_runs(server: Cockpit) -> list[str]:
+    """Start three runs of Fashion-MNIST that differ in one thing each, and wait until there is something to compare."""
+    base = {"data": "fashion", "threads": 1, "evaluate_every": 0, "xai_every": 20}
+
+    def begin(name: str, **more: object) -> str:
+        return str(server.post("/api/runs", {**base, "name": name, **more})[1]["run"])
+
+    def summary(run: str) -> dict[str, Any]:
+        return next((one for one in server.get("/api/runs")["runs"] if one["id"] == run), {"status": "", "step": 0})
+
+    over = begin("gain 1", steps=STORY_STEP, gain=1.0)
+    wait_for(lambda: summary(over)["status"] == "finished", 180)
+    live = [
+        begin("gain 0.2", steps=0, rate=15, gain=0.2),
+        begin("gain 0.2, lr 0.2", steps=0, rate=15, gain=0.2, lr=0.2),
+    ]
+    wait_for(lambda: all(summary(run)["step"] > STORY_STEP / 2 for run in live), 180)
+    return [*live, over]
+
+
 def lost(browser: Browser, folder: Path, to: Path) -> None:
     """The server goes away while the page is open."""
     demo = start(folder / "lost", "demo", "--no-open", "--port", "0")
@@ -163,10 +223,13 @@ def main() -> int:
     def wanted(name: str) -> bool:
         return not options.only or name in options.only
 
+    of_many = ("compare", "compare-light", "compare-japanese", "compare-narrow", "runs", "new-run")
     in_story = ("dark", "light", "narrow", "japanese", "refused", "plotly", "paused", "nan")
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         if any(wanted(name) for name in in_story):
             story(browser, Path(folder), wanted, options.to)
+        if any(wanted(name) for name in of_many):
+            many(browser, Path(folder), wanted, options.to)
         for take in (motif, compiling, empty, lost):
             if wanted(take.__name__):
                 take(browser, Path(folder), options.to)

@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +93,9 @@ def test_what_cannot_be_trained_is_refused_at_its_field_and_leaves_nothing(
     assert [path for path in house.settings.logdir.iterdir() if (path / "config.json").exists()] == []
 
 
-def test_an_engine_is_started_stopped_resumed_and_killed_when_it_does_not_heed(house: House) -> None:
+def test_an_engine_is_started_stopped_resumed_and_killed_when_it_does_not_heed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logdir = house.settings.logdir
     token, _ = tokens.make(logdir, Role.OPERATOR, "alice")
     watching, _ = tokens.make(logdir, Role.VIEWER, "bob")
@@ -128,7 +129,7 @@ def test_an_engine_is_started_stopped_resumed_and_killed_when_it_does_not_heed(h
         assert http.post(f"/api/runs/{run}/restart").status_code == 201
         wait_for(lambda: trains(http, run, step), SECONDS)
         assert [one.run for one in house.app.state.launcher.all()] == [run]
-        house.app.state.launcher.patience = (0.5, 0.5)
+        monkeypatch.setattr(house.app.state.launcher, "patience", (0.5, 0.5))
         # Stopped, it hears neither the command nor SIGTERM.
         os.kill(engines(http)[run]["pid"], signal.SIGSTOP)
         assert http.post(f"/api/runs/{run}/stop").status_code == 202
@@ -195,7 +196,7 @@ def test_engines_from_here_and_from_elsewhere_outlive_their_server_and_are_taken
             wait_for(lambda: all(trains(client, run, 20) for run in runs), SECONDS)
             pids = {run: one["pid"] for run, one in engines(client).items()}
             for ending in (signal.SIGKILL, signal.SIGINT):
-                servers[-1].process.send_signal(ending)
+                os.killpg(servers[-1].process.pid, ending)
                 servers[-1].process.wait(SECONDS)
                 left_at = {run: written(logdir, elsewhere, run) for run in runs}
                 wait_for(
@@ -309,24 +310,26 @@ def test_the_command_line_starts_lists_restarts_and_stops(house: House) -> None:
 
 def test_ctrl_c_leaves_the_engines_of_a_server_alone_and_ends_those_of_a_demo(tmp_path: Path) -> None:
     logdir = tmp_path / "runs"
+    paused = {**ENDLESS, "start_paused": True}
     server = start(logdir, "serve", "--port", "0")
+    demo: Cockpit | None = None
     try:
-        status, begun = server.post("/api/runs", {**ENDLESS, "start_paused": True})
+        status, begun = server.post("/api/runs", paused)
         assert status == 201
         server.stop()
         said = (tmp_path / "runs.stderr").read_text()
         assert f"An engine goes on training: {begun['run']}." in said
         assert f"--logdir {logdir} to have it back" in said
+        demo = start(logdir, "demo", "--no-open", "--data", "digits", "--start-paused")
+        assert demo.url == server.url
+        status, own = demo.post("/api/runs", paused)
+        assert status == 201
+        demo.stop()
+        wait_for(lambda: not psutil.pid_exists(own["pid"]), SECONDS)
         assert psutil.pid_exists(begun["pid"])
-        demo = start(logdir, "demo", "--no-open", "--port", "0", "--data", "digits", "--start-paused")
-        try:
-            demo.stop()
-            deadline = time.monotonic() + SECONDS
-            while psutil.pid_exists(begun["pid"]) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not psutil.pid_exists(begun["pid"])
-        finally:
-            finish(demo)
+        assert f"An engine goes on training: {begun['run']}." in (tmp_path / "runs.stderr").read_text()
     finally:
-        finish(server)
+        for one in (server, demo):
+            if one is not None:
+                finish(one)
         end_engines(logdir)
