@@ -150,8 +150,6 @@ def many(browser: Browser, folder: Path, wanted: Callable[[str], bool], to: Path
         link = f"{server.page}#run={runs[0]}&compare={','.join(runs)}&metric=train/loss"
         moods: dict[str, dict[str, Any]] = {
             "compare": {},
-            "compare-light": {"scheme": "light"},
-            "compare-japanese": {"lang": "ja"},
             "compare-narrow": {"size": NARROW},
         }
         for name, mood in moods.items():
@@ -194,7 +192,7 @@ def compared_runs(server: Cockpit) -> list[str]:
     wait_for(lambda: summary(over)["status"] == "finished", 180)
     live = [
         begin("gain 0.2", steps=0, rate=15, gain=0.2),
-        begin("gain 0.2, lr 0.2", steps=0, rate=15, gain=0.2, lr=0.2),
+        begin("lr 0.2", steps=0, rate=15, gain=0.2, lr=0.2),
     ]
     wait_for(lambda: all(summary(run)["step"] > STORY_STEP / 2 for run in live), 180)
     return [*live, over]
@@ -223,7 +221,7 @@ def main() -> int:
     def wanted(name: str) -> bool:
         return not options.only or name in options.only
 
-    of_many = ("compare", "compare-light", "compare-japanese", "compare-narrow", "runs", "new-run")
+    of_many = ("compare", "compare-narrow", "runs", "new-run")
     in_story = ("dark", "light", "narrow", "japanese", "refused", "plotly", "paused", "nan")
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         if any(wanted(name) for name in in_story):
