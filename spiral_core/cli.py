@@ -94,7 +94,7 @@ _TYPES: dict[Kind, Any] = {"text": str, "number": float, "whole": int, "switch":
 def _parameter(option: TrainingOption) -> inspect.Parameter:
     """Give what a run can be asked for as a parameter that typer reads."""
     kind = _TYPES[option.kind] if option.default is not None else _TYPES[option.kind] | None
-    told = typer.Option(option.flag, min=option.least, help=option.help)
+    told = typer.Option(option.flag, min=option.least, max=option.most, help=option.help)
     return inspect.Parameter(
         option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=option.default, annotation=Annotated[kind, told]
     )

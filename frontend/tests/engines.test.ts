@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { asAsked, type TrainingOption } from "../src/store/engines";
 
 const option = (name: string, kind: TrainingOption["kind"]): TrainingOption => ({
-  name, flag: `--${name}`, kind, default: null, least: null, choices: [], help: "",
+  name, flag: `--${name}`, kind, default: null, least: null, most: null, choices: [], help: "",
 });
 
 const OPTIONS = [option("data", "text"), option("lr", "number"), option("steps", "whole"), option("start_paused", "switch"), option("guards", "lines")];

@@ -23,6 +23,8 @@ Kind: TypeAlias = Literal["text", "number", "whole", "switch", "lines"]
 _KINDS: dict[object, Kind] = {str: "text", float: "number", int: "whole", bool: "switch", list[str]: "lines"}
 Counted: TypeAlias = Annotated[int, Meta(ge=0)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1)]
+Threads: TypeAlias = Annotated[int, Meta(ge=1, le=1024)]
+"""More than any machine of today can use: who asks for a million must not bring the server's machine down."""
 
 
 class TrainingRequest(Struct, frozen=True, kw_only=True):
@@ -55,7 +57,7 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
     guards: Annotated[list[str] | None, Meta(description="A further guard rule; repeatable.")] = None
     no_guards: Annotated[bool, Meta(description="Without the guard rules of the start.")] = False
     name: Annotated[str, Meta(description="Name shown for the run.")] = ""
-    threads: Annotated[Positive | None, Meta(description="Compute threads; all cores but one by default.")] = None
+    threads: Annotated[Threads | None, Meta(description="Compute threads; all cores but one by default.")] = None
     dump_every: Annotated[Counted, Meta(description="Steps between dumps of weights and passes; 0: none.")] = 0
     checkpoint_every: Annotated[Counted, Meta(description="Steps between checkpoints; 0: only at the end.")] = 1000
     keep: Annotated[Positive, Meta(description="Checkpoints that stay.")] = 3
@@ -77,6 +79,7 @@ class TrainingOption(Struct, frozen=True, kw_only=True):
     default: bool | int | float | str | None
     """None leaves the choice to the data set and the model."""
     least: int | None
+    most: int | None
     choices: list[str]
     """Empty where any value of the kind may be given."""
     help: str
@@ -113,6 +116,7 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> TrainingOption:  # n
         kind=_KINDS[bare],
         default=field.default,
         least=next((meta.ge for meta in metas if meta.ge is not None), None),
+        most=next((meta.le for meta in metas if meta.le is not None), None),
         choices=_CHOICES.get(field.name, []),
         help=next(meta.description for meta in metas if meta.description is not None),
     )

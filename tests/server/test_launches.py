@@ -76,6 +76,7 @@ def test_what_is_asked_for_becomes_the_words_of_the_command_line_and_nothing_els
     [
         ({"lr": "fast"}, 400, "lr", "Expected `float | null`"),
         ({"epochs": 0}, 400, "epochs", ">= 1"),
+        ({"threads": 1_000_000}, 400, "threads", "<= 1024"),
         ({"server": "http://evil.example"}, 400, "server", "unknown field"),
         ({"lifeline": 3}, 400, "lifeline", "unknown field"),
         ({"name": "a\0b"}, 400, "", "NUL"),

@@ -31,6 +31,7 @@ export interface TrainingOption {
   kind: "text" | "number" | "whole" | "switch" | "lines";
   default: boolean | number | string | null;
   least: number | null;
+  most: number | null;
   choices: string[];
   help: string;
 }
