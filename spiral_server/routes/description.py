@@ -168,7 +168,7 @@ _ENGINE = EngineLine(
     exit=None,
     said=[],
 )
-_TRAINING: Json = {"data": "fashion", "steps": 310, "lr": 0.02, "name": "a slower one"}
+_TRAINING: Json = {"data": "fashion", "steps": 0, "lr": 0.02, "name": "a slower one"}
 
 _NO_TOKEN = _error("No token, or a wrong one.", "this needs the token")
 _NO_RUN = _error("No such run, or no such series.", "there is no run 'x'; GET api/runs lists those that there are")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 
 from playwright.sync_api import Browser, Page
 
-from e2e.cockpit import Cockpit
+from e2e.cockpit import Cockpit, wait_for
 
 
 def test_the_reference_lists_every_request_and_asks_nobody_else(page: Page, demo: Cockpit) -> None:
@@ -37,7 +38,10 @@ def test_the_reference_lists_every_request_and_asks_nobody_else(page: Page, demo
             assert name in words
         for status, answer in one["responses"].items():
             assert f"{status} {answer['description'].split('`')[0].strip()}" in words
-        assert ("Body: CommandRequest" in words) == ("requestBody" in one)
+        assert ("Body: " in words) == ("requestBody" in one)
+        if "requestBody" in one:
+            schema = one["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            assert f"Body: {schema.rpartition('/')[2]}" in words
     for name in document["components"]["schemas"]:
         assert reference.locator(f"#schema-{name}").count() == 1
     broken = "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => !document.querySelector(a.hash)).length"
@@ -54,21 +58,42 @@ def test_the_examples_of_the_reference_run_in_a_shell(chromium: Browser, demo: C
     examples = [words for words in page.locator("main pre").all_inner_texts() if words.startswith("curl ")]
     context.close()
     assert len(examples) > 6
-    for words in examples:
+    lives = [next(one for one in examples if "-X POST" in one and one.rstrip().endswith(end)) for end in LIVES]
+    trained = demo.run()["id"]
+    for words in [one for one in examples if one not in lives]:
         # A revision that has passed would be refused, as it should be.
-        command = re.sub(r'"expected_rev": \d+', '"expected_rev": null', words)
-        done = subprocess.run(
-            ["sh", "-c", f"{command} --fail-with-body"],
-            env={**os.environ, "TOKEN": demo.token, "RUN": demo.run()["id"]},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        if "-X DELETE" in command:
-            assert "is being trained" in done.stdout, (command, done.stdout, done.stderr)
+        done = shell(re.sub(r'"expected_rev": \d+', '"expected_rev": null', words), demo, trained)
+        if "-X DELETE" in words:
+            assert "is being trained" in done.stdout, (words, done.stdout, done.stderr)
         else:
-            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            assert done.returncode == 0, (words, done.stdout, done.stderr)
+    run = ""
+    for words, status in zip(lives, ("training", "stopped", "training"), strict=True):
+        done = shell(words, demo, run)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        run = json.loads(done.stdout)["run"]
+        wait_for(lambda run=run, status=status: standing(demo, run) == (status, status == "training"), 60)
+
+
+LIVES = ('/api/runs"', '/stop"', '/restart"')
+"""Ends of the addresses that start, stop and restart an engine, in the order in which that makes sense."""
+
+
+def standing(demo: Cockpit, run: str) -> tuple[str, bool]:
+    """Give the status of a run, and whether its engine runs."""
+    line = next(one for one in demo.get("/api/engines")["engines"] if one["run"] == run)
+    return line["status"], line["running"]
+
+
+def shell(command: str, demo: Cockpit, run: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f"{command} --fail-with-body"],
+        env={**os.environ, "TOKEN": demo.token, "RUN": run},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def test_the_reference_is_for_those_who_show_the_token(chromium: Browser, demo: Cockpit) -> None:
