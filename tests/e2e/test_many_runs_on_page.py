@@ -59,6 +59,21 @@ def value(page: Page, run: str) -> str:
     return page.get_by_test_id(f"value-{run}").inner_text()
 
 
+def test_a_server_without_runs_offers_to_start_one_to_those_who_may(server: Cockpit, chromium: Browser) -> None:
+    watching, _ = tokens.make(server.logdir, Role.VIEWER, None)
+    page = opened(chromium, server.page)
+    page.get_by_test_id("btn-first-run").click()
+    expect(page.get_by_test_id("field-data")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("new-run")).to_have_count(0)
+    page.context.close()
+    page = opened(chromium, f"{server.url}/?token={watching}")
+    page.get_by_test_id("run-picker").click()
+    expect(page.get_by_test_id("btn-new-run")).to_be_disabled()
+    expect(page.get_by_test_id("btn-first-run")).to_have_count(0)
+    page.context.close()
+
+
 def test_runs_are_found_compared_and_steered_and_a_link_shows_the_same(
     server: Cockpit, trio: list[str], chromium: Browser
 ) -> None:
