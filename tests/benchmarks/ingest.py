@@ -95,9 +95,8 @@ def main() -> int:
         check(folder / f"round-{options.rounds - 1}", run.id, values)
     middle = statistics.median(rate for rate, _ in rates)
     every = ", ".join(f"{rate:,.0f}" for rate, _ in rates)
-    print(
-        f"frames of {SCALARS} scalars for each second of processor time: {statistics.median(cpu for _, cpu in rates):,.0f}"
-    )
+    busy = statistics.median(cpu for _, cpu in rates)
+    print(f"frames of {SCALARS} scalars for each second of processor time: {busy:,.0f}")
     verdict = "kept" if middle >= BUDGET else "MISSED"
     print(
         f"stored and acknowledged: {middle:,.0f} frames/s on one core (rounds: {every}); budget {BUDGET:,}: {verdict}"
