@@ -316,13 +316,16 @@ class Hub:
         BusyRunError
             Its engine is connected.
         """
-        live = await self.live(run)
-        if live.engine is not None or live.journaling:
+        if run not in self._summaries:
+            raise UnknownRunError(f"there is no run {check_run_id(run)!r}; GET api/runs lists those that there are")
+        live = self._runs.get(run)
+        if live is not None and (live.engine is not None or live.journaling):
             raise BusyRunError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
         await asyncio.to_thread(self._store.delete, run)
         self._runs.pop(run, None)
         self._summaries.pop(run, None)
-        self.audience.dismiss(live)
+        if live is not None:
+            self.audience.dismiss(live)
         self.audience.announce(snapshot.listed(self._summaries.values()))
 
     async def verify(self, run: str, *, repair: bool) -> list[Damage]:

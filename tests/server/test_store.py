@@ -196,9 +196,13 @@ def test_a_file_that_is_no_database_is_an_error_of_ours_and_harms_no_other_run(t
     (tmp_path / "r1" / "run.db").write_bytes(b"garbage" * 1000)
     (tmp_path / "catalog.db").unlink()
     store = SqliteStore(tmp_path)
-    assert [summary.id for summary in store.runs()] == ["r2"]
+    assert [(summary.id, "cannot be read" in summary.trouble) for summary in store.runs()] == [
+        ("r1", True),
+        ("r2", False),
+    ]
     with pytest.raises(StoreError):
         store.history("r1")
+    assert [damage.kind for damage in store.verify("r1", repair=True)] == ["file"]
     store.close()
 
 
@@ -277,7 +281,7 @@ def test_what_somebody_no_longer_waits_for_is_kept_and_the_store_goes_on(store: 
 
 def test_after_a_failed_write_no_gap_gets_on_disk(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(store, *opening())
-    writer = store._writers["r1"]
+    writer = store._writing._writers["r1"]
 
     def full_disk(entries: object) -> None:
         raise OSError("no space left on device")
