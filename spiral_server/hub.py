@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -39,20 +39,18 @@ from spiral_server.live.channel import Outlet
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
+from spiral_server.loaded import LoadedRuns
 from spiral_server.metrics import Present
 from spiral_server.reading import reading
 from spiral_server.settings import Pace
 from spiral_server.showing import Showing
 from spiral_server.store.errors import BusyRunError, StoreError, UnknownRunError
-from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
-from spiral_server.store.rebuild import view_of
+from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, is_run_id
 
 log = structlog.get_logger(__name__)
 
 BACKLOG_BYTES = 8 * 1024 * 1024
 """An engine's bytes that may wait for the disk; beyond, its courier is not read, and keeps them in its log."""
-IDLE_VIEWS = 8
-"""Runs kept in memory that nobody trains or watches."""
 LEAVE_SECONDS = 1.0
 """How long a stopping server waits for its connections to be closed."""
 CLOSE_INTERNAL = 1011
@@ -86,8 +84,7 @@ class Hub:
         self.audience = Audience(pace, lambda viewer: self.showing.refresh(viewer), comparisons)
         self.showing = Showing(self, store, self.audience, self._start)
         self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
-        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
-        self._loading: dict[str, asyncio.Task[LiveRun]] = {}
+        self._runs = LoadedRuns(store, self.knows, self._loaded)
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
         self._links: set[EngineLink] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -106,39 +103,15 @@ class Hub:
         """Give the view of a run, read back from the store where need be; to be looked at, not changed."""
         return (await self.live(run)).view
 
-    async def live(self, run: str, *, create: bool = False) -> LiveRun:
-        """Give a run as it is now, read back from the store where need be; with ``create`` also one that is new.
+    async def live(self, run: str) -> LiveRun:
+        """Give a run as it is now (see `LoadedRuns.live`)."""
+        return await self._runs.live(run)
 
-        Raises
-        ------
-        StoreError
-            There is no such run, or it cannot be read.
-        """
-        live = self._runs.get(run)
-        if live is not None:
-            self._runs.move_to_end(run)
-            return live
-        if run not in self._summaries and not create:
-            raise UnknownRunError(f"there is no run {check_run_id(run)!r}; GET api/runs lists those that there are")
-        loading = self._loading.get(run)
-        if loading is None:
-            loading = self._loading[run] = asyncio.create_task(self._load(run))
-            loading.add_done_callback(lambda _: self._loading.pop(run))
-        live = await asyncio.shield(loading)
-        return self._runs.setdefault(run, live)
-
-    async def _load(self, run: str) -> LiveRun:
-        view = RunView(run)
-        if run in self._summaries:
-            view = view_of(run, await asyncio.to_thread(self._store.history, run))
-        live = self._runs[run] = LiveRun(view)
-        if run in self._summaries and self._summaries[run].trouble:
+    def _loaded(self, live: LiveRun) -> None:
+        known = self._summaries.get(live.view.run)
+        if known is not None and known.trouble:
             # It can be read again.
             self._changed(live)
-        idle = [name for name, other in self._runs.items() if other.idle and other is not live]
-        for name in idle[:-IDLE_VIEWS]:
-            del self._runs[name]
-        return live
 
     def _changed(self, live: LiveRun) -> None:
         """Look whether a run's line in the list has changed, and tell."""
@@ -161,7 +134,7 @@ class Hub:
             self._troubled(live, reason)
         elif known is not None and known.trouble != reason:
             # Whoever asks for it next reads it anew.
-            self._runs.pop(run, None)
+            self._runs.forget(run)
             self._summaries[run] = msgspec.structs.replace(known, trouble=reason)
             self.audience.announce(snapshot.listed(self._summaries.values()))
 
@@ -181,7 +154,9 @@ class Hub:
         if not is_run_id(hello.run) or hello.incarnation < 0:
             raise RemoteError(CLOSE_PROTOCOL, f"{hello.run[:100]!r} is no run id, or its incarnation is negative")
         try:
-            live = await self.live(hello.run, create=True)
+            live = await self._runs.live(hello.run, create=True)
+        except UnknownRunError as error:
+            raise RemoteError(CLOSE_TRY_AGAIN, f"{error}; come back later") from error
         except StoreError as error:
             self.unreadable(hello.run, str(error))
             raise RemoteError(CLOSE_TRY_AGAIN, "the server cannot read what it has of this run") from error
@@ -315,15 +290,16 @@ class Hub:
         ------
         BusyRunError
             Its engine is connected.
+        UnknownRunError
+            There is none, or it is being deleted already.
         """
-        if run not in self._summaries:
-            raise UnknownRunError(f"there is no run {check_run_id(run)!r}; GET api/runs lists those that there are")
+        self._runs.check(run)
         live = self._runs.get(run)
         if live is not None and (live.engine is not None or live.journaling):
             raise BusyRunError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
-        await asyncio.to_thread(self._store.delete, run)
-        self._runs.pop(run, None)
-        self._summaries.pop(run, None)
+        with self._runs.leaving(run):
+            await asyncio.to_thread(self._store.delete, run)
+            self._summaries.pop(run, None)
         if live is not None:
             self.audience.dismiss(live)
         self.audience.announce(snapshot.listed(self._summaries.values()))
@@ -345,7 +321,7 @@ class Hub:
             backlog_bytes=sum(link.backlog for link in self._links),
             mailbox=[viewer.mailbox.depth for viewer in self.audience.viewers],
             merged=self.audience.merged,
-            waiting=sum(live.view.ledger.waiting for live in self._runs.values()),
+            waiting=sum(live.view.ledger.waiting for live in self._runs),
         )
 
     # --- commands
@@ -387,6 +363,6 @@ class Hub:
         """End what is under way and close the store."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEAVE_SECONDS)
-        for live in self._runs.values():
+        for live in self._runs:
             self._store.note(snapshot.unplugged(live.view.summary))
         await asyncio.to_thread(self._store.close)
