@@ -149,14 +149,17 @@ class WritingThread:
                 self._commit(run, batch)
             self._do_alone(run, last)
             return
-        results: list[Any] = []
+        refused = [job for job in batch if job.appends] if run in self._broken else []
+        if refused:
+            # They harm nobody else: what a person asks for in the same moment is written.
+            self._fail(run, refused, StoreError("what came before is missing"))
+            batch = [job for job in batch if not job.appends]
+        if not batch:
+            return
         try:
             writer = self._writer(run)
             with writer.transaction():
-                for job in batch:
-                    if job.appends and run in self._broken:
-                        raise StoreError("what came before is missing")
-                    results.append(None if job.work is None else job.work(writer))
+                results = [None if job.work is None else job.work(writer) for job in batch]
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             self._fail(run, batch, error)
             return
@@ -182,6 +185,7 @@ class WritingThread:
         if writer is not None:
             writer.close()
         self._unsettled.discard(run)
+        self._broken.discard(run)
         self._catalog.forget(run)
 
     def _fail(self, run: str, batch: list[Job], error: Exception) -> None:

@@ -292,6 +292,11 @@ def test_after_a_failed_write_no_gap_gets_on_disk(store: SqliteStore, monkeypatc
             keep(store, frame(4, 1))
     with pytest.raises(StoreError, match="what came before is missing"):
         keep(store, frame(5, 2))
+    # A command that shares its commit with what is refused is kept.
+    refused = store.append("r1", [Entry(one, codec.encode(one)) for one in (frame(5, 2),)])
+    store.journal(judged(1)).result(5)
+    assert isinstance(refused.exception(5), StoreError)
+    assert [record.number for record in store.history("r1").commands] == [1]
     assert store.stored("r1", 0).result(5) == 3
     keep(store, frame(4, 1), frame(5, 2))
     assert [step for step, _ in read(store)[0]] == [1, 2]
