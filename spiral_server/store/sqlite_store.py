@@ -5,15 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from spiral_core.wire.messages import CommandRecord, HeatMaps
 from spiral_core.wire.parts import RunSummary
 from spiral_server.store import mending, migrations
+from spiral_server.store.attempts import Attempts
 from spiral_server.store.catalog import Catalog
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
 from spiral_server.store.protocol import Damage, Entry, History, SeriesQuery, SeriesRead, check_run_id
@@ -29,6 +31,8 @@ log = structlog.get_logger(__name__)
 LOCK_FILE = "server.lock"
 MEND_SECONDS = 30.0
 """Longest time that a reading waits for the mending of what it has found damaged."""
+
+Readable = TypeVar("Readable", History, SeriesRead)
 
 
 class SqliteStore:
@@ -51,8 +55,7 @@ class SqliteStore:
         self._current: set[str] = set()
         """Runs whose database is known to be up to date."""
         self._running = False
-        self._hopeless: dict[str, set[Damage]] = {}
-        """Damage that could not be mended when it was read."""
+        self._attempts = Attempts()
         try:
             self._catalog = Catalog(logdir, self._summary)
         except BaseException:
@@ -93,29 +96,26 @@ class SqliteStore:
 
     def history(self, run: str) -> History:
         """Read what the view of a run is rebuilt from."""
-        history = self._reader(run).history()
-        if self._mended(run, history.damage):
-            history = self._reader(run).history()
-        self._warn(run, history.damage)
-        return history
+        return self._mended(run, lambda: self._reader(run).history())
 
-    def _warn(self, run: str, found: Sequence[Damage]) -> None:
-        for damage in found:
-            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
-
-    def _mended(self, run: str, found: Sequence[Damage]) -> bool:
-        """Mend what a reading has found, where that has not been tried in vain; tell whether to read again."""
-        new = set(found) - self._hopeless.get(run, set())
+    def _mended(self, run: str, read: Callable[[], Readable]) -> Readable:
+        """Read; mend what is found damaged, where that has not been tried in vain, and read again."""
+        got = read()
+        mendable = [damage for damage in got.damage if damage.kind in mending.MENDABLE]
         # While the list of runs is made, nobody writes yet.
-        if not any(damage.kind in mending.MENDABLE for damage in new) or not self._running:
-            return False
-        self._hopeless.setdefault(run, set()).update(new)
-        try:
-            self._mend(run, new).result(MEND_SECONDS)
-        except (StoreError, TimeoutError) as error:
-            log.error("damaged data could not be mended", run=run, error=str(error))
-            return False
-        return True
+        claimed = self._attempts.claim(run, mendable) if mendable and self._running else set()
+        if claimed:
+            try:
+                self._mend(run, claimed).result(MEND_SECONDS)
+                got = read()
+            except (StoreError, TimeoutError) as error:
+                self._attempts.failed(run, claimed)
+                log.error("damaged data could not be mended", run=run, error=str(error))
+            else:
+                self._attempts.tried(run, claimed, got.damage)
+        for damage in got.damage:
+            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+        return got
 
     def _mend(self, run: str, damage: Iterable[Damage]) -> Future[None]:
         folder = self._path(run).parent
@@ -128,7 +128,7 @@ class SqliteStore:
         found = self._verified(run)
         if repair and any(damage.kind in mending.MENDABLE for damage in found):
             self._mend(run, found).result()
-            self._hopeless.pop(run, None)
+            self._attempts.forget(run)
             found = self._verified(run)
         return found
 
@@ -157,6 +157,7 @@ class SqliteStore:
         self._writing.submit(Job(run, None, alone=True)).result()
         self._runs.pop(run, None)
         self._current.discard(run)
+        self._attempts.forget(run)
         # First out of the way as a whole: a kill leaves a run or none, never half of one.
         doomed = path.parent.with_name(f".deleted-{run}")
         try:
@@ -167,11 +168,7 @@ class SqliteStore:
 
     def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points, decimated."""
-        read = self._reader(run).series(query)
-        if self._mended(run, read.damage):
-            read = self._reader(run).series(query)
-        self._warn(run, read.damage)
-        return read
+        return self._mended(run, lambda: self._reader(run).series(query))
 
     def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
         """Read the newest heat maps at or before a step; None for the newest of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from spiral_core.link.thinning import thin_file
 from spiral_core.wire import codec, records
-from spiral_server.store import spool
+from spiral_server.store import attempts, spool
 from spiral_server.store.errors import StoreError
 from spiral_server.store.protocol import Entry, SeriesQuery
 from spiral_server.store.sqlite_store import SqliteStore
@@ -202,6 +203,30 @@ def test_a_run_that_came_thinned_is_mended_from_its_thinned_log(tmp_path: Path) 
     assert [damage.kind for damage in store.verify("r1")] == ["block"]
     assert store.verify("r1", repair=True) == []
     assert told(store) == before
+    store.close()
+
+
+def test_what_is_damaged_once_more_is_mended_once_more(tmp_path: Path) -> None:
+    store = spoilt(tmp_path, 1)
+    assert steps_of(store) == list(range(1, COUNT + 1))
+    flip(run_file(store), "block_data", "id = 1")
+    assert steps_of(store) == list(range(1, COUNT + 1))
+    store.close()
+
+
+def test_what_could_not_be_mended_for_want_of_room_is_mended_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.0)
+    store = spoilt(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = run_file(store).with_name("run.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        assert steps_of(store) == list(range(257, COUNT + 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert steps_of(store) == list(range(1, COUNT + 1))
     store.close()
 
 
