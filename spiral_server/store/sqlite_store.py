@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ from spiral_server.store.writing import Job, WritingThread
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "server.lock"
+_DELETED = ".deleted-"
 MEND_SECONDS = 30.0
 """Longest time that a reading waits for the mending of what it has found damaged."""
 
@@ -52,6 +54,9 @@ class SqliteStore:
     def __init__(self, logdir: Path) -> None:
         self._logdir = logdir
         self._lock = _lock(logdir)
+        for left in logdir.glob(f"{_DELETED}*"):
+            # By a server that was killed in the middle of it.
+            shutil.rmtree(left, ignore_errors=True)
         self._current: set[str] = set()
         """Runs whose database is known to be up to date."""
         self._running = False
@@ -155,16 +160,19 @@ class SqliteStore:
         if not path.is_file():
             raise UnknownRunError(f"there is no run {run!r} in {self._logdir}")
         self._writing.submit(Job(run, None, alone=True)).result()
+        # First out of the way as a whole: a kill leaves a run or none, never half of one.
+        doomed = path.parent.with_name(f"{_DELETED}{run}-{secrets.token_hex(4)}")
+        try:
+            path.parent.rename(doomed)
+        except OSError as error:
+            raise StoreError(f"run {run} cannot be deleted: {error}") from error
         self._runs.pop(run, None)
         self._current.discard(run)
         self._attempts.forget(run)
-        # First out of the way as a whole: a kill leaves a run or none, never half of one.
-        doomed = path.parent.with_name(f".deleted-{run}")
         try:
-            path.parent.rename(doomed)
             shutil.rmtree(doomed)
         except OSError as error:
-            raise StoreError(f"run {run} cannot be deleted: {error}") from error
+            raise StoreError(f"run {run} is deleted, but {doomed} cannot be removed: {error}") from error
 
     def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points, decimated."""

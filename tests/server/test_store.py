@@ -270,6 +270,18 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
     SqliteStore(tmp_path).close()
 
 
+def test_what_a_kill_leaves_of_a_deleted_run_is_swept_away_and_hinders_nobody(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    keep(store, *opening())
+    # As a kill leaves it, between the two halves of deleting.
+    (tmp_path / ".deleted-r1" / "checkpoints").mkdir(parents=True)
+    store.delete("r1")
+    assert not (tmp_path / "r1").exists()
+    store.close()
+    SqliteStore(tmp_path).close()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_what_somebody_no_longer_waits_for_is_kept_and_the_store_goes_on(store: SqliteStore) -> None:
     """A connection that breaks takes its waiting tasks with it, in the middle of a commit too."""
     waiting = [store.append("r1", [Entry(message, codec.encode(message))]) for message in opening()]
