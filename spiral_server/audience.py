@@ -57,6 +57,7 @@ class Audience:
 
     def depart(self, viewer: Viewer) -> None:
         """Let a viewer go."""
+        viewer.gone = True
         self.viewers.discard(viewer)
         self.detach(viewer)
         self.comparisons.leave(viewer)

@@ -65,7 +65,7 @@ class Comparisons:
         """
         subject = subject_of(compare)
         self.leave(viewer)
-        if not (compare.runs and compare.series):
+        if viewer.gone or not (compare.runs and compare.series):
             return
         comparison = self._known.setdefault(subject, Comparison(subject))
         viewer.compares, viewer.comparison = compare, comparison

@@ -76,12 +76,12 @@ class Showing:
             except StoreError as error:
                 self._withdraw(viewer, watch)
                 self._runs.unreadable(run, str(error))
-            if viewer.wanted is not watch:
+            if viewer.wanted is not watch or viewer.gone:
                 return
 
     async def _show(self, viewer: Viewer, watch: Watch, run: str) -> None:
         live = await self._runs.live(run)
-        if viewer.wanted is not watch or viewer not in self._audience.viewers:
+        if viewer.wanted is not watch or viewer.gone:
             return
         viewer.wanted, viewer.shown = None, watch
         self._audience.attach(viewer, live)
