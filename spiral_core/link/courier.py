@@ -93,6 +93,7 @@ class Courier:
         self._listen = listen
         self._told: str | None = None
         self._begun = 0.0
+        self._files = contextlib.ExitStack()
         if not self._next_segment():
             raise RunLogError(f"there is no run log in {rundir.path} that can be read")
 
@@ -100,8 +101,9 @@ class Courier:
         """Take up the oldest log that is left; tell whether there was one."""
         while self._segments:
             self._incarnation, self._log = self._segments.popleft()
+            self._files.close()
             try:
-                self._reader = RunLogReader(self._log)
+                self._reader = self._files.enter_context(RunLogReader(self._log))
             except RunLogError as error:
                 self._tell(str(error))
                 continue
@@ -116,6 +118,10 @@ class Courier:
 
     async def run(self) -> int:
         """Carry until the run is over; give the exit status: 0 when the server has everything, else 1."""
+        with self._files:
+            return await self._deliver()
+
+    async def _deliver(self) -> int:
         loop = asyncio.get_running_loop()
         self._begun = loop.time()
         os.set_blocking(self._doorbell, False)
@@ -237,11 +243,8 @@ class Courier:
 
     async def _carry(self, socket: ClientConnection, session: Session) -> None:
         """Send and receive side by side; the first to end ends the other."""
-        tasks = [
-            asyncio.ensure_future(self._send(socket, session)),
-            asyncio.ensure_future(self._receive(socket, session)),
-            asyncio.ensure_future(self._beat(socket, session)),
-        ]
+        work = (self._send(socket, session), self._receive(socket, session), self._beat(socket, session))
+        tasks = [asyncio.ensure_future(one) for one in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

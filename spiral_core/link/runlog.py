@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from spiral_core.errors import DecodeError, RunLogError
 from spiral_core.wire import codec, records
@@ -295,7 +295,13 @@ class RunLogReader:
         return part_path(self._path, self._part)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; so does the end of a ``with`` block."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
