@@ -1,6 +1,7 @@
 """The thread of a store that writes: gathers what arrives within `GATHER_SECONDS` into one commit for each run.
 
-A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting.
+A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: old frames are packed in parts,
+between which they come.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class WritingThread:
         for job, result in zip(batch, results, strict=True):
             job.done.set_result(result)
         while writer.compactable and (self._jobs.empty() or writer.overdue):
-            if not self._settle(partial(_compact, writer)):
+            if not self._settle(writer.compact_some):
                 break
 
     def _do_alone(self, run: str, job: Job) -> None:
@@ -217,11 +218,6 @@ class WritingThread:
             if summary is not None:
                 self._catalog.note(summary, settled=False)
         return writer
-
-
-def _compact(writer: RunWriter) -> None:
-    with writer.transaction():
-        writer.compact()
 
 
 def _complain(event: str, **details: str) -> None:
