@@ -168,8 +168,9 @@ class RunWriter:
         """Write a command, over an older state of it."""
         data = codec.encode(record)
         row = (record.number, record.id, data, checksum(data, record.number))
-        self.connection.execute("REPLACE INTO commands VALUES (?, ?, ?, ?)", row)
-        self._commands = self._count("commands")
+        older = self.connection.execute("DELETE FROM commands WHERE number = ? OR id = ?", row[:2])
+        self.connection.execute("INSERT INTO commands VALUES (?, ?, ?, ?)", row)
+        self._commands += 1 - older.rowcount
         self._keep_count()
 
     @property

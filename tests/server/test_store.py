@@ -393,6 +393,24 @@ def test_what_was_confirmed_survives_a_kill_in_the_middle_of_writing(tmp_path: P
     assert len(history.commands) >= confirmed["command"] > 20
 
 
+def test_a_command_costs_the_same_however_many_there_are_and_all_are_counted(store: SqliteStore) -> None:
+    keep(store, *opening())
+    store.journal(judged(1)).result(5)
+    connection = store._writing._writers["r1"].connection
+    said: list[str] = []
+    connection.set_trace_callback(said.append)
+    for number in (2, 3, 2):
+        store.journal(judged(number)).result(5)
+    connection.set_trace_callback(None)
+    looked = [sentence for sentence in said if sentence.startswith(("SELECT", "DELETE"))]
+    assert looked
+    for sentence in looked:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {sentence}").fetchall()
+        assert not [step for *_, step in plan if step.startswith("SCAN")]
+    history = store.history("r1")
+    assert ([record.number for record in history.commands], history.damage) == ([1, 2, 3], [])
+
+
 def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     waiting = [
