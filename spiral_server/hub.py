@@ -54,7 +54,7 @@ BACKLOG_BYTES = 8 * 1024 * 1024
 LEAVE_SECONDS = 1.0
 """How long a stopping server waits for its connections to be closed."""
 CLOSE_INTERNAL = 1011
-"""RFC 6455: the server met a condition that it cannot handle, such as a full disk."""
+"""RFC 6455: the server met a condition that it cannot handle; a disk that is full is no such one (1013)."""
 
 T = TypeVar("T")
 
