@@ -128,8 +128,9 @@ class Hub:
 
     def unreadable(self, run: str, reason: str) -> None:
         """Tell everybody that a run cannot be read."""
-        log.error("a run cannot be read", run=run, error=reason)
         live, known = self._runs.get(run), self._summaries.get(run)
+        if known is not None and known.trouble != reason:
+            log.error("a run cannot be read", run=run, error=reason)
         if live is not None and not live.idle:
             self._troubled(live, reason)
         elif known is not None and known.trouble != reason:
