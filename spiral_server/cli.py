@@ -12,7 +12,9 @@ import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 import webbrowser  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from threading import Event, Thread  # noqa: E402
 from typing import Annotated, Literal  # noqa: E402
@@ -201,14 +203,22 @@ def _run_server(
         sys.exit(EXIT_BAD_USE)
 
 
-def _serve(plan: Settings, token: str | None, *, show: bool, train_with: list[str] | None) -> None:
-    """Serve as planned, on the first free port from the planned one on."""
+def _serve(
+    plan: Settings,
+    token: str | None,
+    *,
+    show: bool,
+    train_with: list[str] | None,
+    log: Callable[[list[str]], None] = lambda _secrets: None,
+) -> None:
+    """Serve as planned, on the first free port from the planned one on; ``log`` begins the log, without the token."""
     logdir = plan.logdir
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         token, instance = lasting_access(logdir, token)
     except OSError as error:
         raise ConfigError(f"cannot keep runs in {logdir}: {error.strerror}; choose another --logdir") from error
+    log([token])
     plan = replace(plan, token=token, instance=instance)
     check_tls(plan)
     listener = bind(plan.host, plan.port)
@@ -319,8 +329,7 @@ def serve(
     )
     from spiral_server import logs
 
-    logs.configure(log_format, log_level, [token or ""])
-    _serve(plan, token, show=open_page, train_with=None)
+    _serve(plan, token, show=open_page, train_with=None, log=partial(logs.configure, log_format, log_level))
 
 
 def _version(asked: bool) -> None:

@@ -13,7 +13,7 @@ import { fetchPoints } from "./net/points";
 import { applyLook } from "./store/appearance";
 import { isUrgent } from "./store/asks";
 import { refineOnZoom } from "./store/detail";
-import { link, receive, run, runs, wishes } from "./store/live";
+import { asked, link, receive, run, runs, wishes } from "./store/live";
 import { setTransport } from "./store/steering";
 
 /** The token has been exchanged for a cookie; it need not stay in the address, in histories and in shared links. */
@@ -40,7 +40,10 @@ setTransport(postCommand);
 refineOnZoom(fetchPoints, chartWidth());
 
 const connection = new Connection(receive, (now) => (link.value = now));
-const watch = (id: string): void => connection.watch(id, chartWidth());
+const watch = (id: string): void => {
+  asked.value = id;
+  connection.watch(id, chartWidth());
+};
 const choose = (id: string): void => {
   history.replaceState(null, "", `#run=${encodeURIComponent(id)}`);
   watch(id);

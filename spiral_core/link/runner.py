@@ -203,7 +203,6 @@ class _Loop:
         self._steering = Steering(state, inbox, files, applied, recorder, start.answered.numbers, start.followed)
         self._past = Past(start)
         self._compiling = Compiling(state, recorder)
-        self._begun = state.step
         self._dumps = start.directory.dumps
         self._run = start.directory.id
         self._listen = listen

@@ -59,7 +59,7 @@ function RunPicker({ watch }: { watch: (run: string) => void }) {
       >
         {listed.map((one) => (
           <option key={one.id} value={one.id}>
-            {one.name || one.id} · {t(`status.${one.status}`)}
+            {one.name || one.id} · {one.connected || !one.trouble ? t(`status.${one.status}`) : t("status.trouble")}
           </option>
         ))}
       </select>
