@@ -57,23 +57,25 @@ class Audience:
 
     def depart(self, viewer: Viewer) -> None:
         """Let a viewer go."""
+        viewer.gone = True
         self.viewers.discard(viewer)
-        self._detach(viewer)
+        self.detach(viewer)
         self.comparisons.leave(viewer)
 
     def dismiss(self, live: LiveRun) -> None:
         """Show a run to nobody any more."""
         for viewer in [viewer for viewer in self.viewers if viewer.live is live]:
-            self._detach(viewer)
+            self.detach(viewer)
 
     def attach(self, viewer: Viewer, live: LiveRun) -> None:
         """Let a viewer wait for the snapshot of a run; deltas are kept for it meanwhile."""
-        self._detach(viewer)
+        self.detach(viewer)
         viewer.live = live
         live.channel.emptied_at = None
         live.channel.join(viewer)
 
-    def _detach(self, viewer: Viewer) -> None:
+    def detach(self, viewer: Viewer) -> None:
+        """Show a viewer no run any more."""
         if viewer.live is None:
             return
         channel = viewer.live.channel

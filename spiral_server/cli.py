@@ -12,7 +12,9 @@ import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 import webbrowser  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from threading import Event, Thread  # noqa: E402
 from typing import Annotated, Literal  # noqa: E402
@@ -223,14 +225,23 @@ def _run_server(
         sys.exit(EXIT_BAD_USE)
 
 
-def _serve(plan: Settings, token: str | None, port: int | None, *, show: bool, train_with: list[str] | None) -> None:
-    """Serve as planned, on the first free port from the one that was asked for on."""
+def _serve(
+    plan: Settings,
+    token: str | None,
+    port: int | None,
+    *,
+    show: bool,
+    train_with: list[str] | None,
+    log: Callable[[list[str]], None] = lambda _secrets: None,
+) -> None:
+    """Serve as planned, on the first free port from the one asked for on; ``log`` begins the log, without the token."""
     logdir = plan.logdir
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         token, instance = lasting_access(logdir, token)
     except OSError as error:
         raise ConfigError(f"cannot keep runs in {logdir}: {error.strerror}; choose another --logdir") from error
+    log([token])
     plan = replace(plan, token=token, instance=instance)
     check_tls(plan)
     # Whoever names a port means it; otherwise it is the one at which engines of an earlier server look for us.
@@ -346,8 +357,7 @@ def serve(
     )
     from spiral_server import logs
 
-    logs.configure(log_format, log_level, [token or ""])
-    _serve(plan, token, port, show=open_page, train_with=None)
+    _serve(plan, token, port, show=open_page, train_with=None, log=partial(logs.configure, log_format, log_level))
 
 
 def _version(asked: bool) -> None:

@@ -104,8 +104,11 @@ class _Stored:
 
     def __init__(self, logdir: Path) -> None:
         # Imported here: a server that is asked needs no database of ours.
+        from spiral_server import logs
         from spiral_server.store.sqlite_store import SqliteStore
 
+        # Standard output is for what was asked for.
+        logs.configure(level="warning")
         self._store = SqliteStore(logdir)
 
     def runs(self) -> list[RunSummary]:
@@ -188,6 +191,8 @@ def list_runs(logdir: Logdir = Path("runs"), plain: Json = False) -> None:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created))
         size = sum(file.stat().st_size for file in (logdir / one.id).rglob("*") if file.is_file())
         typer.echo(f"{one.id}  {when}  {one.status:<9} step {one.step:>9,}  {size / 1e6:>8,.1f} MB  {one.name}")
+        if one.trouble:
+            typer.echo(f"  {one.trouble}")
     if not found:
         typer.echo(f"there are no runs in {logdir}", err=True)
 
@@ -233,13 +238,21 @@ def delete(
 @reads_environment
 def compact(run: OneRun = None, logdir: Logdir = Path("runs"), plain: Json = False) -> None:
     """Pack the data of runs, and give free space back to the file system."""
+    failed = False
     with keeper(logdir) as there:
         for one in _chosen(there, run):
-            before, after = there.compact(one)
+            try:
+                before, after = there.compact(one)
+            except SpiralError as error:
+                typer.echo(f"spiral runs compact: {error}", err=True)
+                failed = True
+                continue
             if plain:
                 _say({"run": one, "before": before, "after": after})
             else:
                 typer.echo(f"{one}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
+    if failed:
+        raise typer.Exit(1)
 
 
 @reads_environment

@@ -15,6 +15,7 @@ from spiral_server.live.comparison import PENDING_FRAMES, Comparison, Subject, s
 from spiral_server.live.parties import Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.snapshot import points_for
+from spiral_server.store.errors import StoreError, UnknownRunError
 from spiral_server.store.protocol import SeriesQuery, SeriesRead
 
 
@@ -29,6 +30,9 @@ class Runs(Protocol):
 
     async def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points of a run's series."""
+
+    def unreadable(self, run: str, reason: str) -> None:
+        """Take note that a run cannot be read."""
 
 
 class Comparisons:
@@ -61,12 +65,21 @@ class Comparisons:
         """
         subject = subject_of(compare)
         self.leave(viewer)
-        if not (compare.runs and compare.series):
+        if viewer.gone or not (compare.runs and compare.series):
             return
         comparison = self._known.setdefault(subject, Comparison(subject))
         viewer.compares, viewer.comparison = compare, comparison
         comparison.join(viewer)
-        parcels = [await self._read(comparison, run, compare.width) for run in comparison.runs if self._runs.knows(run)]
+        parcels: list[Parcel] = []
+        for run in comparison.runs:
+            if self._runs.knows(run):
+                try:
+                    parcels.append(await self._read(comparison, run, compare.width))
+                except UnknownRunError:
+                    # It has been deleted meanwhile.
+                    continue
+                except StoreError as error:
+                    self._runs.unreadable(run, str(error))
         if viewer.compares is compare:
             comparison.open_with(viewer, parcels)
 

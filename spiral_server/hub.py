@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from spiral_core.errors import RemoteError
@@ -28,34 +29,32 @@ from spiral_core.wire.messages import (
     Logged,
     Message,
     RunChanged,
-    Watch,
 )
 from spiral_core.wire.parts import RunSummary
 from spiral_server.audience import Audience
 from spiral_server.comparing import Comparisons
 from spiral_server.journal import Journal
 from spiral_server.live import commands, snapshot
-from spiral_server.live.channel import Outlet, Parcel
+from spiral_server.live.channel import Outlet
 from spiral_server.live.parties import Bell, EngineLink, LiveRun, Viewer
 from spiral_server.live.run_view import RunView
 from spiral_server.live.soundness import unsound
+from spiral_server.loaded import LoadedRuns
 from spiral_server.metrics import Present
 from spiral_server.reading import reading
 from spiral_server.settings import Pace
+from spiral_server.showing import Showing
 from spiral_server.store.errors import BusyRunError, StoreError, UnknownRunError
-from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, check_run_id, is_run_id
-from spiral_server.store.rebuild import view_of
+from spiral_server.store.protocol import Damage, Entry, RunStore, SeriesQuery, SeriesRead, is_run_id
 
 log = structlog.get_logger(__name__)
 
 BACKLOG_BYTES = 8 * 1024 * 1024
 """An engine's bytes that may wait for the disk; beyond, its courier is not read, and keeps them in its log."""
-IDLE_VIEWS = 8
-"""Runs kept in memory that nobody trains or watches."""
 LEAVE_SECONDS = 1.0
 """How long a stopping server waits for its connections to be closed."""
 CLOSE_INTERNAL = 1011
-"""RFC 6455: the server met a condition that it cannot handle, such as a full disk."""
+"""RFC 6455: the server met a condition that it cannot handle; a disk that is full is no such one (1013)."""
 
 T = TypeVar("T")
 
@@ -81,10 +80,11 @@ class Hub:
     def __init__(self, store: RunStore, *, pace: Pace | None = None, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         pace = pace or Pace()
-        self.audience = Audience(pace, self._refresh, Comparisons(self, pace.compare_tick, self._start))
+        comparisons = Comparisons(self, pace.compare_tick, self._start)
+        self.audience = Audience(pace, lambda viewer: self.showing.refresh(viewer), comparisons)
+        self.showing = Showing(self, store, self.audience, self._start)
         self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
-        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
-        self._loading: dict[str, asyncio.Task[LiveRun]] = {}
+        self._runs = LoadedRuns(store, self.knows, self._loaded)
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
         self._links: set[EngineLink] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -101,31 +101,17 @@ class Hub:
 
     async def view(self, run: str) -> RunView:
         """Give the view of a run, read back from the store where need be; to be looked at, not changed."""
-        return (await self._live(run)).view
+        return (await self.live(run)).view
 
-    async def _live(self, run: str, *, create: bool = False) -> LiveRun:
-        live = self._runs.get(run)
-        if live is not None:
-            self._runs.move_to_end(run)
-            return live
-        if run not in self._summaries and not create:
-            raise UnknownRunError(f"there is no run {check_run_id(run)!r}; GET api/runs lists those that there are")
-        loading = self._loading.get(run)
-        if loading is None:
-            loading = self._loading[run] = asyncio.create_task(self._load(run))
-            loading.add_done_callback(lambda _: self._loading.pop(run))
-        live = await asyncio.shield(loading)
-        return self._runs.setdefault(run, live)
+    async def live(self, run: str) -> LiveRun:
+        """Give a run as it is now (see `LoadedRuns.live`)."""
+        return await self._runs.live(run)
 
-    async def _load(self, run: str) -> LiveRun:
-        view = RunView(run)
-        if run in self._summaries:
-            view = view_of(run, await asyncio.to_thread(self._store.history, run))
-        live = self._runs[run] = LiveRun(view)
-        idle = [name for name, other in self._runs.items() if other.idle and other is not live]
-        for name in idle[:-IDLE_VIEWS]:
-            del self._runs[name]
-        return live
+    def _loaded(self, live: LiveRun) -> None:
+        known = self._summaries.get(live.view.run)
+        if known is not None and known.trouble:
+            # It can be read again.
+            self._changed(live)
 
     def _changed(self, live: LiveRun) -> None:
         """Look whether a run's line in the list has changed, and tell."""
@@ -136,9 +122,22 @@ class Hub:
         self._store.note(new)
         self.audience.announce(snapshot.listed(self._summaries.values()))
         if old is None:
-            self._invite()
+            self.showing.invite(self.audience.viewers)
         elif (old.connected, old.trouble) != (new.connected, new.trouble):
             self._tell(live, RunChanged(run=new))
+
+    def unreadable(self, run: str, reason: str) -> None:
+        """Tell everybody that a run cannot be read."""
+        live, known = self._runs.get(run), self._summaries.get(run)
+        if known is not None and known.trouble != reason:
+            log.error("a run cannot be read", run=run, error=reason)
+        if live is not None and not live.idle:
+            self._troubled(live, reason)
+        elif known is not None and known.trouble != reason:
+            # Whoever asks for it next reads it anew.
+            self._runs.forget(run)
+            self._summaries[run] = msgspec.structs.replace(known, trouble=reason)
+            self.audience.announce(snapshot.listed(self._summaries.values()))
 
     def _tell(self, live: LiveRun, message: Message, data: bytes | None = None) -> None:
         self.audience.tell(live, message, data)
@@ -155,7 +154,13 @@ class Hub:
         """
         if not is_run_id(hello.run) or hello.incarnation < 0:
             raise RemoteError(CLOSE_PROTOCOL, f"{hello.run[:100]!r} is no run id, or its incarnation is negative")
-        live = await self._live(hello.run, create=True)
+        try:
+            live = await self._runs.live(hello.run, create=True)
+        except UnknownRunError as error:
+            raise RemoteError(CLOSE_TRY_AGAIN, f"{error}; come back later") from error
+        except StoreError as error:
+            self.unreadable(hello.run, str(error))
+            raise RemoteError(CLOSE_TRY_AGAIN, "the server cannot read what it has of this run") from error
         if live.engine is not None:
             if hello.incarnation < live.engine.incarnation:
                 raise RemoteError(CLOSE_REPLACED, "a newer incarnation of this run is connected")
@@ -264,55 +269,15 @@ class Hub:
         self.audience.announce(snapshot.listed(self._summaries.values()), [viewer])
         return viewer
 
-    async def watch(self, viewer: Viewer, watch: Watch) -> None:
-        """Show a run to a viewer: its snapshot or what it missed, then what follows.
-
-        A run that does not exist yet is waited for.
-        """
-        viewer.wanted = watch
-        run = watch.run
-        if not run and self._summaries:
-            run = self.summaries()[0].id
-        if run not in self._summaries:
-            return
-        live = await self._live(run)
-        if viewer.wanted is not watch or viewer not in self.audience.viewers:
-            return
-        viewer.wanted, viewer.shown = None, watch
-        self.audience.attach(viewer, live)
-        missed = None if watch.since is None else live.channel.resumed(watch.since, watch.epoch)
-        if missed is not None:
-            self.audience.open(viewer, missed, live.channel.number)
-            return
-        cursor = live.channel.number
-        state, after = snapshot.snapshot_of(live.view, live.channel.epoch, cursor)
-        read = reading(self._store, live, SeriesQuery(None, None, None, snapshot.points_for(watch.width)))
-        parts = await asyncio.to_thread(lambda: [snapshot.encoded(state, read().columns), *map(codec.encode, after)])
-        # A later watch of the same viewer may have overtaken this one.
-        if viewer.live is live and viewer.shown is watch:
-            self.audience.open(viewer, [Parcel(codec.join([part])) for part in parts], cursor)
-
-    def _refresh(self, viewer: Viewer) -> None:
-        """Show a viewer its run anew."""
-        if viewer.shown is not None and viewer.live is not None and viewer.wanted is None:
-            again = Watch(run=viewer.live.view.run, width=viewer.shown.width)
-            self._start(self.watch(viewer, again))
-
-    def _invite(self) -> None:
-        """Show the run that has just come to those who wait for it."""
-        for viewer in self.audience.viewers:
-            if viewer.wanted is not None:
-                self._start(self.watch(viewer, viewer.wanted))
-
     # --- questions
 
     async def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points of a run's series."""
-        return await asyncio.to_thread(reading(self._store, await self._live(run), query))
+        return await asyncio.to_thread(reading(self._store, await self.live(run), query))
 
     async def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
         """Give the newest heat maps at or before a step."""
-        newest = (await self._live(run)).view.newest_heat_maps
+        newest = (await self.live(run)).view.newest_heat_maps
         if newest is not None and (step is None or newest.step <= step):
             return newest
         return await asyncio.to_thread(self._store.heat_maps, run, step)
@@ -326,14 +291,18 @@ class Hub:
         ------
         BusyRunError
             Its engine is connected.
+        UnknownRunError
+            There is none, or it is being deleted already.
         """
-        live = await self._live(run)
-        if live.engine is not None or live.journaling:
+        self._runs.check(run)
+        live = self._runs.get(run)
+        if live is not None and (live.engine is not None or live.journaling):
             raise BusyRunError(f"run {run!r} is being trained: stop it first, with `spiral stop --run {run}`")
-        await asyncio.to_thread(self._store.delete, run)
-        self._runs.pop(run, None)
-        self._summaries.pop(run, None)
-        self.audience.dismiss(live)
+        with self._runs.leaving(run):
+            await asyncio.to_thread(self._store.delete, run)
+            self._summaries.pop(run, None)
+        if live is not None:
+            self.audience.dismiss(live)
         self.audience.announce(snapshot.listed(self._summaries.values()))
 
     async def verify(self, run: str, *, repair: bool) -> list[Damage]:
@@ -353,7 +322,7 @@ class Hub:
             backlog_bytes=sum(link.backlog for link in self._links),
             mailbox=[viewer.mailbox.depth for viewer in self.audience.viewers],
             merged=self.audience.merged,
-            waiting=sum(live.view.ledger.waiting for live in self._runs.values()),
+            waiting=sum(live.view.ledger.waiting for live in self._runs),
         )
 
     # --- commands
@@ -366,7 +335,7 @@ class Hub:
         StoreError
             There is no such run, or the journal cannot be written; then the command has not been given.
         """
-        return await self._journal.submit(await self._live(run), request)
+        return await self._journal.submit(await self.live(run), request)
 
     # --- the end
 
@@ -395,6 +364,6 @@ class Hub:
         """End what is under way and close the store."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEAVE_SECONDS)
-        for live in self._runs.values():
+        for live in self._runs:
             self._store.note(snapshot.unplugged(live.view.summary))
         await asyncio.to_thread(self._store.close)

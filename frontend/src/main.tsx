@@ -17,7 +17,7 @@ import { isUrgent } from "./store/asks";
 import { byTime, choose as chooseCompared, comparing, comparison, metric, receiveCompared, request } from "./store/compare";
 import { refineOnZoom } from "./store/detail";
 import { setLaunchTransport } from "./store/engines";
-import { link, receive, run, runs, wishes } from "./store/live";
+import { asked, link, receive, run, runs, wishes } from "./store/live";
 import { setTransport } from "./store/steering";
 
 /** The token has been exchanged for a cookie; it need not stay in the address, in histories and in shared links. */
@@ -69,7 +69,10 @@ setLaunchTransport(overHttp);
 refineOnZoom(fetchPoints, chartWidth());
 
 const connection = new Connection((messages) => batch(() => (receive(messages), receiveCompared(messages))), (now) => (link.value = now));
-const watch = (id: string): void => connection.watch(id, chartWidth());
+const watch = (id: string): void => {
+  asked.value = id;
+  connection.watch(id, chartWidth());
+};
 const choose = (id: string): void => {
   inAddress({ run: id });
   watch(id);

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from spiral_core.errors import RunLogError
+from spiral_core.link import durable
 
 ROOM_BYTES = 128 * 1024
 """A line with as many settings as one command may have fits, with the changes that it made."""
@@ -110,13 +111,16 @@ class ChainWriter:
     def __init__(self, path: Path, *, sync: bool) -> None:
         self._path = path
         self._sync = sync
-        chain = read(path) if path.exists() else Chain()
+        there = path.exists()
+        chain = read(path) if there else Chain()
         self._seal = chain.seal
         self.torn, self.lines = chain.torn, len(chain.entries)
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             if chain.torn:
                 os.ftruncate(self._file, chain.end)
+            if sync and not there:
+                durable.sync_folder(path.parent)
         except OSError as error:
             raise RunLogError(f"cannot open {path}: {error.strerror}") from error
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import numpy as tensors
 
 from spiral_core.arrays import AnyArray
 from spiral_core.errors import CheckpointError
+from spiral_core.link import durable
 
 SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
@@ -132,10 +132,11 @@ class CheckpointFolder:
         data = tensors.save(plain, metadata={"run": told, "digest": digest})
         part = path.with_suffix(".part")
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            _write(part, data)
+            if not self._path.is_dir():
+                durable.make_folder(self._path)
+            durable.write(part, data)
             part.replace(path)
-            _sync_folder(self._path)
+            durable.sync_folder(self._path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -197,20 +198,3 @@ class CheckpointFolder:
             if one.path not in spared:
                 with contextlib.suppress(OSError):
                     one.path.unlink()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring a rename to the disk."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

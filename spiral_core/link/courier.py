@@ -32,17 +32,8 @@ from spiral_core.link.commandpipe import CommandPipe
 from spiral_core.link.lastword import LastWord
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import Position, RunLogReader, bequeath, part_path
-from spiral_core.wire import codec
-from spiral_core.wire.limits import (
-    CLOSE_BAD_DATA,
-    CLOSE_FORBIDDEN,
-    CLOSE_REPLACED,
-    CLOSE_TRY_AGAIN,
-    CLOSE_UNAUTHORIZED,
-    COURIER_PACKET_BYTES,
-    MAX_PACKET_BYTES,
-    PROTOCOL,
-)
+from spiral_core.wire import codec, limits
+from spiral_core.wire.limits import COURIER_PACKET_BYTES, MAX_PACKET_BYTES, PROTOCOL
 from spiral_core.wire.messages import Command, EngineHello, EngineWelcome, Stored
 from spiral_core.wire.session import Role, Session
 
@@ -102,6 +93,7 @@ class Courier:
         self._listen = listen
         self._told: str | None = None
         self._begun = 0.0
+        self._files = contextlib.ExitStack()
         if not self._next_segment():
             raise RunLogError(f"there is no run log in {rundir.path} that can be read")
 
@@ -109,8 +101,9 @@ class Courier:
         """Take up the oldest log that is left; tell whether there was one."""
         while self._segments:
             self._incarnation, self._log = self._segments.popleft()
+            self._files.close()
             try:
-                self._reader = RunLogReader(self._log)
+                self._reader = self._files.enter_context(RunLogReader(self._log))
             except RunLogError as error:
                 self._tell(str(error))
                 continue
@@ -125,6 +118,10 @@ class Courier:
 
     async def run(self) -> int:
         """Carry until the run is over; give the exit status: 0 when the server has everything, else 1."""
+        with self._files:
+            return await self._deliver()
+
+    async def _deliver(self) -> int:
         loop = asyncio.get_running_loop()
         self._begun = loop.time()
         os.set_blocking(self._doorbell, False)
@@ -174,8 +171,8 @@ class Courier:
             self._told = sentence
             print(f"spiral courier: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - a process's own voice
 
-    async def _converse(self) -> bool:
-        """Hold one connection until it ends; tell whether it ever opened."""
+    async def _converse(self) -> None:
+        """Hold one connection until it ends."""
         opened = False
         try:
             async with connect(
@@ -193,7 +190,7 @@ class Courier:
                 await socket.send(session.send([hello]))
                 await self._greeted(socket, session)
                 opened = True
-                self._replaced = False
+                self._replaced = self._refused = False
                 await self._carry(socket, session)
         except RunLogError:
             # An OSError too, but no connection mends it.
@@ -204,22 +201,36 @@ class Courier:
             remedy = "check the token (SPIRAL_TOKEN or --token)" if status in (401, 403) else "check the URL"
             self._tell(f"the server at {self._url} refused the connection with HTTP {status}: {remedy}")
         except ConnectionClosed as error:
-            code = error.rcvd.code if error.rcvd else None
-            if code in (CLOSE_UNAUTHORIZED, CLOSE_FORBIDDEN):
-                self._refused = True
-                self._tell(f"the server at {self._url} refused the token: check SPIRAL_TOKEN or --token")
-            elif code == CLOSE_REPLACED:
-                self._replaced = True
-                self._tell("another courier has taken over this run")
-            elif code == CLOSE_TRY_AGAIN:
-                self._tell(f"the server at {self._url} cannot write now; training goes on and the log is kept")
+            if error.rcvd is not None:
+                self._turned_away(error.rcvd.code, error.rcvd.reason)
         except (OSError, WebSocketException, TimeoutError):
             # A server that starts beside us is not missed before it has had its time.
             if not opened and asyncio.get_running_loop().time() - self._begun > STARTING_SECONDS:
                 self._tell(f"no server answers at {self._url}; training goes on and the log is kept")
         except (RemoteError, LocalError) as error:
             self._tell(str(error))
-        return opened
+
+    def _turned_away(self, code: int, reason: str) -> None:
+        """Say why the server has ended the connection, unless it just went away."""
+        server = f"the server at {self._url}"
+        match code:
+            case limits.CLOSE_NORMAL | limits.CLOSE_GOING_AWAY:
+                pass
+            case limits.CLOSE_UNAUTHORIZED | limits.CLOSE_FORBIDDEN:
+                self._refused = True
+                self._tell(f"{server} refused the token: check SPIRAL_TOKEN or --token")
+            case limits.CLOSE_REPLACED:
+                self._replaced = True
+                self._tell("another courier has taken over this run")
+            case limits.CLOSE_TRY_AGAIN:
+                self._tell(f"{server} cannot write now; training goes on and the log is kept")
+            case limits.CLOSE_PROTOCOL:
+                self._refused = True
+                remedy = "if server and engine are of different versions, update the older one"
+                self._tell(f"{server} closed the connection with code {code}: {reason}; {remedy}")
+            case _:
+                why = reason or "it gave no reason"
+                self._tell(f"{server} closed the connection with code {code}: {why}; its log may say more")
 
     async def _greeted(self, socket: ClientConnection, session: Session) -> None:
         async with asyncio.timeout(5):
@@ -232,11 +243,8 @@ class Courier:
 
     async def _carry(self, socket: ClientConnection, session: Session) -> None:
         """Send and receive side by side; the first to end ends the other."""
-        tasks = [
-            asyncio.ensure_future(self._send(socket, session)),
-            asyncio.ensure_future(self._receive(socket, session)),
-            asyncio.ensure_future(self._beat(socket, session)),
-        ]
+        work = (self._send(socket, session), self._receive(socket, session), self._beat(socket, session))
+        tasks = [asyncio.ensure_future(one) for one in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -356,7 +364,7 @@ class Courier:
 
 def _binary(packet: str | bytes) -> bytes:
     if isinstance(packet, str):
-        raise RemoteError(CLOSE_BAD_DATA, "the server sent text; this protocol is binary")
+        raise RemoteError(limits.CLOSE_BAD_DATA, "the server sent text; this protocol is binary")
     return packet
 
 

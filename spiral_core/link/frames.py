@@ -24,8 +24,8 @@ def values_at(directory: RunDir, incarnation: int, step: int) -> dict[int, float
     decoder = msgspec.msgpack.Decoder(_Place)
     for _, path in reversed(directory.segments(incarnation - 1)):
         found: dict[int, float] = {}
-        with suppress(RunLogError):
-            for record in RunLogReader(path).records():
+        with suppress(RunLogError), RunLogReader(path) as reader:
+            for record in reader.records():
                 # Decoding every frame of a long run would take minutes.
                 if _FRAME in record.data and decoder.decode(record.data).step == step:
                     message = codec.decode(record.data)

@@ -51,12 +51,20 @@ class Inbox:
         self._poll.register(read_end, select.POLLIN)
         return read_end, write_end
 
-    def renew(self) -> None:
-        """Open a new command pipe for a new courier; what the old one left half said is forgotten."""
-        os.close(self._read)
+    def renew(self) -> bool:
+        """Open a new command pipe for a new courier; tell whether the system had room for one.
+
+        What the old one left half said is forgotten.
+        """
+        old = self._read
+        try:
+            self._read, self.write_end = self._open()
+        except OSError:
+            return False
+        os.close(old)
         self._buffer = b""
-        self._read, self.write_end = self._open()
         self.hung_up = False
+        return True
 
     def catch_signals(self) -> None:
         """Turn the first SIGINT or SIGTERM into `interrupted`; a second one ends the process at once."""

@@ -155,8 +155,8 @@ def _reopened(directory: RunDir, step: int | None, lock: int) -> Start:
 def _said(directory: RunDir, incarnation: int) -> Iterator[Ack]:
     """Give the acknowledgements in the run logs of earlier incarnations, as far as they can be read."""
     for _, path in directory.segments(incarnation):
-        with contextlib.suppress(RunLogError):
-            for record in RunLogReader(path).records():
+        with contextlib.suppress(RunLogError), RunLogReader(path) as reader:
+            for record in reader.records():
                 # Decoding every frame of a long run would take minutes.
                 if _ACK in record.data and isinstance(message := codec.decode(record.data), Ack):
                     yield message

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from spiral_core.errors import RunLogError
+from spiral_core.link import durable
 from spiral_core.wire import records
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ def create(logdir: Path, config: RunConfig, *, now: float) -> RunDir:
     path = logdir / run
     rundir = RunDir(path=path, id=run)
     try:
-        path.mkdir(parents=True)
-        rundir.config.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+        durable.make_folder(path)
+        durable.write(rundir.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+        durable.sync_folder(path)
     except OSError as error:
         raise RunLogError(f"cannot make the run directory {path}: {error.strerror}; choose another --logdir") from error
     return rundir

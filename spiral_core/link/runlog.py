@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from spiral_core.errors import DecodeError, RunLogError
 from spiral_core.wire import codec, records
@@ -32,6 +32,8 @@ class Position(NamedTuple):
 
     part: int
     offset: int
+    opening: int = 0
+    """Which opening of a file by its reader it belongs to: the file of the next one may have been thinned out."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ class RunLogReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = -1
+        self._opening = 0
         self.enter(0)
 
     def enter(self, part: int) -> None:
@@ -226,6 +229,7 @@ class RunLogReader:
             raise RunLogError(f"{path} is not a run log: it does not begin with {records.MAGIC.decode()}")
         self.close()
         self._file = file
+        self._opening += 1
         self._part = part
         self._offset = len(records.MAGIC)
         self._rest = b""
@@ -233,15 +237,15 @@ class RunLogReader:
     @property
     def position(self) -> Position:
         """Behind the last record that was given."""
-        return Position(self._part, self._offset)
+        return Position(self._part, self._offset, self._opening)
 
     def seek(self, position: Position) -> None:
         """Go on reading at a record's place, or before it.
 
-        An older file may have been thinned out since, so that the offset means nothing there: it is read from its
-        beginning.
+        A file that was left may have been thinned out since, so that the offset means nothing there: it is read from
+        its beginning.
         """
-        if position.part == self._part:
+        if position.opening == self._opening:
             self._offset = position.offset
             self._rest = b""
         else:
@@ -284,14 +288,20 @@ class RunLogReader:
             found = records.parse(self._rest, offset)
         except DecodeError as error:
             raise RunLogError(f"{self._here} is damaged at byte {begun + offset}: {error}") from error
-        return None if found is None else Record(found.data, Position(self._part, begun + found.end))
+        return None if found is None else Record(found.data, Position(self._part, begun + found.end, self._opening))
 
     @property
     def _here(self) -> Path:
         return part_path(self._path, self._part)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; so does the end of a ``with`` block."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -65,9 +65,15 @@ class Thinner:
         self._process: subprocess.Popen[bytes] | None = None
 
     def look(self) -> None:
-        """Start it if there is need."""
+        """Start it if there is need; where the system has no room for a process, that is told, and training goes on."""
         if self._process is not None and self._process.poll() is None:
             return
+        try:
+            self._start()
+        except OSError as error:
+            _tell(f"old frames cannot be merged now ({error}); it is tried again when the run log has grown")
+
+    def _start(self) -> None:
         files = [file for _, path in self._rundir.logs() for file in parts_of(path)]
         if sum(file.stat().st_size for file in files) <= self._limit:
             return
@@ -109,9 +115,19 @@ class Line:
             if server is None
             else partial(start, rundir, incarnation=incarnation, server=server, token=token, inbox=inbox)
         )
-        self._courier = None if self._start is None else self._start()
+        self._courier: CourierProcess | None = None
         self._delay = FIRST_RESTART_SECONDS
         self._restarted = -math.inf
+        self._try()
+
+    def _try(self) -> None:
+        """Start a courier; where the system has no room for one, that is told, and it is tried again later."""
+        if self._start is None:
+            return
+        try:
+            self._courier = self._start()
+        except OSError as error:
+            _tell(f"no courier can be started now ({error}); training goes on, the log is kept, and it is tried again")
 
     def ring(self) -> None:
         """Tell the courier, if there is one, that the log has grown."""
@@ -127,12 +143,18 @@ class Line:
         self._restarted = now
         if self._courier is not None:
             self._courier.finish(0.0)
-        self._inbox.renew()
-        self._courier = self._start()
+            self._courier = None
+        if self._inbox.renew():
+            self._try()
 
     def finish(self, seconds: float) -> bool:
         """Let the courier deliver the rest; tell whether the server has everything (True without a server)."""
-        return True if self._courier is None else self._courier.finish(seconds)
+        return self._start is None if self._courier is None else self._courier.finish(seconds)
+
+
+def _tell(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"spiral: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - a process's own voice
 
 
 def engine_socket(server: str) -> str:
@@ -166,7 +188,11 @@ def start(rundir: RunDir, *, incarnation: int, server: str, token: str, inbox: I
     The token travels in the environment, because arguments can be read by every user of the machine.
     """
     url = engine_socket(server)
-    bell_read, bell_write = os.pipe()
+    try:
+        bell_read, bell_write = os.pipe()
+    except OSError:
+        inbox.close_write_end()
+        raise
     os.set_blocking(bell_write, False)
     words = [sys.executable, "-m", "spiral_core.link.courier", "--folder", str(rundir.path), "--run", rundir.id]
     words += ["--incarnation", str(incarnation), "--url", url]
@@ -180,6 +206,9 @@ def start(rundir: RunDir, *, incarnation: int, server: str, token: str, inbox: I
             pass_fds=(bell_read, inbox.write_end),
             env={**os.environ, "SPIRAL_TOKEN": token},
         )
+    except OSError:
+        os.close(bell_write)
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
         os.close(bell_read)

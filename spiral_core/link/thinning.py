@@ -89,14 +89,11 @@ def thin_file(file: Path, stretch: int) -> None:
 
 
 def _messages(file: Path) -> Iterator[Logged]:
-    reader = RunLogReader(file)
-    try:
+    with RunLogReader(file) as reader:
         for record in reader.records_of_part():
             message = codec.decode(record.data)
             if isinstance(message, Logged):
                 yield message
-    finally:
-        reader.close()
 
 
 def _heat_maps_kept(file: Path) -> set[int]:

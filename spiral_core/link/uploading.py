@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from spiral_core.errors import RunLogError
 from spiral_core.link.courier import Courier
@@ -24,16 +25,11 @@ def last_numbers(rundir: RunDir) -> dict[int, int]:
     found: dict[int, int] = {}
     for incarnation, path in rundir.logs():
         last = -1
-        reader = RunLogReader(path)
-        try:
+        # The courier brings home what stands before any damage, and says so.
+        with suppress(RunLogError), RunLogReader(path) as reader:
             reader.enter(len(parts_of(path)) - 1)
             for record in reader.records():
                 last = codec.sequence_number(record.data)
-        except RunLogError:
-            # The courier brings home what stands before the damage, and says so.
-            pass
-        finally:
-            reader.close()
         found[incarnation] = last
     if not found:
         raise RunLogError(f"there is no run log in {rundir.path}: nothing can be uploaded from there")

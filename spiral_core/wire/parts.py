@@ -177,7 +177,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     connected: bool
     """Whether the run's engine is connected to the server."""
     trouble: str = ""
-    """Why the server cannot write what the engine brings, such as a full disk; empty where it can."""
+    """Why the server cannot write what the engine brings, such as a full disk, or cannot read the run; empty else."""
 
 
 class Column(Struct, frozen=True, kw_only=True):

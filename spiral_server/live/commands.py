@@ -5,6 +5,7 @@ Holds no connection and waits for nothing; the hub makes a record durable before
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -178,8 +179,31 @@ class Ledger:
         return list(self._records.values())
 
     def newest(self) -> list[CommandRecord]:
-        """Give the newest `LISTED` records, oldest first; what engines number by themselves has its place by time."""
-        return sorted(self.records(), key=lambda record: record.time)[-LISTED:]
+        """Give the newest `LISTED` records, oldest first; those that wait come last.
+
+        Ordered by the revision at which each was settled: a clock may be set back, and engines number what they do by
+        themselves apart.
+        """
+        places = self._places()
+        # Whatever was refused at a revision came after the one that led to it.
+        newest = sorted(self._records.values(), key=lambda one: (places[one.id], one.state != "applied"))
+        return newest[-LISTED:]
+
+    def _places(self) -> dict[str, tuple[float, float]]:
+        """Give incarnation and revision at which records were settled, by id; of a few these must be guessed."""
+        places: dict[str, tuple[float, float]] = {}
+        before = (-math.inf, 0.0)
+        for record in sorted(self._records.values(), key=lambda one: one.number):
+            if record.state == "accepted":
+                places[record.id] = (math.inf, record.number)
+            elif record.rev is not None:
+                places[record.id] = (record.incarnation, record.rev)
+            else:
+                # Refused at the door or expired: not before what was asked for earlier.
+                places[record.id] = before
+            if record.number > 0 and record.state != "accepted":
+                before = max(before, places[record.id])
+        return places
 
 
 def _unasked(ack: Ack) -> CommandRecord:

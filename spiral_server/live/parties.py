@@ -31,6 +31,8 @@ class Viewer(Reader):
 
     def __init__(self, outlet: Outlet) -> None:
         super().__init__(outlet)
+        self.gone = False
+        """Whether it has left; what it said last may still be on its way."""
         self.wanted: Watch | None = None
         """What was asked for and is not there yet."""
         self.shown: Watch | None = None

@@ -111,4 +111,4 @@ def listed(summaries: Iterable[RunSummary]) -> RunsListed:
 def unplugged(summary: RunSummary) -> RunSummary:
     """Give a line of a run that nobody is connected for."""
     status = summary.status if summary.status in FINAL_STATUSES else "lost"
-    return msgspec.structs.replace(summary, connected=False, status=status, trouble="")
+    return msgspec.structs.replace(summary, connected=False, status=status)

@@ -73,7 +73,7 @@ def _line(run: str, summary: RunSummary | None, launch: LaunchRecord | None, lau
     elsewhere = launch is None or (not running and summary is not None and summary.connected)
     return EngineLine(
         run=run,
-        name=run if summary is None else summary.name,
+        name=run if summary is None else summary.name or run,
         origin="adopted" if elsewhere else "launched",
         status=status,
         connected=summary is not None and summary.connected,

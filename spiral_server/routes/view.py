@@ -34,7 +34,7 @@ async def heed(hub: Hub, viewer: Viewer, message: AnyMessage) -> None:
     """Do what a page asks for."""
     match message:
         case Watch():
-            await hub.watch(viewer, message)
+            await hub.showing.watch(viewer, message)
         case Compare():
             await hub.audience.comparisons.compare(viewer, message)
         case Visibility():

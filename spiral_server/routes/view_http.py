@@ -91,6 +91,13 @@ class Basket:
         self._stall.end()
         return taken
 
+    def wake(self) -> None:
+        """Wake who waits for a packet, although there may be none."""
+        there = self.filled.is_set()
+        self.filled.set()
+        if not there:
+            self.filled.clear()
+
     def end(self) -> None:
         """Stop counting the seconds, and wake who waits for a packet."""
         self._stall.end()
@@ -167,13 +174,16 @@ class Conversation:
                 assert self._viewer is not None  # noqa: S101 - there was a message
                 await heed(self._hub, self._viewer, message)
 
-    async def fetch(self, seconds: float | None) -> list[Parcel]:
-        """Wait for packets; give none when the time is over, or when the conversation is."""
+    async def _fetch(self, seconds: float | None, mine: int) -> list[Parcel]:
+        """Wait for packets; give none when the time or the conversation is over, or somebody else has begun to read."""
         try:
             async with asyncio.timeout(seconds):
-                if self.ended is None:
+                if self.ended is None and self._reading == mine:
                     await self._basket.filled.wait()
         except TimeoutError:
+            return []
+        if self._reading != mine:
+            # What is there belongs to the new reader: whoever asked here may be gone.
             return []
         taken = self._basket.take()
         if self.ended is None and self._viewer is not None:
@@ -185,10 +195,10 @@ class Conversation:
         mine = self._begin_reading()
         try:
             while self._reading == mine:
-                parcels = await self.fetch(None)
+                parcels = await self._fetch(None, mine)
                 for parcel in parcels:
                     yield parcel.wrapped("events", event)
-                if self.ended is not None and not parcels:
+                if self.ended is not None and not parcels and self._reading == mine:
                     yield closing_event(self.ended)
                     return
         finally:
@@ -197,11 +207,11 @@ class Conversation:
 
     async def poll(self) -> bytes | None:
         """Give packets as soon as there are any; None when the conversation has ended."""
-        self._begin_reading()
+        mine = self._begin_reading()
         pause = self._polled + POLL_PAUSE - time.monotonic()
         if pause > 0:
             await asyncio.sleep(pause)
-        parcels = await self.fetch(self._pace.poll)
+        parcels = await self._fetch(self._pace.poll, mine)
         self._polled = time.monotonic()
         if not parcels and self.ended is not None:
             return None
@@ -209,6 +219,7 @@ class Conversation:
 
     def _begin_reading(self) -> int:
         self._reading += 1
+        self._basket.wake()
         return self._reading
 
     def end(self, code: int, reason: str) -> None:

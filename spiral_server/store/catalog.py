@@ -65,12 +65,31 @@ class Catalog:
                 try:
                     summary = read(run)
                 except SpiralError as error:
-                    log.warning("a run cannot be read and is not listed", run=run, error=str(error))
+                    log.warning("a run cannot be read", run=run, error=str(error))
+                    runs[run] = self._unreadable(run, str(error))
                     continue
                 self.note(summary, settled=True)
             runs[run] = summary
         self._connection.executemany("DELETE FROM runs WHERE id = ?", [(run,) for run in known.keys() - runs.keys()])
         return runs
+
+    def _unreadable(self, run: str, reason: str) -> RunSummary:
+        """Make the line of a run of which no more is known than that it is there; it is read anew at the next start."""
+        written = (self._logdir / run / RUN_FILE).stat().st_mtime
+        return RunSummary(
+            id=run,
+            name=run,
+            status="lost",
+            step=0,
+            total_steps=0,
+            model="",
+            data="",
+            created=written,
+            updated=written,
+            detail="",
+            connected=False,
+            trouble=reason,
+        )
 
     def _directories(self) -> Iterator[str]:
         for path in sorted(self._logdir.iterdir()):

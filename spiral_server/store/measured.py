@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from spiral_core.wire.limits import COURIER_PACKET_BYTES
 from spiral_core.wire.messages import CommandRecord
 from spiral_server.metrics import Metrics
 from spiral_server.store.protocol import Entry
@@ -30,7 +31,6 @@ class MeasuredStore(SqliteStore):
         super().__init__(logdir)
         self._probe = logdir / PROBE
         self._metrics = metrics
-        self._failure: str | None = None
 
     def append(self, run: str, entries: Sequence[Entry]) -> Future[None]:
         """Keep messages; the future is resolved when they are on disk."""
@@ -49,12 +49,10 @@ class MeasuredStore(SqliteStore):
         begun = time.monotonic()
 
         def done(written: Future[Any]) -> None:
-            error = written.exception()
-            if error is None:
+            if written.exception() is None:
                 self._metrics.store.labels(work).observe(time.monotonic() - begun)
             else:
                 self._metrics.failures.labels(work).inc()
-            self._failure = None if error is None else str(error)
 
         future.add_done_callback(done)
         return future
@@ -62,16 +60,19 @@ class MeasuredStore(SqliteStore):
     def trouble(self) -> str | None:
         """Tell why nothing can be written now; None when it can.
 
-        Writes a little file, because a disk that is full or mounted read-only says so only then.
+        Writes a file as large as what a courier brings at once, because a disk that is full or mounted read-only says
+        so only then. What failed before says nothing of now; a run that alone cannot be written says so in its line.
         """
         try:
             file = os.open(self._probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.write(file, b"\0" * 4096)
+                left = COURIER_PACKET_BYTES
+                while left > 0:
+                    left -= os.write(file, bytes(left))
                 os.fsync(file)
             finally:
                 os.close(file)
                 self._probe.unlink(missing_ok=True)
         except OSError as error:
             return f"{self._probe.parent} cannot be written: {error.strerror}"
-        return self._failure
+        return None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spiral_core.errors import DecodeError
-from spiral_core.wire.messages import Frame
+from spiral_core.wire.messages import Frame, Strip, Thinned
 from spiral_server.store import pyramid, spool
 from spiral_server.store.blocks import checksum, unpack
 from spiral_server.store.protocol import Damage, Entry, SeriesQuery
@@ -82,33 +82,64 @@ def _sound(connection: sqlite3.Connection, incarnation: int, level: int, place: 
 
 
 def mend(writer: RunWriter, folder: Path, damage: Iterable[Damage]) -> None:
-    """Put back what is damaged, inside a transaction; what the run log does not hold any more stays damaged."""
+    """Put back what is damaged, inside a transaction; what the run log does not hold any more stays reported."""
     wanted = [one for one in damage if one.kind in MENDABLE]
     for incarnation in sorted({one.incarnation for one in wanted if one.kind != "node"}):
         own = [one for one in wanted if one.incarnation == incarnation and one.kind != "node"]
         numbers = {seq for one in own for seq in range(one.first_seq, one.last_seq + 1)}
-        found: dict[int, Entry] = {
-            entry.message.seq: entry for entry in spool.entries(folder, incarnation, numbers.__contains__)
-        }
+        spooled = _Spooled(writer, spool.entries(folder, incarnation, numbers.__contains__))
         for one in own:
-            _put_back(writer, one, [found[seq] for seq in range(one.first_seq, one.last_seq + 1) if seq in found])
+            _put_back(writer, one, spooled)
     # After the blocks, from which they are made.
     for one in wanted:
         if one.kind == "node":
             _raise_again(writer, one)
 
 
-def _put_back(writer: RunWriter, damage: Damage, entries: list[Entry]) -> None:
+class _Spooled:
+    """What a run log gives back for the damage of one incarnation."""
+
+    def __init__(self, writer: RunWriter, entries: Iterable[Entry]) -> None:
+        self._found: dict[int, Entry] = {}
+        self._thinned: list[Thinned] = []
+        for entry in entries:
+            self._found[entry.message.seq] = entry
+            if isinstance(entry.message, Thinned) and not writer.holds(entry):
+                # What was written was finer than what the log holds now.
+                self._thinned.append(entry.message)
+
+    def entries(self, damage: Damage) -> list[Entry]:
+        """Give what the log has between the ends of a damage."""
+        seqs = range(damage.first_seq, damage.last_seq + 1)
+        return [self._found[seq] for seq in seqs if seq in self._found]
+
+    def missing(self, damage: Damage) -> list[int]:
+        """Give the sequence numbers between the ends of a damage that the log does not have."""
+        return [seq for seq in range(damage.first_seq, damage.last_seq + 1) if seq not in self._found]
+
+    def merged(self, damage: Damage) -> bool:
+        """Tell whether the log was thinned out there after it was written."""
+        return any(one.first_step <= damage.last_step and damage.first_step <= one.step for one in self._thinned)
+
+
+def _put_back(writer: RunWriter, damage: Damage, spooled: _Spooled) -> None:
+    entries = spooled.entries(damage)
     frames = [entry.message for entry in entries if isinstance(entry.message, Frame)]
+    merged, missing = spooled.merged(damage), spooled.missing(damage)
     if damage.kind == "block" and frames:
-        writer.replace_block(damage.row, frames)
-    elif damage.kind == "lost" and frames:
-        writer.return_lost(damage.incarnation, damage.first_seq, frames)
-    elif damage.kind == "frame" and frames:
+        if merged or (missing and len(frames) < writer.promised(damage)):
+            # Merged frames stay in their places, with fewer values.
+            gone = range(damage.first_seq, damage.last_seq + 1) if merged else missing
+            writer.replace_block(damage.row, frames, lost=(gone[0], gone[-1]))
+        else:
+            writer.replace_block(damage.row, frames)
+    elif damage.kind == "lost" and frames and not (merged or missing):
+        writer.return_lost(damage.row, frames)
+    elif damage.kind == "frame" and frames and not merged:
         writer.replace_row("frames", entries[0])
-    elif damage.kind == "message" and entries:
+    elif damage.kind == "message" and entries and writer.same_kind(entries[0]):
         writer.replace_row("messages", entries[0])
-    elif damage.kind == "strip" and entries:
+    elif damage.kind == "strip" and entries and isinstance(entries[0].message, Strip):
         writer.replace_row("strips", entries[0])
 
 

@@ -17,7 +17,7 @@ from spiral_core.wire.messages import CommandRecord, Frame, Strip
 from spiral_server.store import migrations, pyramid
 from spiral_server.store.blocks import BLOCK_STEPS, Block, build, checksum, decode_frame
 from spiral_server.store.marks import Mark, read_marks
-from spiral_server.store.protocol import Entry
+from spiral_server.store.protocol import Damage, Entry
 
 LOOSE_FRAMES = BLOCK_STEPS + 64
 """Single frames that are kept before a block is made: the youngest stay single, where a repeated step is cheap."""
@@ -168,8 +168,9 @@ class RunWriter:
         """Write a command, over an older state of it."""
         data = codec.encode(record)
         row = (record.number, record.id, data, checksum(data, record.number))
-        self.connection.execute("REPLACE INTO commands VALUES (?, ?, ?, ?)", row)
-        self._commands = self._count("commands")
+        older = self.connection.execute("DELETE FROM commands WHERE number = ? OR id = ?", row[:2])
+        self.connection.execute("INSERT INTO commands VALUES (?, ?, ?, ?)", row)
+        self._commands += 1 - older.rowcount
         self._keep_count()
 
     @property
@@ -308,13 +309,46 @@ class RunWriter:
 
     # --- mending
 
-    def replace_block(self, identity: int, frames: Sequence[Frame]) -> None:
-        """Put frames in the place of a block that is damaged."""
-        incarnation, ordinal, count = self.connection.execute(
-            "SELECT incarnation, ordinal, count FROM blocks WHERE id = ?", (identity,)
+    def holds(self, entry: Entry) -> bool:
+        """Tell whether a message is on disk as it is given here."""
+        message = entry.message
+        row = self.connection.execute(
+            "SELECT data FROM messages WHERE incarnation = ? AND seq = ?", (message.incarnation, message.seq)
+        ).fetchone()
+        return row is not None and row[0] == entry.data
+
+    def same_kind(self, entry: Entry) -> bool:
+        """Tell whether the message on disk of this sequence number is of the same kind: thinning puts others there."""
+        message = entry.message
+        row = self.connection.execute(
+            "SELECT kind FROM messages WHERE incarnation = ? AND seq = ?", (message.incarnation, message.seq)
+        ).fetchone()
+        return row is not None and row[0] == message.__struct_config__.tag
+
+    def promised(self, block: Damage) -> int:
+        """Count the frames that were written between the ends of a damaged block, with those that were taken out."""
+        (frames,) = self.connection.execute("SELECT count FROM blocks WHERE id = ?", (block.row,)).fetchone()
+        (lost,) = self.connection.execute(
+            "SELECT TOTAL(count) FROM lost WHERE incarnation = ? AND first_seq <= ? AND last_seq >= ?",
+            (block.incarnation, block.last_seq, block.first_seq),
+        ).fetchone()
+        return int(frames + lost)
+
+    def replace_block(self, identity: int, frames: Sequence[Frame], *, lost: tuple[int, int] | None = None) -> None:
+        """Put frames in the place of a block that is damaged.
+
+        ``lost``: the first and last sequence number between which some are missing, which stays on record.
+        """
+        incarnation, first_step, last_step, ordinal, count = self.connection.execute(
+            "SELECT incarnation, first_step, last_step, ordinal, count FROM blocks WHERE id = ?", (identity,)
         ).fetchone()
         self._fill(identity, ordinal, build(frames))
-        self._recount(incarnation, len(frames) - count)
+        missing = 0
+        if lost is not None:
+            missing = max(0, count - len(frames))
+            row = (incarnation, *lost, first_step, last_step, missing)
+            self.connection.execute("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._recount(incarnation, len(frames) + missing - count)
 
     def replace_row(self, table: str, message: Entry) -> None:
         """Put a message in the place of one that is damaged."""
@@ -325,10 +359,10 @@ class RunWriter:
             (numbers[2], message.data, checksum(message.data, *numbers), *numbers[:2]),
         )
 
-    def return_lost(self, incarnation: int, seq: int, frames: Sequence[Frame]) -> None:
+    def return_lost(self, row: int, frames: Sequence[Frame]) -> None:
         """Put frames back whose damaged rows have been taken out."""
-        (count,) = self.connection.execute(
-            "DELETE FROM lost WHERE incarnation = ? AND first_seq = ? RETURNING count", (incarnation, seq)
+        incarnation, count = self.connection.execute(
+            "DELETE FROM lost WHERE rowid = ? RETURNING incarnation, count", (row,)
         ).fetchone()
         self._insert(build(frames))
         self._recount(incarnation, len(frames) - count)

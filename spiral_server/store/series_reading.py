@@ -142,12 +142,12 @@ class SeriesReading:
         for damage in self._damage:
             if damage.kind == "frame":
                 there[damage.incarnation] = there.get(damage.incarnation, 0) + 1
-        for incarnation, first, last, first_step, last_step, count in self._connection.execute(
-            "SELECT incarnation, first_seq, last_seq, first_step, last_step, count FROM lost"
+        for row, incarnation, first, last, first_step, last_step, count in self._connection.execute(
+            "SELECT rowid, incarnation, first_seq, last_seq, first_step, last_step, count FROM lost"
         ):
             there[incarnation] = there.get(incarnation, 0) + count
             reason = f"frames {first} to {last} did not match their checksum"
-            self._report(first_step, last_step, reason, "lost", (incarnation, first, last))
+            self._report(first_step, last_step, reason, "lost", (incarnation, first, last), row)
         promised = {incarnation: mark.frames for incarnation, mark in read_marks(self._connection).items()}
         for incarnation in sorted(promised.keys() | there.keys()):
             if promised.get(incarnation) != there.get(incarnation, 0):

@@ -12,12 +12,13 @@ import structlog
 
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec, records
-from spiral_core.wire.messages import Logged
+from spiral_core.wire.messages import Logged, Thinned
 from spiral_server.store.protocol import Entry
 
 log = structlog.get_logger(__name__)
 
 _READ_BYTES = 1 << 20
+_THINNED = str(Thinned.__struct_config__.tag).encode()
 
 
 def logs(folder: Path) -> dict[int, list[Path]]:
@@ -31,11 +32,14 @@ def logs(folder: Path) -> dict[int, list[Path]]:
 
 
 def entries(folder: Path, incarnation: int, wanted: Callable[[int], bool]) -> Iterator[Entry]:
-    """Give the messages of an incarnation whose sequence numbers are wanted, as far as its log holds."""
+    """Give the messages of an incarnation whose sequence numbers are wanted, as far as its log holds.
+
+    What says that the log was thinned out is given in any case.
+    """
     for path in logs(folder).get(incarnation, []):
         try:
             for data in _messages(path):
-                if wanted(codec.sequence_number(data)):
+                if wanted(codec.sequence_number(data)) or _THINNED in data:
                     message = codec.decode(data)
                     if isinstance(message, Logged) and message.incarnation == incarnation:
                         yield Entry(message, data)

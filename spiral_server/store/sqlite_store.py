@@ -1,31 +1,22 @@
-"""`RunStore` with SQLite: one database per run directory, one thread that writes to all of them.
-
-The thread gathers what arrives within `GATHER_SECONDS` into one commit per run, because a commit costs a sync of the
-disk and not the rows in it. Commands are not kept waiting: old frames are packed in parts, between which they come.
-"""
+"""`RunStore` with SQLite: one database per run directory, and one thread that writes to all of them (`writing`)."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import queue
+import secrets
 import shutil
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import structlog
 
 from spiral_core.wire.messages import CommandRecord, HeatMaps
 from spiral_core.wire.parts import RunSummary
 from spiral_server.store import mending, migrations
+from spiral_server.store.attempts import Attempts
 from spiral_server.store.catalog import Catalog
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
 from spiral_server.store.protocol import Damage, Entry, History, SeriesQuery, SeriesRead, check_run_id
@@ -33,32 +24,17 @@ from spiral_server.store.rebuild import view_of
 from spiral_server.store.run_reader import RunReader
 from spiral_server.store.run_writer import RunWriter
 from spiral_server.store.schema import RUN_FILE, UNREADABLE
+from spiral_server.store.series_reading import FOREVER
+from spiral_server.store.writing import Job, WritingThread
 
 log = structlog.get_logger(__name__)
 
 LOCK_FILE = "server.lock"
-GATHER_SECONDS = 0.02
-"""Longest time that a message waits for others to share its commit."""
-GATHER_JOBS = 256
-"""Most jobs of one commit: bounds how long a command can wait for the commit before it."""
+_DELETED = ".deleted-"
 MEND_SECONDS = 30.0
 """Longest time that a reading waits for the mending of what it has found damaged."""
-OPEN_RUNS = 16
-"""Databases kept open for writing."""
 
-
-@dataclass
-class _Job:
-    """Something to write to a run, and whom to tell."""
-
-    run: str
-    work: Callable[[RunWriter], Any]
-    urgent: bool
-    alone: bool = False
-    """Not inside a transaction; such a job is urgent."""
-    appends: bool = False
-    """Part of a gapless sequence: not to be written when the part before it could not be."""
-    done: Future[Any] = field(default_factory=Future)
+Readable = TypeVar("Readable", History, SeriesRead)
 
 
 class SqliteStore:
@@ -78,24 +54,20 @@ class SqliteStore:
     def __init__(self, logdir: Path) -> None:
         self._logdir = logdir
         self._lock = _lock(logdir)
+        for left in logdir.glob(f"{_DELETED}*"):
+            # By a server that was killed in the middle of it.
+            shutil.rmtree(left, ignore_errors=True)
         self._current: set[str] = set()
         """Runs whose database is known to be up to date."""
         self._running = False
-        self._hopeless: dict[str, set[Damage]] = {}
-        """Damage that could not be mended when it was read."""
+        self._attempts = Attempts()
         try:
             self._catalog = Catalog(logdir, self._summary)
         except BaseException:
             os.close(self._lock)
             raise
         self._runs = dict(self._catalog.runs)
-        self._unsettled: set[str] = set()
-        self._writers: OrderedDict[str, RunWriter] = OrderedDict()
-        self._broken: set[str] = set()
-        self._jobs: queue.SimpleQueue[_Job | RunSummary | None] = queue.SimpleQueue()
-        self._closed = False
-        self._thread = threading.Thread(target=self._write, name="spiral-store", daemon=True)
-        self._thread.start()
+        self._writing = WritingThread(self._path, self._runs, self._catalog)
         self._running = True
 
     def _path(self, run: str) -> Path:
@@ -129,52 +101,57 @@ class SqliteStore:
 
     def history(self, run: str) -> History:
         """Read what the view of a run is rebuilt from."""
-        history = self._reader(run).history()
-        if self._mended(run, history.damage):
-            history = self._reader(run).history()
-        self._warn(run, history.damage)
-        return history
+        return self._mended(run, lambda: self._reader(run).history())
 
-    def _warn(self, run: str, found: Sequence[Damage]) -> None:
-        for damage in found:
-            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
-
-    def _mended(self, run: str, found: Sequence[Damage]) -> bool:
-        """Mend what a reading has found, where that has not been tried in vain; tell whether to read again."""
-        new = set(found) - self._hopeless.get(run, set())
+    def _mended(self, run: str, read: Callable[[], Readable]) -> Readable:
+        """Read; mend what is found damaged, where that has not been tried in vain, and read again."""
+        got = read()
+        mendable = [damage for damage in got.damage if damage.kind in mending.MENDABLE]
         # While the list of runs is made, nobody writes yet.
-        if not any(damage.kind in mending.MENDABLE for damage in new) or not self._running:
-            return False
-        self._hopeless.setdefault(run, set()).update(new)
-        try:
-            self._mend(run, new).result(MEND_SECONDS)
-        except (StoreError, TimeoutError) as error:
-            log.error("damaged data could not be mended", run=run, error=str(error))
-            return False
-        return True
+        claimed = self._attempts.claim(run, mendable) if mendable and self._running else set()
+        if claimed:
+            try:
+                self._mend(run, claimed).result(MEND_SECONDS)
+                got = read()
+            except (StoreError, TimeoutError) as error:
+                self._attempts.failed(run, claimed)
+                log.error("damaged data could not be mended", run=run, error=str(error))
+            else:
+                self._attempts.tried(run, claimed, got.damage)
+        for damage in got.damage:
+            log.warning("damaged data is left out", run=run, step=damage.first_step, reason=damage.reason)
+        return got
 
     def _mend(self, run: str, damage: Iterable[Damage]) -> Future[None]:
         folder = self._path(run).parent
-        return self._submit(_Job(run, lambda writer: mending.mend(writer, folder, damage), urgent=True))
+        return self._writing.submit(Job(run, lambda writer: mending.mend(writer, folder, damage)))
 
     # --- upkeep
 
     def verify(self, run: str, *, repair: bool = False) -> list[Damage]:
         """Read everything of a run and give what is damaged; ``repair``: after mending it from the run log."""
-        reader = self._reader(run)
-        found = mending.verify(reader)
-        if repair and found:
+        found = self._verified(run)
+        if repair and any(damage.kind in mending.MENDABLE for damage in found):
             self._mend(run, found).result()
-            self._hopeless.pop(run, None)
-            found = mending.verify(reader)
+            self._attempts.forget(run)
+            found = self._verified(run)
         return found
+
+    def _verified(self, run: str) -> list[Damage]:
+        try:
+            return mending.verify(self._reader(run))
+        except UnknownRunError:
+            raise
+        except StoreError as error:
+            # Whoever looks for damage is told of it, and goes on with the other runs.
+            return [Damage(run, 0, FOREVER, str(error))]
 
     def compact(self, run: str) -> tuple[int, int]:
         """Pack what is loose and give free space back; give the bytes before and after."""
         self._reader(run)
         before = _bytes_of(self._path(run))
-        self._submit(_Job(run, RunWriter.pack_all, urgent=True)).result()
-        self._submit(_Job(run, RunWriter.shrink, urgent=True, alone=True)).result()
+        self._writing.submit(Job(run, RunWriter.pack_all)).result()
+        self._writing.submit(Job(run, RunWriter.shrink, alone=True)).result()
         return before, _bytes_of(self._path(run))
 
     def delete(self, run: str) -> None:
@@ -182,24 +159,24 @@ class SqliteStore:
         path = self._path(run)
         if not path.is_file():
             raise UnknownRunError(f"there is no run {run!r} in {self._logdir}")
-        self._submit(_Job(run, lambda _: self._let_go(run), urgent=True, alone=True)).result()
-        self._runs.pop(run, None)
-        self._current.discard(run)
+        self._writing.submit(Job(run, None, alone=True)).result()
         # First out of the way as a whole: a kill leaves a run or none, never half of one.
-        doomed = path.parent.with_name(f".deleted-{run}")
+        doomed = path.parent.with_name(f"{_DELETED}{run}-{secrets.token_hex(4)}")
         try:
             path.parent.rename(doomed)
-            shutil.rmtree(doomed)
         except OSError as error:
             raise StoreError(f"run {run} cannot be deleted: {error}") from error
+        self._runs.pop(run, None)
+        self._current.discard(run)
+        self._attempts.forget(run)
+        try:
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise StoreError(f"run {run} is deleted, but {doomed} cannot be removed: {error}") from error
 
     def series(self, run: str, query: SeriesQuery) -> SeriesRead:
         """Read points, decimated."""
-        read = self._reader(run).series(query)
-        if self._mended(run, read.damage):
-            read = self._reader(run).series(query)
-        self._warn(run, read.damage)
-        return read
+        return self._mended(run, lambda: self._reader(run).series(query))
 
     def heat_maps(self, run: str, step: int | None) -> HeatMaps | None:
         """Read the newest heat maps at or before a step; None for the newest of all."""
@@ -213,157 +190,32 @@ class SqliteStore:
         def work(writer: RunWriter) -> int:
             # A disk that was full must have room again before the engine is asked for more.
             writer.probe()
-            self._broken.discard(run)
+            self._writing.forgive(run)
             return writer.stored(incarnation)
 
-        return self._submit(_Job(check_run_id(run), work, urgent=True))
+        return self._writing.submit(Job(check_run_id(run), work))
 
     def append(self, run: str, entries: Sequence[Entry]) -> Future[None]:
         """Keep messages; the future is resolved when they are on disk."""
-        return self._submit(_Job(check_run_id(run), lambda writer: writer.append(entries), urgent=False, appends=True))
+        return self._writing.submit(
+            Job(check_run_id(run), lambda writer: writer.append(entries), urgent=False, appends=True)
+        )
 
     def journal(self, record: CommandRecord) -> Future[None]:
         """Keep a command; the future is resolved when it is on disk."""
-        return self._submit(_Job(check_run_id(record.run), lambda writer: writer.journal(record), urgent=True))
+        return self._writing.submit(Job(check_run_id(record.run), lambda writer: writer.journal(record)))
 
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""
         self._runs[check_run_id(summary.id)] = summary
-        if not self._closed:
-            self._jobs.put(summary)
-
-    def _submit(self, job: _Job) -> Future[Any]:
-        # What was handed in is done, also when whoever waits for it goes away: nobody can cancel it any more.
-        job.done.set_running_or_notify_cancel()
-        if self._closed:
-            job.done.set_exception(StoreError("the store is closed"))
-        else:
-            self._jobs.put(job)
-        return job.done
+        self._writing.note(summary)
 
     def close(self) -> None:
         """Write what waits, then let go of the directory."""
-        if self._closed:
-            return
-        self._closed = True
-        self._jobs.put(None)
-        self._thread.join()
-        for writer in self._writers.values():
-            writer.close()
-        for run in self._unsettled & self._runs.keys():
-            self._catalog.note(self._runs[run], settled=True)
-        self._catalog.close()
-        os.close(self._lock)
-
-    # --- the writing thread
-
-    def _write(self) -> None:
-        running = True
-        while running:
-            jobs, summaries, running = self._gather()
-            by_run: dict[str, list[_Job]] = {}
-            for job in jobs:
-                by_run.setdefault(job.run, []).append(job)
-            for run, batch in by_run.items():
-                self._commit(run, batch)
-            for summary in summaries.values():
-                self._settle(partial(self._catalog.note, summary, settled=False))
-
-    def _gather(self) -> tuple[list[_Job], dict[str, RunSummary], bool]:
-        """Wait for work, then for more of it; the last value tells whether to go on."""
-        jobs: list[_Job] = []
-        summaries: dict[str, RunSummary] = {}
-        deadline: float | None = None
-        while len(jobs) < GATHER_JOBS:
-            try:
-                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-                item = self._jobs.get(timeout=wait)
-            except queue.Empty:
-                break
-            if item is None:
-                return jobs, summaries, False
-            if deadline is None:
-                deadline = time.monotonic() + GATHER_SECONDS
-            if isinstance(item, RunSummary):
-                summaries[item.id] = item
-                continue
-            jobs.append(item)
-            if item.urgent:
-                break
-        return jobs, summaries, True
-
-    def _commit(self, run: str, batch: list[_Job]) -> None:
-        if batch[-1].alone:
-            # It is urgent, so nothing was gathered behind it.
-            *batch, last = batch
-            if batch:
-                self._commit(run, batch)
-            self._do_alone(run, last)
-            return
-        results: list[Any] = []
-        try:
-            writer = self._writer(run)
-            with writer.transaction():
-                for job in batch:
-                    if job.appends and run in self._broken:
-                        raise StoreError("what came before is missing")
-                    results.append(job.work(writer))
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            self._fail(run, batch, error)
-            return
-        for job, result in zip(batch, results, strict=True):
-            job.done.set_result(result)
-        while writer.compactable and (self._jobs.empty() or writer.overdue):
-            if not self._settle(writer.compact_some):
-                break
-
-    def _do_alone(self, run: str, job: _Job) -> None:
-        try:
-            job.done.set_result(job.work(self._writer(run)))
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            self._fail(run, [job], error)
-
-    def _let_go(self, run: str) -> None:
-        """Close a run's database and forget its line of the list."""
-        self._writers.pop(run).close()
-        self._unsettled.discard(run)
-        self._catalog.forget(run)
-
-    def _fail(self, run: str, batch: list[_Job], error: Exception) -> None:
-        _complain("a commit failed", run=run, error=str(error))
-        if any(job.appends for job in batch):
-            self._broken.add(run)
-        for job in batch:
-            job.done.set_exception(StoreError(f"run {run} cannot be written: {error}"))
-
-    def _settle(self, work: Callable[[], None]) -> bool:
-        """Do work that nobody waits for and that may be done again later; tell whether it was done."""
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 - the writing thread must outlive it
-            _complain("upkeep of the store failed", error=str(error))
-            return False
-        return True
-
-    def _writer(self, run: str) -> RunWriter:
-        writer = self._writers.get(run)
-        if writer is None:
-            while len(self._writers) >= OPEN_RUNS:
-                self._writers.popitem(last=False)[1].close()
-            writer = self._writers[run] = RunWriter(run, self._path(run))
-        self._writers.move_to_end(run)
-        if run not in self._unsettled:
-            self._unsettled.add(run)
-            summary = self._runs.get(run)
-            if summary is not None:
-                self._catalog.note(summary, settled=False)
-        return writer
-
-
-def _complain(event: str, **details: str) -> None:
-    """Say what went wrong, where that can be written: the log may lie on the very disk that is full."""
-    with suppress(OSError):
-        log.error(event, **details)
+        if self._running:
+            self._running = False
+            self._writing.close()
+            os.close(self._lock)
 
 
 def _bytes_of(path: Path) -> int:

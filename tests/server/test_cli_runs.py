@@ -98,6 +98,19 @@ def test_damage_is_told_with_its_steps_and_mended_from_the_run_log(logdir: Path)
     assert (mended.returncode, mended.stdout) == (0, "one: sound\n")
 
 
+def test_a_run_that_cannot_be_read_is_verified_with_the_others_and_can_be_deleted(logdir: Path) -> None:
+    (logdir / "one" / "run.db").write_bytes(b"this is no database " * 100)
+    # The list of runs is only a cache of what the databases say.
+    (logdir / "catalog.db").unlink()
+    verified = spiral(logdir, "verify")
+    assert verified.returncode == 1
+    assert "two: sound" in verified.stdout
+    assert "one: 1 damaged" in verified.stdout
+    assert "the data of run one cannot be read" in verified.stdout
+    assert spiral(logdir, "delete", "one", "--yes").stdout == "deleted one\n"
+    assert not (logdir / "one").exists()
+
+
 def test_a_backup_is_a_run_like_the_original(logdir: Path, tmp_path: Path) -> None:
     log_of(logdir / "one", story("one"))
     target = tmp_path / "backup"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spiral_core.wire.messages import CommandRecord, CommandRequest
 from spiral_core.wire.parts import Setting
 from spiral_core.wire.requests import EXPIRED, malformed
-from spiral_server.live.commands import Ledger, StaleError, check_revision, command_of, judge
+from spiral_server.live.commands import LISTED, Ledger, StaleError, check_revision, command_of, judge
 
 from .saying import NOW, ack, asking, knob
 
@@ -86,6 +86,21 @@ def test_the_end_of_an_incarnation_lets_what_waits_for_it_expire_for_good() -> N
     assert ledger.expire(1) == []
     assert [record.number for record in ledger.unsettled()] == [3]
     assert ledger.settle(ack(9, 1, "c1")) is None
+
+
+def test_the_newest_commands_are_the_newest_also_after_a_clock_was_set_back() -> None:
+    ledger = Ledger()
+    knobs = {"optim.lr": knob()}
+    count = LISTED + 200
+    for number in range(1, count + 1):
+        # It is set back by an hour in the middle.
+        time = NOW + number - (3600 if number > count // 2 else 0)
+        ledger.add(judge(asking(f"c{number}"), run="r1", incarnation=0, number=number, knobs=knobs, time=time))
+        if number < count:
+            ledger.settle(ack(number, number, f"c{number}", rev=number))
+    own = ack(count, -1, "guard-1", rev=count)
+    ledger.settle(own)
+    assert [record.number for record in ledger.newest()] == [*range(count - LISTED + 2, count), -1, count]
 
 
 def test_a_superseded_command_tells_which_one_took_its_place() -> None:

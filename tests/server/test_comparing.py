@@ -12,9 +12,11 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_PROTOCOL
 from spiral_core.wire.messages import AnyMessage, Compare, Compared, Ping, Points, Pong, Visibility
 from spiral_core.wire.parts import SeriesSpec
+from spiral_server.hub import Hub
 from spiral_server.live.channel import Parcel, Reader
 from spiral_server.live.comparison import TICK_POINTS, WAITING_TICKS, Comparison
 from spiral_server.settings import Pace
+from spiral_server.store.sqlite_store import SqliteStore
 
 from .asking import play, stored
 from .house import House, Peer, courier, eventually, serving, viewer
@@ -125,6 +127,18 @@ class Jammed:
 
     def leave(self, code: int, reason: str) -> None:
         raise AssertionError(f"{code} {reason}")
+
+
+def test_what_a_viewer_said_before_it_left_joins_no_comparison(tmp_path: Path) -> None:
+    async def story() -> None:
+        hub = Hub(SqliteStore(tmp_path))
+        page = hub.arrive(Jammed())
+        hub.audience.depart(page)
+        await hub.audience.comparisons.compare(page, Compare(runs=["a"], series=NAMES, width=500))
+        assert not hub.audience.comparisons._known
+        await hub.stop()
+
+    play(story())
 
 
 def test_a_jammed_viewer_keeps_a_bounded_number_of_packets_and_then_needs_the_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from spiral_core.link.thinning import thin_file
 from spiral_core.wire import codec, records
+from spiral_server.store import attempts, spool
 from spiral_server.store.errors import StoreError
 from spiral_server.store.protocol import Entry, SeriesQuery
 from spiral_server.store.sqlite_store import SqliteStore
@@ -143,19 +146,88 @@ def test_single_frames_that_were_taken_out_come_back_when_the_log_does(tmp_path:
     store.close()
 
 
-def test_a_log_that_is_damaged_itself_mends_what_it_can(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path)
+def spoilt(logdir: Path, blocks: int) -> SqliteStore:
+    """Keep the story, with its log beside it, and damage its first blocks."""
+    store = SqliteStore(logdir)
     keep(store, story())
-    log_of(tmp_path / "r1", story())
-    log = tmp_path / "r1" / "frames.log"
-    log.write_bytes(log.read_bytes()[: log.stat().st_size // 8])
-    for identity in (1, 2):
+    store.compact("r1")
+    log_of(logdir / "r1", story())
+    for identity in range(1, blocks + 1):
         flip(run_file(store), "block_data", f"id = {identity}")
-    left = store.verify("r1", repair=True)
-    assert left == [] or {damage.kind for damage in left} == {"block"}
-    got = store.series("r1", EVERYTHING)
-    # The second block is out of the log's reach.
-    assert [damage.kind for damage in got.damage] == ["block"]
+    return store
+
+
+def steps_of(store: SqliteStore) -> list[int]:
+    return [int(step) for step in store.series("r1", EVERYTHING).columns[0].steps]
+
+
+def test_what_a_torn_log_cannot_give_back_stays_reported(tmp_path: Path) -> None:
+    store = spoilt(tmp_path, 2)
+    log = tmp_path / "r1" / "frames.log"
+    # Up to frame 400: the whole first block, and a part of the second, which ends with step 512.
+    log_of(tmp_path / "r1", story()[: 4 + 400])
+    log.write_bytes(log.read_bytes()[:-20])
+    for _ in range(2):
+        left = store.verify("r1", repair=True)
+        assert [(one.kind, one.first_seq, one.last_seq) for one in left] == [("lost", 4 + 399, 4 + 511)]
+        assert steps_of(store) == [*range(1, 400), *range(513, COUNT + 1)]
+    log_of(tmp_path / "r1", story())
+    assert store.verify("r1", repair=True) == []
+    assert steps_of(store) == list(range(1, COUNT + 1))
+    store.close()
+
+
+def test_what_a_thinned_log_cannot_give_back_stays_reported(tmp_path: Path) -> None:
+    store = spoilt(tmp_path, 1)
+    thin_file(tmp_path / "r1" / "frames.log", 64)
+    for _ in range(2):
+        left = store.verify("r1", repair=True)
+        assert [(one.kind, one.first_step, one.last_step) for one in left] == [("lost", 1, 256)]
+        # The extremes are back, the others are known to be missing.
+        back = [step for step in steps_of(store) if step <= 256]
+        assert 4 <= len(back) < 64
+    log_of(tmp_path / "r1", story())
+    assert store.verify("r1", repair=True) == []
+    assert steps_of(store) == list(range(1, COUNT + 1))
+    store.close()
+
+
+def test_a_run_that_came_thinned_is_mended_from_its_thinned_log(tmp_path: Path) -> None:
+    (tmp_path / "r1").mkdir()
+    log_of(tmp_path / "r1", story())
+    thin_file(tmp_path / "r1" / "frames.log", 8)
+    store = SqliteStore(tmp_path)
+    keep(store, [entry.message for entry in spool.entries(tmp_path / "r1", 0, lambda _: True)])
+    store.compact("r1")
+    before = told(store)
+    flip(run_file(store), "block_data", "id = 1")
+    assert [damage.kind for damage in store.verify("r1")] == ["block"]
+    assert store.verify("r1", repair=True) == []
+    assert told(store) == before
+    store.close()
+
+
+def test_what_is_damaged_once_more_is_mended_once_more(tmp_path: Path) -> None:
+    store = spoilt(tmp_path, 1)
+    assert steps_of(store) == list(range(1, COUNT + 1))
+    flip(run_file(store), "block_data", "id = 1")
+    assert steps_of(store) == list(range(1, COUNT + 1))
+    store.close()
+
+
+def test_what_could_not_be_mended_for_want_of_room_is_mended_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.0)
+    store = spoilt(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = run_file(store).with_name("run.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        assert steps_of(store) == list(range(257, COUNT + 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert steps_of(store) == list(range(1, COUNT + 1))
     store.close()
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ from spiral_server.cli_doctor import doctor as doctor_command
 from spiral_server.launch import tokens
 from spiral_server.launch.private import write_private
 from spiral_server.live.tokens import Role
+from spiral_server.metrics import Metrics
+from spiral_server.store.errors import StoreError
+from spiral_server.store.measured import MeasuredStore
+from spiral_server.store.protocol import Entry
 
 from .house import House, Peer, courier, serving, viewer
 from .saying import asking, frame, opening
@@ -100,6 +105,16 @@ def test_ready_says_no_while_the_store_cannot_write_and_yes_again_after(house: H
     assert not probe.exists()
 
 
+def test_a_run_that_alone_cannot_be_written_leaves_the_server_ready(tmp_path: Path) -> None:
+    entries = [Entry(message, codec.encode(message)) for message in opening()]
+    with closing(MeasuredStore(tmp_path, Metrics())) as store:
+        store.append("r1", entries).result(5)
+    (tmp_path / "r1" / "run.db").write_bytes(b"this is no database " * 100)
+    with closing(MeasuredStore(tmp_path, Metrics())) as store:
+        assert isinstance(store.append("r1", entries).exception(5), StoreError)
+        assert store.trouble() is None
+
+
 def start(logdir: Path, *words: str) -> subprocess.Popen[str]:
     with (logdir.parent / "stderr").open("a") as said:
         return subprocess.Popen(
@@ -137,6 +152,8 @@ def test_a_server_logs_json_without_a_token_reloads_on_sighup_and_says_good_bye_
             process.send_signal(signal.SIGHUP)
             assert await bob.closed() == CLOSE_UNAUTHORIZED
             async with httpx.AsyncClient() as http:
+                # The owner's, which the server has drawn itself, is known and is hidden wherever it stands.
+                await http.get(f"{url}/api/{token}/x", headers={"Host": "evil.example"})
                 for secret in (token, named, "stranger-guess"):
                     await http.get(f"{url}/?token={secret}", headers={"Host": "evil.example"})
                     await http.get(f"{url}/metrics?token={secret}", headers={"Authorization": f"Basic {secret}"})
@@ -158,6 +175,7 @@ def test_a_server_logs_json_without_a_token_reloads_on_sighup_and_says_good_bye_
         assert secret not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     refused = [line for line in lines if "is refused" in line["event"]]
+    assert "/api/[hidden]/x" in {line["path"] for line in refused}
     assert {"host", "token"} <= {line["cause"] for line in refused}
     assert all({"reason", "address", "level", "timestamp", "path"} <= set(line) for line in refused)
     assert "reloaded" in {line["event"] for line in lines}

@@ -209,9 +209,13 @@ def test_a_file_that_is_no_database_is_an_error_of_ours_and_harms_no_other_run(t
     (tmp_path / "r1" / "run.db").write_bytes(b"garbage" * 1000)
     (tmp_path / "catalog.db").unlink()
     store = SqliteStore(tmp_path)
-    assert [summary.id for summary in store.runs()] == ["r2"]
+    assert [(summary.id, "cannot be read" in summary.trouble) for summary in store.runs()] == [
+        ("r1", True),
+        ("r2", False),
+    ]
     with pytest.raises(StoreError):
         store.history("r1")
+    assert [damage.kind for damage in store.verify("r1", repair=True)] == ["file"]
     store.close()
 
 
@@ -279,6 +283,18 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
     SqliteStore(tmp_path).close()
 
 
+def test_what_a_kill_leaves_of_a_deleted_run_is_swept_away_and_hinders_nobody(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    keep(store, *opening())
+    # As a kill leaves it, between the two halves of deleting.
+    (tmp_path / ".deleted-r1" / "checkpoints").mkdir(parents=True)
+    store.delete("r1")
+    assert not (tmp_path / "r1").exists()
+    store.close()
+    SqliteStore(tmp_path).close()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_what_somebody_no_longer_waits_for_is_kept_and_the_store_goes_on(store: SqliteStore) -> None:
     """A connection that breaks takes its waiting tasks with it, in the middle of a commit too."""
     waiting = [store.append("r1", [Entry(message, codec.encode(message))]) for message in opening()]
@@ -290,7 +306,7 @@ def test_what_somebody_no_longer_waits_for_is_kept_and_the_store_goes_on(store: 
 
 def test_after_a_failed_write_no_gap_gets_on_disk(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(store, *opening())
-    writer = store._writers["r1"]
+    writer = store._writing._writers["r1"]
 
     def full_disk(entries: object) -> None:
         raise OSError("no space left on device")
@@ -301,6 +317,11 @@ def test_after_a_failed_write_no_gap_gets_on_disk(store: SqliteStore, monkeypatc
             keep(store, frame(4, 1))
     with pytest.raises(StoreError, match="what came before is missing"):
         keep(store, frame(5, 2))
+    # A command that shares its commit with what is refused is kept.
+    refused = store.append("r1", [Entry(one, codec.encode(one)) for one in (frame(5, 2),)])
+    store.journal(judged(1)).result(5)
+    assert isinstance(refused.exception(5), StoreError)
+    assert [record.number for record in store.history("r1").commands] == [1]
     assert store.stored("r1", 0).result(5) == 3
     keep(store, frame(4, 1), frame(5, 2))
     assert [step for step, _ in read(store)[0]] == [1, 2]
@@ -370,6 +391,24 @@ def test_what_was_confirmed_survives_a_kill_in_the_middle_of_writing(tmp_path: P
     assert stored >= confirmed["frame"] >= 1500
     assert got.columns[0].values.tolist() == list(range(stored + 1))
     assert len(history.commands) >= confirmed["command"] > 20
+
+
+def test_a_command_costs_the_same_however_many_there_are_and_all_are_counted(store: SqliteStore) -> None:
+    keep(store, *opening())
+    store.journal(judged(1)).result(5)
+    connection = store._writing._writers["r1"].connection
+    said: list[str] = []
+    connection.set_trace_callback(said.append)
+    for number in (2, 3, 2):
+        store.journal(judged(number)).result(5)
+    connection.set_trace_callback(None)
+    looked = [sentence for sentence in said if sentence.startswith(("SELECT", "DELETE"))]
+    assert looked
+    for sentence in looked:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {sentence}").fetchall()
+        assert not [step for *_, step in plan if step.startswith("SCAN")]
+    history = store.history("r1")
+    assert ([record.number for record in history.commands], history.damage) == ([1, 2, 3], [])
 
 
 def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from spiral_server.live.tokens import Role
 from spiral_server.settings import Pace
 
 from .asking import play, stored
-from .house import House, courier, serving
+from .house import PATIENCE, House, courier, serving
 from .saying import ack, frame, opening
 
 HELLO = codec.encode_packet([ViewHello(protocol=1)])
@@ -116,6 +116,34 @@ def test_events_carry_the_same_and_end_with_the_code(tmp_path: Path) -> None:
 
     with serving(tmp_path) as house:
         play(story(house))
+
+
+def test_whoever_reads_last_gets_everything(house: House) -> None:
+    async def story() -> None:
+        async with courier(house) as engine, page_of(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await page.say(Watch(run="r1", width=800))
+            await page.poll_until(Snapshot)
+            ((talk, _),) = house.app.state.conversations._known.values()
+
+            async def begun_to_read() -> asyncio.Task[httpx.Response]:
+                before = talk._reading
+                task = asyncio.create_task(page.http.get(f"{page.base}/poll"))
+                async with asyncio.timeout(PATIENCE):
+                    while talk._reading == before:
+                        await asyncio.sleep(0.005)
+                return task
+
+            first = await begun_to_read()
+            second = await begun_to_read()
+            async with asyncio.timeout(PATIENCE):
+                assert (await first).content == b""
+            assert not second.done()
+            await engine.say(frame(4, 1))
+            assert [type(one) for one in codec.decode_packet((await second).content)] == [Tick, Frame]
+
+    play(story())
 
 
 def test_a_page_that_comes_back_over_http_gets_what_it_missed(house: House) -> None:

@@ -25,6 +25,7 @@ export const STRINGS = {
   "status.stopped": ["stopped", "停止"],
   "status.failed": ["failed", "失敗"],
   "status.lost": ["engine lost", "エンジン切断"],
+  "status.trouble": ["storage trouble", "保存データに問題"],
   "status.none": ["no run", "実行なし"],
   "link.connecting": ["connecting…", "接続中…"],
   "link.open": ["live", "ライブ"],
@@ -63,6 +64,10 @@ export const STRINGS = {
   "banner.trouble": [
     "The server cannot write what the engine brings: {reason}. Training goes on and its log keeps everything; free some space, and the curves go on here.",
     "サーバーはエンジンのデータを書き込めません（{reason}）。学習は続き、ログにすべて残ります。空き容量を増やすと、ここで再開します。",
+  ],
+  "banner.unreadable": [
+    "The server cannot show {run}: {reason}. “spiral runs verify {run} --repair” says what is damaged and mends what it can.",
+    "サーバーは {run} を表示できません（{reason}）。「spiral runs verify {run} --repair」で破損箇所を確認し、修復できるものを修復します。",
   ],
   "banner.failed": ["The run has failed: {detail}", "実行が失敗しました: {detail}"],
   "banner.nan": [

@@ -1,5 +1,5 @@
 import { t } from "../i18n/language";
-import { link, run, status, version } from "../store/live";
+import { link, run, status, unreadable, version } from "../store/live";
 
 /** What a person must know before trusting the screen: server or engine lost, failure, notices of the engine, NaN. */
 export function Banner({ reconnect }: { reconnect: () => void }) {
@@ -21,6 +21,11 @@ export function Banner({ reconnect }: { reconnect: () => void }) {
     );
   }
   version("run");
+  const silent = unreadable.value;
+  if (silent !== null) {
+    const words = t("banner.unreadable", { run: silent.id, reason: silent.trouble ?? "" });
+    return <Strip tone="bad" testid="banner-unreadable">{words}</Strip>;
+  }
   const trouble = run.value?.summary.trouble ?? "";
   if (trouble !== "") return <Strip tone="bad" testid="banner-trouble">{t("banner.trouble", { reason: trouble })}</Strip>;
   if (engine?.status === "failed") return <Strip tone="bad" testid="banner-failed">{t("banner.failed", { detail: engine.detail })}</Strip>;

@@ -185,7 +185,7 @@ function Table({ colors, at, watch }: { colors: Readonly<Record<string, string>>
       <tbody>
         {chosen.value.map((id) => {
           const summary = known.get(id);
-          const name = summary?.name ?? id;
+          const name = summary?.name || id;
           const here = valueAt(pointsOf(id), at);
           const focused = run.value?.id === id;
           return (

@@ -15,13 +15,19 @@ const REFRESH_MS = 2000;
 /** Letters of a word that is looked for in ids, too. */
 const ID_WORD = 4;
 
+/** What a run is called: one that cannot be read has an id alone. */
+const nameOf = (one: RunSummary): string => one.name || one.id;
+
+/** How a run stands; of one whose data cannot be read or written nothing better is known. */
+const standing = (one: RunSummary): string => (one.connected || !one.trouble ? t(`status.${one.status}`) : t("status.trouble"));
+
 const open = signal(false);
 const search = signal("");
 
 const fitting = computed(() => {
   const words = search.value.toLowerCase().split(/\s+/).filter((word) => word !== "");
   const fits = (one: RunSummary): boolean => {
-    const text = `${one.name} ${one.model} ${one.data} ${one.status} ${t(`status.${one.status}`)}`.toLowerCase();
+    const text = `${nameOf(one)} ${one.model} ${one.data} ${one.status} ${standing(one)}`.toLowerCase();
     // Ids are full of digits: a short word such as the "2" of "seed 2" would be in every one.
     return words.every((word) => text.includes(word) || (word.length >= ID_WORD && one.id.includes(word)));
   };
@@ -75,10 +81,10 @@ export function RunPicker({ watch, acts, begin }: PickerProps) {
         data-testid="run-picker"
         aria-haspopup="dialog"
         aria-expanded={open.value}
-        aria-label={`${t("header.runs")}: ${shown?.name ?? t("runs.none")}`}
+        aria-label={`${t("header.runs")}: ${shown === null ? t("runs.none") : nameOf(shown)}`}
         onClick={() => (open.value = !open.value)}
       >
-        <span class="runs-name">{shown?.name ?? t("runs.none")}</span>
+        <span class="runs-name">{shown === null ? t("runs.none") : nameOf(shown)}</span>
         <span class="soft">{listed.length > 1 ? grouped(listed.length) : ""} ▾</span>
       </button>
       {open.value && (
@@ -172,7 +178,7 @@ function Group({ title, rows, watch, acts, close }: GroupProps) {
               data-testid={`check-${one.id}`}
               checked={chosen.value.includes(one.id)}
               disabled={chosen.value.length >= MOST_CHOSEN && !chosen.value.includes(one.id)}
-              aria-label={t("runs.check", { name: one.name })}
+              aria-label={t("runs.check", { name: nameOf(one) })}
               onChange={() => toggle(one.id)}
             />
             <button
@@ -185,9 +191,9 @@ function Group({ title, rows, watch, acts, close }: GroupProps) {
               <span class={`run-dot pill-${one.status}`} aria-hidden="true">
                 <span class="dot" />
               </span>
-              <span class="run-name">{one.name}</span>
+              <span class="run-name">{nameOf(one)}</span>
               <span class="soft run-facts">
-                {t(`status.${one.status}`)} · {grouped(one.step)} · {one.model} {one.data}
+                {standing(one)} · {grouped(one.step)} · {one.model} {one.data}
               </span>
             </button>
             <Badge engine={known.get(one.id)} />

@@ -16,6 +16,16 @@ export const link = signal<Link>({ state: "connecting" });
 /** The runs, newest first; null until the server has listed them. */
 export const runs = signal<readonly RunSummary[] | null>(null);
 
+/** Id of the run that was asked for; empty for the newest. */
+export const asked = signal("");
+
+/** The run that was asked for, where the server cannot read it. */
+export const unreadable = computed(() => {
+  const listed = runs.value ?? [];
+  const wanted = asked.value === "" && run.value === null ? listed[0] : listed.find((one) => one.id === asked.value);
+  return wanted !== undefined && wanted.id !== run.value?.id && (wanted.trouble ?? "") !== "" ? wanted : null;
+});
+
 /** The watched run; the model is changed in place, and `version` says which part has moved. */
 export const run = signal<RunModel | null>(null);
 

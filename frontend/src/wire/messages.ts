@@ -219,7 +219,7 @@ export interface RunSummary {
   detail: string;
   /** Whether the run's engine is connected to the server. */
   connected: boolean;
-  /** Why the server cannot write what the engine brings, such as a full disk; empty where it can. */
+  /** Why the server cannot write what the engine brings, such as a full disk, or cannot read the run; empty else. */
   trouble?: string;
 }
 

@@ -21,7 +21,7 @@ from spiral_core.link.lastword import DETAIL
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import RunLogReader, RunLogWriter
 from spiral_core.link.spawn import CourierProcess, engine_socket, start
-from spiral_core.wire import codec
+from spiral_core.wire import codec, limits
 from spiral_core.wire.limits import PROTOCOL
 from spiral_core.wire.messages import Ack, Command, EngineHello, EngineWelcome, Logged, StatusChanged, Stored
 from spiral_core.wire.parts import Change
@@ -428,17 +428,22 @@ def test_a_courier_that_comes_after_the_end_adds_nothing_to_it(scene: Play, tmp_
     assert peer.stored == list(range(4))
 
 
-def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
+def said_when_turned_away(folder: Path, code: int, reason: str) -> str:
+    """Let a server close each connection at once, and give what the courier says of it until its run is over."""
+    knocks = 0
+
     async def refuse(socket: ServerConnection) -> None:
-        await socket.close(4001, "no token")
+        nonlocal knocks
+        knocks += 1
+        await socket.close(code, reason)
 
     async def story() -> str:
         server = await serve(refuse, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        (tmp_path / "frames.log").write_bytes(b"SPIRLOG1")
+        (folder / "frames.log").write_bytes(MAGIC)
         bell_read, bell_write = os.pipe()
         command_read, command_write = os.pipe()
-        words = ["--folder", str(tmp_path), "--run", "r", "--incarnation", "0"]
+        words = ["--folder", str(folder), "--run", "r", "--incarnation", "0"]
         words += ["--url", engine_socket(f"http://127.0.0.1:{port}"), "--doorbell", str(bell_read)]
         courier = subprocess.Popen(
             [sys.executable, "-m", "spiral_core.link.courier", *words, "--commands", str(command_write)],
@@ -446,17 +451,31 @@ def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        await asyncio.sleep(1.5)
+        await until(lambda: knocks >= 3)
         os.close(bell_write)
+        if code not in (limits.CLOSE_UNAUTHORIZED, limits.CLOSE_PROTOCOL):
+            # It would try for ten seconds more.
+            courier.terminate()
         _, said = await asyncio.to_thread(courier.communicate, timeout=15)
         for end in (bell_read, command_read, command_write):
             os.close(end)
         server.close()
         return said
 
-    said = asyncio.run(story())
+    return asyncio.run(story())
+
+
+def test_a_wrong_token_is_said_once_with_the_remedy(tmp_path: Path) -> None:
+    said = said_when_turned_away(tmp_path, limits.CLOSE_UNAUTHORIZED, "no token")
     assert said.count("refused the token") == 1
     assert "SPIRAL_TOKEN" in said
+
+
+@pytest.mark.parametrize("code", [limits.CLOSE_PROTOCOL, limits.CLOSE_TOO_BIG, 1011])
+def test_why_a_server_turns_a_courier_away_is_said_once(tmp_path: Path, code: int) -> None:
+    said = said_when_turned_away(tmp_path, code, "for some reason")
+    assert said.count(f"code {code}: for some reason") == 1
+    assert ("update the older one" in said) == (code == limits.CLOSE_PROTOCOL)
 
 
 @pytest.mark.parametrize(

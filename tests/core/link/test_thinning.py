@@ -140,6 +140,24 @@ def test_a_reader_in_the_middle_of_a_file_is_not_disturbed(tmp_path: Path) -> No
     assert codec.sequence_number(next(reader.records()).data) <= 300
 
 
+def test_a_reader_goes_back_to_a_thinned_file_as_often_as_it_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "frames.log"
+    written(path)
+    reader = RunLogReader(path)
+    records = reader.records()
+    place = [next(records) for _ in range(300)][-1].end
+    everything = [codec.sequence_number(record.data) for record in records]
+    assert thin_files(RunDir(path=tmp_path, id="r"), 1000) is False
+    # The first connection breaks before it has left the file.
+    reader.seek(place)
+    assert codec.sequence_number(next(reader.records()).data) <= 300
+    reader.seek(place)
+    again = [codec.sequence_number(record.data) for record in reader.records()]
+    assert again[0] <= 300
+    assert again[-1] == everything[-1]
+    reader.close()
+
+
 def test_a_damaged_file_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "frames.log"
     written(path)

@@ -1,0 +1,226 @@
+"""The thread of a store that writes: gathers what arrives within `GATHER_SECONDS` into one commit for each run.
+
+A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: old frames are packed in parts,
+between which they come.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from spiral_core.wire.parts import RunSummary
+from spiral_server.store.catalog import Catalog
+from spiral_server.store.errors import StoreError
+from spiral_server.store.run_writer import RunWriter
+
+log = structlog.get_logger(__name__)
+
+GATHER_SECONDS = 0.02
+"""Longest time that a message waits for others to share its commit."""
+GATHER_JOBS = 256
+"""Most jobs of one commit: bounds how long a command can wait for the commit before it."""
+OPEN_RUNS = 16
+"""Databases kept open for writing."""
+
+
+@dataclass
+class Job:
+    """Something to write to a run, and whom to tell."""
+
+    run: str
+    work: Callable[[RunWriter], Any] | None
+    """None lets go of the run, which need not be readable for that."""
+    urgent: bool = True
+    alone: bool = False
+    """Not inside a transaction; such a job is urgent."""
+    appends: bool = False
+    """Part of a gapless sequence: not to be written when the part before it could not be."""
+    done: Future[Any] = field(default_factory=Future)
+
+
+class WritingThread:
+    """Writes to all runs of a directory.
+
+    Parameters
+    ----------
+    path : callable
+        Gives the file of a run's database.
+    runs : Mapping
+        The list of runs as it is now.
+    catalog : Catalog
+        Used by this thread alone until it is closed.
+    """
+
+    def __init__(self, path: Callable[[str], Path], runs: Mapping[str, RunSummary], catalog: Catalog) -> None:
+        self._path = path
+        self._runs = runs
+        self._catalog = catalog
+        self._unsettled: set[str] = set()
+        self._writers: OrderedDict[str, RunWriter] = OrderedDict()
+        self._broken: set[str] = set()
+        self._jobs: queue.SimpleQueue[Job | RunSummary | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._write, name="spiral-store", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Have something done; the future is resolved when it is on disk."""
+        # What was handed in is done, also when whoever waits for it goes away: nobody can cancel it any more.
+        job.done.set_running_or_notify_cancel()
+        if self._closed:
+            job.done.set_exception(StoreError("the store is closed"))
+        else:
+            self._jobs.put(job)
+        return job.done
+
+    def note(self, summary: RunSummary) -> None:
+        """Keep a line of the list of runs, some time soon."""
+        if not self._closed:
+            self._jobs.put(summary)
+
+    def forgive(self, run: str) -> None:
+        """Take appends to a run again after one that failed; called by a job."""
+        self._broken.discard(run)
+
+    def close(self) -> None:
+        """Write what waits, then close all databases and the catalogue."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+        for writer in self._writers.values():
+            writer.close()
+        for run in self._unsettled & self._runs.keys():
+            self._catalog.note(self._runs[run], settled=not self._runs[run].trouble)
+        self._catalog.close()
+
+    def _write(self) -> None:
+        running = True
+        while running:
+            jobs, summaries, running = self._gather()
+            by_run: dict[str, list[Job]] = {}
+            for job in jobs:
+                by_run.setdefault(job.run, []).append(job)
+            for run, batch in by_run.items():
+                self._commit(run, batch)
+            for summary in summaries.values():
+                self._settle(partial(self._catalog.note, summary, settled=False))
+
+    def _gather(self) -> tuple[list[Job], dict[str, RunSummary], bool]:
+        """Wait for work, then for more of it; the last value tells whether to go on."""
+        jobs: list[Job] = []
+        summaries: dict[str, RunSummary] = {}
+        deadline: float | None = None
+        while len(jobs) < GATHER_JOBS:
+            try:
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                item = self._jobs.get(timeout=wait)
+            except queue.Empty:
+                break
+            if item is None:
+                return jobs, summaries, False
+            if deadline is None:
+                deadline = time.monotonic() + GATHER_SECONDS
+            if isinstance(item, RunSummary):
+                summaries[item.id] = item
+                continue
+            jobs.append(item)
+            if item.urgent:
+                break
+        return jobs, summaries, True
+
+    def _commit(self, run: str, batch: list[Job]) -> None:
+        if batch[-1].alone:
+            # It is urgent, so nothing was gathered behind it.
+            *batch, last = batch
+            if batch:
+                self._commit(run, batch)
+            self._do_alone(run, last)
+            return
+        refused = [job for job in batch if job.appends] if run in self._broken else []
+        if refused:
+            # They harm nobody else: what a person asks for in the same moment is written.
+            self._fail(run, refused, StoreError("what came before is missing"))
+            batch = [job for job in batch if not job.appends]
+        if not batch:
+            return
+        try:
+            writer = self._writer(run)
+            with writer.transaction():
+                results = [None if job.work is None else job.work(writer) for job in batch]
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            self._fail(run, batch, error)
+            return
+        for job, result in zip(batch, results, strict=True):
+            job.done.set_result(result)
+        while writer.compactable and (self._jobs.empty() or writer.overdue):
+            if not self._settle(writer.compact_some):
+                break
+
+    def _do_alone(self, run: str, job: Job) -> None:
+        try:
+            if job.work is None:
+                self._let_go(run)
+                job.done.set_result(None)
+            else:
+                job.done.set_result(job.work(self._writer(run)))
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            self._fail(run, [job], error)
+
+    def _let_go(self, run: str) -> None:
+        """Close a run's database and forget its line of the list."""
+        writer = self._writers.pop(run, None)
+        if writer is not None:
+            writer.close()
+        self._unsettled.discard(run)
+        self._broken.discard(run)
+        self._catalog.forget(run)
+
+    def _fail(self, run: str, batch: list[Job], error: Exception) -> None:
+        _complain("a commit failed", run=run, error=str(error))
+        if any(job.appends for job in batch):
+            self._broken.add(run)
+        for job in batch:
+            job.done.set_exception(StoreError(f"run {run} cannot be written: {error}"))
+
+    def _settle(self, work: Callable[[], None]) -> bool:
+        """Do work that nobody waits for and that may be done again later; tell whether it was done."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - the writing thread must outlive it
+            _complain("upkeep of the store failed", error=str(error))
+            return False
+        return True
+
+    def _writer(self, run: str) -> RunWriter:
+        writer = self._writers.get(run)
+        if writer is None:
+            while len(self._writers) >= OPEN_RUNS:
+                self._writers.popitem(last=False)[1].close()
+            writer = self._writers[run] = RunWriter(run, self._path(run))
+        self._writers.move_to_end(run)
+        if run not in self._unsettled:
+            self._unsettled.add(run)
+            summary = self._runs.get(run)
+            if summary is not None:
+                self._catalog.note(summary, settled=False)
+        return writer
+
+
+def _complain(event: str, **details: str) -> None:
+    """Say what went wrong, where that can be written: the log may lie on the very disk that is full."""
+    with suppress(OSError):
+        log.error(event, **details)
