@@ -218,7 +218,7 @@ def _run_server(
         server.run(sockets=[listener])
     finally:
         forget(settings.logdir)
-    if left := launcher.living():
+    if left := [one for one in launcher.living() if engine is None or not launcher.began(one)]:
         typer.echo(left_behind(left, settings.logdir), err=True)
     if server.failed:
         # The engine has said why.

@@ -291,9 +291,13 @@ class Launcher:
                 log.warning("an engine that was told to stop goes on", run=record.run, sent=number.name)
                 await self._until(lambda: not record.living, self.patience[1])
 
+    def began(self, record: LaunchRecord) -> bool:
+        """Tell whether this very server has started an engine."""
+        return record.begun >= self._since
+
     def own(self) -> list[LaunchRecord]:
         """List the engines that run and that this very server has started."""
-        return [record for record in self.living() if record.begun >= self._since]
+        return [record for record in self.living() if self.began(record)]
 
     def end_own(self) -> None:
         """Ask the engines that this very server has started to end."""
