@@ -14,6 +14,12 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_PACKET_BYTES = 16 * 1024 * 1024
 """Largest websocket message. Uvicorn's own default is the same 16 MiB."""
 
+MOST_AXES = 8
+"""Most axes of an array, which NumPy can give a shape to; a batch of films in color has five."""
+
+MOST_NESTED = 32
+"""Most maps and lists inside each other in the configuration of a run: who writes it out must not run out of stack."""
+
 VIEWER_PACKET_BYTES = 16 * 1024
 """Largest packet of a viewer, which says whom it is and what it wants to see."""
 

@@ -20,6 +20,12 @@ export const MAX_MESSAGE_BYTES = 8388608;
 /** Largest websocket message. Uvicorn's own default is the same 16 MiB. */
 export const MAX_PACKET_BYTES = 16777216;
 
+/** Most axes of an array, which NumPy can give a shape to; a batch of films in color has five. */
+export const MOST_AXES = 8;
+
+/** Most maps and lists inside each other in the configuration of a run: who writes it out must not run out of stack. */
+export const MOST_NESTED = 32;
+
 /** Largest packet of a viewer, which says whom it is and what it wants to see. */
 export const VIEWER_PACKET_BYTES = 16384;
 
