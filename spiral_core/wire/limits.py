@@ -60,7 +60,7 @@ CLOSE_BAD_DATA = 1007
 CLOSE_POLICY = 1008
 CLOSE_TOO_BIG = 1009
 CLOSE_TRY_AGAIN = 1013
-"""The server's disk cannot be written; what it has not confirmed is to be brought again."""
+"""The server's disk cannot be written, and what it has not confirmed is to be brought again; or it cannot be read."""
 CLOSE_PROTOCOL = 4000
 """A message that is well formed but not allowed now, or another protocol version."""
 CLOSE_UNAUTHORIZED = 4001

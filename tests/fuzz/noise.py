@@ -51,6 +51,8 @@ JSON = (
     b"\xef\xbb\xbf",
     b"-1",
 )
+ODD = 0.05
+"""Share of numbers that are as large as a message can hold: few, or no message with many numbers would ever be taken."""
 SHAPES: tuple[tuple[int, ...], ...] = ((0,), (1,), (3,), (2, 2), (1, 2, 1), (0, 4), (1,) * 8, ())
 ODD_SHAPES = ([0, 2**40], [0, 2**63], [1] * 70, [-1, -1], [2**32, 2**32, 0])
 
@@ -62,8 +64,8 @@ def message(random: Random, kinds: Sequence[type[Message]] = ALL) -> Message:
     return drawn
 
 
-def as_of(random: Random, drawn: Message, **head: int | str) -> Message:
-    """Let a message of a run be what its engine might say next; now and then not in everything."""
+def as_of(random: Random, drawn: Message, odd: float, **head: int | str) -> Message:
+    """Let a message of a run be what its engine might say next; in some of them something is as it was drawn."""
     if not isinstance(drawn, Logged):
         return drawn
     if isinstance(drawn, Frame):
@@ -71,7 +73,7 @@ def as_of(random: Random, drawn: Message, **head: int | str) -> Message:
         index = Array.of(np.arange(count), "<u2")
         drawn = msgspec.structs.replace(drawn, index=index, values=Array.of(np.full(count, random.random()), "<f8"))
     right = {**head, "step": random.randrange(1000), "time": 1_700_000_000.0 + random.randrange(1000)}
-    if random.random() < 0.1:
+    if random.random() < odd:
         del right[random.choice(sorted(right))]
     return msgspec.structs.replace(drawn, **right)
 
@@ -216,9 +218,9 @@ def _value(random: Random, kind: inspect.Type, depth: int) -> Any:
         case inspect.BoolType():
             return random.random() < 0.5
         case inspect.IntType():
-            return random.choice(NUMBERS)
+            return random.choice(NUMBERS) if random.random() < ODD else random.randrange(8)
         case inspect.FloatType():
-            return random.choice(FLOATS)
+            return random.choice(FLOATS) if random.random() < 0.5 else random.random()
         case inspect.StrType():
             return random.choice(TEXTS)
         case inspect.BytesType():
