@@ -71,6 +71,8 @@ class Besieged:
         self.url = address.split("/?")[0]
         self.port = int(self.url.rsplit(":", 1)[1])
         self._seen = psutil.Process(self.process.pid)
+        self.lives = 0
+        """Engines that have taken up the run of those who behave well."""
 
     def headers(self, role: str) -> dict[str, str]:
         """Give the header that shows a token; "none" shows none, from the server's own page."""
@@ -160,15 +162,17 @@ class Good:
         self._server = server
         self._http = httpx.AsyncClient(base_url=server.url, headers=server.headers("owner"), timeout=PATIENCE)
         self._seq = 3
+        self._incarnation = server.lives
+        server.lives += 1
         self.slowest = 0.0
         """Seconds until a frame was with the viewer and `/healthz` had answered, at the worst."""
 
     async def __aenter__(self) -> Good:
         self._sockets = [await self._server.dial("engine", "engine"), await self._server.dial("view", "viewer")]
         self._engine, self._viewer = (Peer(socket) for socket in self._sockets)
-        await self._engine.say(EngineHello(protocol=PROTOCOL, run=STEADY, incarnation=0))
+        await self._engine.say(EngineHello(protocol=PROTOCOL, run=STEADY, incarnation=self._incarnation))
         await self._engine.next_of(EngineWelcome)
-        await self._engine.say(*opening(STEADY))
+        await self._engine.say(*opening(STEADY, self._incarnation))
         await self._engine.next_of(Stored, lambda message: message.seq >= 3)
         await self._viewer.say(ViewHello(protocol=PROTOCOL), Watch(run=STEADY, width=100))
         await self.beat()
@@ -185,7 +189,7 @@ class Good:
         self._seq += 1
         number = self._seq
         async with asyncio.timeout(PATIENCE):
-            await self._engine.say(frame(number, number, run=STEADY))
+            await self._engine.say(frame(number, number, run=STEADY, incarnation=self._incarnation))
             await self._viewer.until(lambda message: _holds(message, number))
             await self._engine.next_of(Stored, lambda message: message.seq >= number)
             assert (await self._http.get("/healthz")).text == "ok\n"
