@@ -57,7 +57,6 @@ SNAPSHOT_POINTS = 2000
 CLOSE_NORMAL = 1000
 CLOSE_GOING_AWAY = 1001
 CLOSE_BAD_DATA = 1007
-CLOSE_POLICY = 1008
 CLOSE_TOO_BIG = 1009
 CLOSE_TRY_AGAIN = 1013
 """The server's disk cannot be written, and what it has not confirmed is to be brought again; or it cannot be read."""

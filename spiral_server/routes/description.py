@@ -311,7 +311,7 @@ def _components() -> Json:
     return schemas
 
 
-def _bound_numbers(part: Any) -> None:
+def _bound_numbers(part: object) -> None:
     """Say within which bounds whole numbers are taken, wherever in a schema one stands."""
     if isinstance(part, dict):
         if part.get("type") == "integer":

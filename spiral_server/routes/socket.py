@@ -80,7 +80,7 @@ class FramedSocket(WebSocketsSansIOProtocol):
             super().data_received(data)
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a message on; a text that is not even UTF-8 is refused as any other text is, and is no failure of ours."""
+        """Hand a message on; a text that is not even UTF-8 is refused as any text is, and is no failure of ours."""
         if self.curr_msg_data_type == "text":
             self.frames = [b"".join(self.frames).decode(errors="replace").encode()]
         super().send_receive_event_to_app()

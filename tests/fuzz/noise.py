@@ -52,7 +52,7 @@ JSON = (
     b"-1",
 )
 ODD = 0.05
-"""Share of numbers that are as large as a message can hold: few, or no message with many numbers would ever be taken."""
+"""Share of numbers as large as a message can hold: few, or no message with many numbers would ever be taken."""
 SHAPES: tuple[tuple[int, ...], ...] = ((0,), (1,), (3,), (2, 2), (1, 2, 1), (0, 4), (1,) * 8, ())
 ODD_SHAPES = ([0, 2**40], [0, 2**63], [1] * 70, [-1, -1], [2**32, 2**32, 0])
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import httpx
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from spiral_core.wire import codec
 from spiral_core.wire.limits import PROTOCOL
@@ -86,14 +86,13 @@ class Visit:
             return noise.message(random)
         if self._door == "engine":
             self._seq += random.choice((0, 1, 1, 1, 5))
-            drawn = noise.message(random, LOGGED)
-            return noise.as_of(random, drawn, self._mischief / 4, run=self._run, incarnation=self._incarnation, seq=max(0, self._seq))
+            which = {"run": self._run, "incarnation": self._incarnation, "seq": max(0, self._seq)}
+            return noise.as_of(random, noise.message(random, LOGGED), self._mischief / 4, **which)
         drawn = noise.message(random, ASKS)
         runs = [*RUNS, STEADY, "", "none"]
         if isinstance(drawn, Watch):
-            return Watch(
-                run=random.choice(runs), width=drawn.width, epoch=drawn.epoch, since=random.choice((None, 0, drawn.since))
-            )
+            since = random.choice((None, 0, drawn.since))
+            return Watch(run=random.choice(runs), width=drawn.width, epoch=drawn.epoch, since=since)
         if isinstance(drawn, Compare):
             return Compare(runs=random.sample(runs, 2), series=["train/s0", "train/s1"], width=drawn.width)
         return drawn
@@ -128,11 +127,7 @@ class Visit:
                 await self._over_websocket()
 
     async def _over_websocket(self) -> None:
-        try:
-            socket = await self._server.dial(self._door, self._role)
-        except InvalidStatus as refused:
-            assert refused.response.status_code == 403
-            return
+        socket = await self._server.dial(self._door, self._role)
         heard = asyncio.create_task(self._listen(socket))
         left = False
         with suppress(ConnectionClosed):

@@ -14,13 +14,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .besieged import STEADY, Besieged, Good, besieged, furnish
+from .besieged import STEADY, Besieged, Good
 
 SEED = int(os.environ.get("SPIRAL_FUZZ_SEED", "1"))
 HERE = Path(__file__).parent
@@ -36,23 +34,17 @@ CONFORMS = (
 )
 ASKED = (*CONFORMS, "missing_required_header", "unsupported_method", "ignored_auth")
 """Not whether all is accepted that fits: a whole number may be written 1.0 in the description's language and is refused
-here, and a knob that a run does not have fits as well. Nor whether all is refused that does not: of a parameter that comes
-twice the last one counts, and blanks around a number are forgiven."""
+here, and a knob that a run does not have fits as well. Nor whether all is refused that does not: of a parameter that
+comes twice the last one counts, and blanks around a number are forgiven."""
 REFUSED = {401, 403, 405}
 """By token, by role, and where a path has no such method; now and then a request is made without its token."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Besieged]:
-    with besieged(tmp_path_factory.mktemp("described")) as server:
-        asyncio.run(furnish(server, "r1"))
-        yield server
 
 
 def asked(
     server: Besieged, folder: Path, role: str, examples: int, *, of_steady: bool, phases: str
 ) -> Counter[tuple[str, int]]:
     """Let Schemathesis ask; give the number of answers by method and status."""
+    folder.mkdir()
     har, document = folder / "asked.har", folder / "openapi.json"
     with server.http() as http:
         document.write_bytes(http.get("/openapi.json").content)
@@ -70,55 +62,64 @@ def asked(
     return Counter((entry["request"]["method"], entry["response"]["status"]) for entry in entries)
 
 
-async def ask(server: Besieged, folder: Path, role: str, examples: int, **how: Any) -> Counter[tuple[str, int]]:
-    """Ask while an engine and a viewer go about their business."""
-    async with Good(server) as good:
-        asking = asyncio.create_task(asyncio.to_thread(asked, server, folder, role, examples, **how))
-        while not asking.done():
-            await good.beat()
-            await asyncio.wait([asking], timeout=0.2)
-        print(f"a frame took {good.slowest:.3f} s at the worst")
-        return asking.result()
-
-
-def judge(server: Besieged, role: str, answers: Counter[tuple[str, int]], seconds: float) -> None:
+def judge(role: str, answers: Counter[tuple[str, int]]) -> None:
     """Look at who was answered what."""
-    statuses = Counter(status for (_, status), count in answers.items() for _ in range(count))
-    print(f"{role}: {answers.total():,} requests in {seconds:.0f} s, answered with {dict(statuses)}; seed {SEED}")
-    for method, status in answers:
+    statuses: Counter[int] = Counter()
+    for (method, status), count in answers.items():
+        statuses[status] += count
         assert status < 500, (role, method, status)
         if role in ("engine", "none") or (role == "viewer" and method not in LOOKING):
             assert status in REFUSED, (role, method, status)
-    assert server.complaints() == []
+    print(f"{role}: {answers.total():,} requests, answered with {dict(statuses)}")
 
 
-CASES = [("owner", True), ("owner", False), ("viewer", True), ("engine", False), ("none", True)]
-PHASES = {("owner", True): "examples,coverage,fuzzing,stateful", ("owner", False): "fuzzing"}
-"""Of the short count, and else the one that tries each rule of the description once; the long one has all of them."""
-
-
-@pytest.mark.parametrize(("role", "of_steady"), CASES)
-def test_every_answer_is_one_that_the_description_has(
-    server: Besieged, tmp_path: Path, role: str, of_steady: bool
-) -> None:
+async def ask(server: Besieged, folder: Path, every: list[tuple[str, bool, str]], examples: int) -> None:
+    """Ask while an engine and a viewer go about their business."""
     began = time.monotonic()
-    phases = PHASES.get((role, of_steady), "coverage")
-    answers = asyncio.run(ask(server, tmp_path, role, SHORT, of_steady=of_steady, phases=phases))
-    judge(server, role, answers, time.monotonic() - began)
-    if role == "owner" and of_steady:
-        assert {200, 202, 400, 409} <= {status for _, status in answers}, answers
+    folders = [folder / str(number) for number in range(len(every))]
+    async with Good(server) as good:
+        asking = [
+            asyncio.create_task(asyncio.to_thread(asked, server, here, role, examples, of_steady=steady, phases=phases))
+            for here, (role, steady, phases) in zip(folders, every, strict=True)
+        ]
+        while not all(one.done() for one in asking):
+            await good.beat()
+            await asyncio.wait(asking, timeout=0.2)
+        slowest = good.slowest
+    for (role, steady, _), one in zip(every, asking, strict=True):
+        answers = one.result()
+        judge(role, answers)
+        if role == "owner" and steady:
+            assert {200, 202, 400, 409} <= {status for _, status in answers}, answers
+    assert server.complaints() == []
+    print(f"in {time.monotonic() - began:.0f} s; a frame took {slowest:.3f} s at the worst; seed {SEED}")
+
+
+WHOLE = "examples,coverage,fuzzing,stateful"
+
+
+@pytest.mark.parametrize(
+    "every",
+    [
+        [("owner", True, WHOLE), ("owner", False, "fuzzing")],
+        # What is refused is refused before it is looked at: each rule of the description is tried once.
+        [("viewer", True, "coverage"), ("engine", False, "coverage"), ("none", True, "coverage")],
+    ],
+    ids=["let in", "refused"],
+)
+def test_every_answer_is_one_that_the_description_has(
+    server: Besieged, tmp_path: Path, every: list[tuple[str, bool, str]]
+) -> None:
+    asyncio.run(ask(server, tmp_path, every, SHORT))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("role", "of_steady"), CASES)
+@pytest.mark.parametrize("role", ["owner", "viewer", "engine", "none"])
 def test_every_answer_is_one_that_the_description_has_in_the_long_count(
-    server: Besieged, tmp_path: Path, role: str, of_steady: bool
+    server: Besieged, tmp_path: Path, role: str
 ) -> None:
-    began = time.monotonic()
-    phases = PHASES["owner", True]
-    answers = asyncio.run(ask(server, tmp_path, role, LONG, of_steady=of_steady, phases=phases))
-    judge(server, role, answers, time.monotonic() - began)
+    asyncio.run(ask(server, tmp_path, [(role, True, WHOLE), (role, False, WHOLE)], LONG))
 
 
 def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has(server: Besieged) -> None:

@@ -65,11 +65,9 @@ export const CLOSE_GOING_AWAY = 1001;
 
 export const CLOSE_BAD_DATA = 1007;
 
-export const CLOSE_POLICY = 1008;
-
 export const CLOSE_TOO_BIG = 1009;
 
-/** The server's disk cannot be written; what it has not confirmed is to be brought again. */
+/** The server's disk cannot be written, and what it has not confirmed is to be brought again; or it cannot be read. */
 export const CLOSE_TRY_AGAIN = 1013;
 
 /** A message that is well formed but not allowed now, or another protocol version. */
