@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
@@ -174,6 +175,22 @@ def test_what_is_wrong_gets_its_documented_code(
 
     runner.run(asyncio.wait_for(story(), PATIENCE))
     assert case.code in DOCUMENTED
+    assert server.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("role", "size", "status"),
+    [("owner", 20 * MEGABYTE, 413), ("none", 10, 401), ("wrong", 10, 401), ("engine", 10, 403)],
+)
+def test_what_is_refused_over_plain_http_before_it_is_read_gets_its_documented_status(
+    server: Besieged, role: str, size: int, status: int
+) -> None:
+    with server.http(role) as http:
+        # In pieces, so that only reading tells how much it is.
+        pieces = (bytes(64 * 1024) for _ in range(size // (64 * 1024) + 1))
+        with suppress(httpx.WriteError):
+            assert http.post("/http/view", content=pieces).status_code == status
+        assert http.post("/http/view", content=bytes(size)).status_code == status
     assert server.complaints() == []
 
 
