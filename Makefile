@@ -3,9 +3,13 @@
 #   make PYTHON=python3.12 run     another interpreter
 #   make run ARGS="--data fashion" arguments for `spiral demo`
 #   make test ARGS="-k wire"       arguments for pytest
+#   make test WORKERS=0            one test at a time, in one process
 
 PYTHON ?= python3
 ARGS ?=
+# Tests wait more than they compute, for processes that start and pages that draw, so there is one worker more than
+# cores; above four they get into each other's way, since most of them start three processes themselves.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,7 +46,7 @@ run: $(RUN_STAMP) page ## Train the demo and open the cockpit in the browser (AR
 	@$(BIN)/spiral demo $(ARGS)
 
 test: $(DEV_STAMP) page browser ## Run every test, those that drive a browser included
-	@$(BIN)/python -m pytest -m "not soak" $(ARGS)
+	@$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV_STAMP) ## Lint, format, types and import contracts
 	$(BIN)/ruff check .

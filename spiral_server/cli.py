@@ -72,6 +72,7 @@ Examples:
   spiral watch                    follow it in the terminal
 
   spiral runs list                look after the runs on disk
+
   spiral token new --role viewer  let somebody watch
 
   spiral doctor                   what is wrong with this machine, and what to do

@@ -47,6 +47,36 @@ def threads() -> Iterator[None]:
     kernels.set_num_threads(before)
 
 
+LONGEST = (
+    "core/engine/test_promises.py",
+    "e2e/test_processes.py",
+    "faults/test_schedules.py",
+    "e2e/test_by_hand.py",
+    "laws/test_command_life.py",
+    "core/kernels/test_accelerate.py",
+    "core/test_cli.py",
+    "core/link/test_resume.py",
+    "core/engine/test_mixed_precision.py",
+    "core/link/test_checkpoints.py",
+    "core/engine/test_model_choices.py",
+    "faults/test_single_faults.py",
+    "core/engine/test_step.py",
+    "architecture/test_comparisons.py",
+)
+"""The files that take longest. They come first: begun last, one would keep a worker busy while the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    names = [f"tests/{name}" for name in LONGEST]
+
+    def turn(item: pytest.Item) -> int:
+        name = item.nodeid.partition("::")[0]
+        return names.index(name) if name in names else len(names)
+
+    items.sort(key=turn)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Comparisons())
 

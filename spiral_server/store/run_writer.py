@@ -1,12 +1,14 @@
 """Writes one run's database: messages, commands, and frames that are packed into blocks as they grow old.
 
-Used by one thread at a time, inside a transaction that the caller opens and ends.
+Used by one thread at a time, inside a transaction that the caller opens and ends. Only `compact_some` opens its own:
+what it does is done in parts of a few milliseconds, so that a command need not wait for the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core.errors import DecodeError
@@ -32,6 +34,19 @@ def block_crc(identity: int, ordinal: int, numbers: Sequence[int]) -> int:
     return checksum(b"", identity, ordinal, *numbers)
 
 
+@dataclass
+class _Packing:
+    """A block on its way: frames that have been read, and what has been made of them so far."""
+
+    incarnation: int
+    last_seq: int
+    frames: list[Frame]
+    bad: list[tuple[int, ...]]
+    """Rows of the list of what is lost: frames that were damaged."""
+    block: Block | None = None
+    node: pyramid.Node | None = None
+
+
 class RunWriter:
     """The open database of one run.
 
@@ -52,6 +67,7 @@ class RunWriter:
     def _read_marks(self) -> None:
         self._marks = read_marks(self.connection)
         self._fresh: list[tuple[Frame, bytes]] = []
+        self._packing: _Packing | None = None
         self._moved: set[int] = set()
         self._loose = self._count("frames")
         self._heat_maps = self._count("messages WHERE kind = 'heat-maps'")
@@ -119,7 +135,9 @@ class RunWriter:
         for incarnation in sorted({frame.incarnation for frame, _ in fresh}):
             own = [pair for pair in fresh if pair[0].incarnation == incarnation]
             if len(own) >= BLOCK_STEPS:
-                young = [(frame, b"") for frame in self._take_loose(incarnation)] + own
+                loose = self._read_loose(incarnation)
+                self._take_out(loose)
+                young = [(frame, b"") for frame in loose.frames] + own
                 whole = len(young) - len(young) % BLOCK_STEPS
                 for start in range(0, whole, BLOCK_STEPS):
                     self._insert(build([frame for frame, _ in young[start : start + BLOCK_STEPS]]))
@@ -156,46 +174,73 @@ class RunWriter:
 
     @property
     def compactable(self) -> bool:
-        """Whether `compact` has something to do."""
+        """Whether `compact_some` has something to do."""
         return self._loose > LOOSE_FRAMES or self._heat_maps > HEAT_MAPS_KEPT
 
     @property
     def overdue(self) -> bool:
-        """Whether `compact` should not be put off any longer."""
+        """Whether `compact_some` should not be put off any longer."""
         return self._loose > LOOSE_FRAMES_BUSY
 
-    def compact(self) -> None:
-        """Pack the oldest single frames into a block; thin out old heat maps."""
-        if self._loose > LOOSE_FRAMES:
-            self._pack_oldest()
-        if self._heat_maps > HEAT_MAPS_KEPT:
-            self._thin_heat_maps()
+    def compact_some(self) -> None:
+        """Do the next part of packing the oldest single frames into a block, or else thin out old heat maps.
+
+        Frames are read, made into a block and summed up outside of a transaction; a last part writes everything.
+        """
+        if self._loose <= LOOSE_FRAMES:
+            with self.transaction():
+                self._thin_heat_maps()
+            return
+        packing = self._packing
+        if packing is None:
+            self._packing = self._read_oldest()
+        elif packing.frames and packing.block is None:
+            packing.block = build(packing.frames)
+        elif packing.block is not None and packing.node is None:
+            packing.node = pyramid.summed_up(packing.block.columns)
+        else:
+            with self.transaction():
+                self._pack(packing)
 
     def pack_all(self) -> None:
         """Pack every single frame: of a run that is not written any more."""
         while self._loose:
-            self._pack_oldest()
+            self._pack(self._read_oldest())
 
-    def _pack_oldest(self) -> None:
+    def _read_oldest(self) -> _Packing:
         (incarnation,) = self.connection.execute("SELECT MIN(incarnation) FROM frames").fetchone()
-        frames = self._take_loose(incarnation, BLOCK_STEPS)
-        if frames:
-            self._insert(build(frames))
+        return self._read_loose(incarnation, BLOCK_STEPS)
 
-    def _take_loose(self, incarnation: int, most: int = -1) -> list[Frame]:
-        """Read the oldest single frames and take them out; what is damaged is noted."""
+    def _read_loose(self, incarnation: int, most: int = -1) -> _Packing:
+        """Read the oldest single frames; what is damaged is noted."""
         rows = self.connection.execute(
             "SELECT incarnation, seq, step, data, crc FROM frames WHERE incarnation = ? ORDER BY seq LIMIT ?",
             (incarnation, most),
         ).fetchall()
         decoded = [(row, decode_frame(*row)) for row in rows]
-        self.connection.executemany("DELETE FROM frames WHERE incarnation = ? AND seq = ?", [row[:2] for row in rows])
-        self._loose -= len(rows)
-        bad = [(row[0], row[1], row[1], row[2], row[2], 1) for row, frame in decoded if frame is None]
-        self.connection.executemany("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", bad)
-        return [frame for _, frame in decoded if frame is not None]
+        return _Packing(
+            incarnation,
+            rows[-1][1] if rows else -1,
+            [frame for _, frame in decoded if frame is not None],
+            [(row[0], row[1], row[1], row[2], row[2], 1) for row, frame in decoded if frame is None],
+        )
 
-    def _insert(self, block: Block) -> None:
+    def _take_out(self, packing: _Packing) -> None:
+        """Delete single frames that are about to be written as a block."""
+        self._packing = None
+        # Up to the last of them: appended since are later ones only.
+        gone = self.connection.execute(
+            "DELETE FROM frames WHERE incarnation = ? AND seq <= ?", (packing.incarnation, packing.last_seq)
+        )
+        self._loose -= gone.rowcount
+        self.connection.executemany("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", packing.bad)
+
+    def _pack(self, packing: _Packing) -> None:
+        self._take_out(packing)
+        if packing.frames:
+            self._insert(packing.block or build(packing.frames), packing.node)
+
+    def _insert(self, block: Block, node: pyramid.Node | None = None) -> None:
         ordinal = self._ordinals.get(block.incarnation, 0)
         self._ordinals[block.incarnation] = ordinal + 1
         cursor = self.connection.execute(
@@ -203,9 +248,9 @@ class RunWriter:
             "VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
             (*block.numbers, ordinal),
         )
-        self._fill(int(cursor.lastrowid or 0), ordinal, block)
+        self._fill(int(cursor.lastrowid or 0), ordinal, block, node)
 
-    def _fill(self, identity: int, ordinal: int, block: Block) -> None:
+    def _fill(self, identity: int, ordinal: int, block: Block, node: pyramid.Node | None = None) -> None:
         """Write what belongs to a row of the list of blocks, and the pyramid above it."""
         self.connection.execute(
             "UPDATE blocks SET first_seq = ?, last_seq = ?, first_step = ?, last_step = ?, count = ?, crc = ? "
@@ -215,7 +260,7 @@ class RunWriter:
         self.connection.execute(
             "REPLACE INTO block_data VALUES (?, ?, ?)", (identity, block.data, checksum(block.data, *block.numbers))
         )
-        self.keep_node(block.incarnation, 0, ordinal, pyramid.summed_up(block.columns))
+        self.keep_node(block.incarnation, 0, ordinal, node or pyramid.summed_up(block.columns))
         self.raise_pyramid(block.incarnation, ordinal)
 
     def raise_pyramid(self, incarnation: int, ordinal: int) -> None:
@@ -273,6 +318,7 @@ class RunWriter:
 
     def replace_row(self, table: str, message: Entry) -> None:
         """Put a message in the place of one that is damaged."""
+        self._packing = None
         numbers = (message.message.incarnation, message.message.seq, message.message.step)
         self.connection.execute(
             f"UPDATE {table} SET step = ?, data = ?, crc = ? WHERE incarnation = ? AND seq = ?",  # noqa: S608

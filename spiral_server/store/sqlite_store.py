@@ -1,7 +1,7 @@
 """`RunStore` with SQLite: one database per run directory, one thread that writes to all of them.
 
 The thread gathers what arrives within `GATHER_SECONDS` into one commit per run, because a commit costs a sync of the
-disk and not the rows in it. Commands are not kept waiting.
+disk and not the rows in it. Commands are not kept waiting: old frames are packed in parts, between which they come.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ class SqliteStore:
         for job, result in zip(batch, results, strict=True):
             job.done.set_result(result)
         while writer.compactable and (self._jobs.empty() or writer.overdue):
-            if not self._settle(partial(_compact, writer)):
+            if not self._settle(writer.compact_some):
                 break
 
     def _do_alone(self, run: str, job: _Job) -> None:
@@ -358,11 +358,6 @@ class SqliteStore:
             if summary is not None:
                 self._catalog.note(summary, settled=False)
         return writer
-
-
-def _compact(writer: RunWriter) -> None:
-    with writer.transaction():
-        writer.compact()
 
 
 def _complain(event: str, **details: str) -> None:

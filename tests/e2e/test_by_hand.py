@@ -189,7 +189,7 @@ def test_watching_shows_loss_and_acknowledgements_and_ctrl_c_leaves_cleanly(trai
         assert process.stderr.read() == ""
         process.communicate()
     assert re.match(r"run 2\S+\n", lines[0])
-    assert re.match(r"training, \d+ steps done\n", lines[1])
+    assert re.match(r"training, \d+ steps done(: guard \w+: .+)?\n", lines[1])
     assert re.search(r"^step \d+  train/loss [\d.e-]+", said, re.M)
     assert re.search(
         r"^command \d+, set by \w+ as owner, 127\.0\.0\.1 \(cli\): zspace.gain \S+ -> 0.55, in force since step \d+$",

@@ -19,7 +19,7 @@ from spiral_server.store.protocol import Entry, SeriesQuery
 from spiral_server.store.sqlite_store import SqliteStore
 
 from .saying import ack, frame, heat_maps, opening, strip
-from .test_store import EVERYTHING, flip, judged, run_file
+from .test_store import EVERYTHING, flip, judged, packed, run_file
 
 COUNT = 700
 
@@ -35,6 +35,7 @@ def keep(store: SqliteStore, messages: list[Any]) -> None:
     for start in range(0, len(messages), 150):
         some = messages[start : start + 150]
         store.append("r1", [Entry(message, codec.encode(message)) for message in some]).result(20)
+    packed(store)
 
 
 @pytest.fixture(scope="module")
