@@ -27,7 +27,7 @@ from starlette.routing import Match
 import spiral_core
 from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
-from spiral_server import logs
+from spiral_server import logs, memory
 from spiral_server.hub import Hub
 from spiral_server.launch.doorkeeper import Doorkeeper
 from spiral_server.metrics import Metrics
@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with doorkeeper.watching():
+        async with doorkeeper.watching(), memory.kept_small():
             readiness.serving = True
             yield
             readiness.serving = False

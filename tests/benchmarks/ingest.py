@@ -5,7 +5,7 @@
 A run log of frames of 30 scalars is written by the real writer and uploaded by the real courier, as `spiral sync`
 does, through a real websocket to a server process that is pinned to one core; courier and kernel have the others. The
 clock runs from the start of the upload until the courier has been told that the last message is on disk. Budget: 25,000
-frames a second in the best of the rounds. What stands on disk afterwards is read back and compared, number by number.
+frames a second in the median round. What stands on disk afterwards is read back and compared, number by number.
 
 As a calibration of the machine, the same run times 200 commits of SQLite with a sync each, and a loop of Python. The
 frames for each second of the server's own processor time say how near to the bound of one core it is.
@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import os
 import sqlite3
+import statistics
 import sys
 import tempfile
 import time
@@ -92,12 +93,16 @@ def main() -> int:
         run = write_run(folder / "away" / "bench", values)
         rates = [once(folder / f"round-{k}", run, options.frames, cores) for k in range(options.rounds)]
         check(folder / f"round-{options.rounds - 1}", run.id, values)
-    best = max(rate for rate, _ in rates)
+    middle = statistics.median(rate for rate, _ in rates)
     every = ", ".join(f"{rate:,.0f}" for rate, _ in rates)
-    print(f"frames of {SCALARS} scalars for each second of processor time: {max(cpu for _, cpu in rates):,.0f}")
-    verdict = "kept" if best >= BUDGET else "MISSED"
-    print(f"stored and acknowledged: {best:,.0f} frames/s on one core (rounds: {every}); budget {BUDGET:,}: {verdict}")
-    return 0 if best >= BUDGET else 1
+    print(
+        f"frames of {SCALARS} scalars for each second of processor time: {statistics.median(cpu for _, cpu in rates):,.0f}"
+    )
+    verdict = "kept" if middle >= BUDGET else "MISSED"
+    print(
+        f"stored and acknowledged: {middle:,.0f} frames/s on one core (rounds: {every}); budget {BUDGET:,}: {verdict}"
+    )
+    return 0 if middle >= BUDGET else 1
 
 
 if __name__ == "__main__":

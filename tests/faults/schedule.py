@@ -16,6 +16,8 @@ from faults.plan import Event, Plan
 from faults.world import World, wait_for
 
 GOES_ON_STEPS = 5
+GOES_ON_SECONDS = 15.0
+"""For so many steps, of milliseconds each: a step that waited for a time-out of the network would take 5 s."""
 
 
 @contextmanager
@@ -169,15 +171,20 @@ class Schedule:
         world.timeline.note("network: mended")
 
     def _trains_on(self, why: str) -> None:
-        """See that the steps go on; a run that has been paused, or is not there, has none."""
+        """See that the steps go on at once; a run that has been paused or stopped has none."""
         world = self.world
         assert world.logs is not None
-        begun = world.logs.step
+        begun, since = world.logs.step, time.monotonic()
 
         def goes_on() -> bool:
             assert world.logs is not None
             assert world.engine is not None
             gone = world.engine.poll() is not None
-            return gone or world.logs.status != "training" or world.logs.step >= begun + GOES_ON_STEPS
+            if world.logs.status != "training" or world.logs.step >= begun + GOES_ON_STEPS:
+                return True
+            assert not gone, f"the engine has ended while {why}"
+            return False
 
         wait_for(goes_on, f"the run to train on while {why}")
+        taken = time.monotonic() - since
+        assert taken < GOES_ON_SECONDS, f"{GOES_ON_STEPS} steps took {taken:.0f} s while {why}"

@@ -248,7 +248,7 @@ def test_one_who_never_greets_is_closed(tmp_path: Path) -> None:
 # --- a viewer that stops reading
 
 
-async def stalled_story(house: House, stall: float, resident: list[int]) -> None:
+async def stalled_story(house: House, stall: float, resident: list[int], late: list[float]) -> None:
     """One viewer of four stops reading for three times the patience of the server; 160 KB, 20 times a second."""
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(courier(house))
@@ -261,7 +261,6 @@ async def stalled_story(house: House, stall: float, resident: list[int]) -> None
         known = next(message for message in sleeper.seen if isinstance(message, Snapshot))
         watching = set(house.app.state.hub.audience.viewers)
         sleeper.socket.transport.pause_reading()
-        late: list[float] = []
         process = psutil.Process()
         seq, gone_at = 4, None
         begun = time.monotonic()
@@ -279,24 +278,35 @@ async def stalled_story(house: House, stall: float, resident: list[int]) -> None
             for peer in (engine, *pages):
                 peer.seen.clear()
             await asyncio.sleep(max(0.0, sent + 0.05 - time.monotonic()))
-        assert sorted(late)[len(late) * 99 // 100] < 1
         assert gone_at >= stall
         sleeper.socket.transport.resume_reading()
         assert await sleeper.closed() == CLOSE_TOO_SLOW
         back = await stack.enter_async_context(viewer(house))
-        await catch_up(back, known)
+        await catch_up(back, known, list(range(4, seq, 2)))
         await engine.say(frame(seq, seq))
         await back.next_of(Frame, lambda message: message.seq == seq)
 
 
-async def catch_up(page: Peer, known: Snapshot) -> None:
+async def catch_up(page: Peer, known: Snapshot, steps: list[int]) -> None:
+    """Come back; what was missed must come, as frames or in a snapshot, and there with its ends and its extremes."""
     await page.say(Watch(run="r1", width=800, epoch=known.epoch, since=known.number))
-    await page.until(lambda message: isinstance(message, (Resumed, Snapshot)))
+    opened = await page.until(lambda message: isinstance(message, (Resumed, Snapshot)))
+    if isinstance(opened, Snapshot):
+        column = next(one for one in opened.columns if one.index == 0)
+        got = column.steps.numpy().tolist()
+        assert got == steps if not column.reduced else (got[0], got[-1]) == (steps[0], steps[-1])
+        # The value of a step is the step.
+        assert column.values.numpy().tolist() == got
+    else:
+        await page.next_of(Frame, lambda message: message.step == steps[-1])
+        assert [message.step for message in page.seen if isinstance(message, Frame)] == steps
 
 
 def test_a_viewer_that_takes_nothing_is_closed_with_a_code_and_the_others_see_every_frame(tmp_path: Path) -> None:
     with serving(tmp_path, pace=Pace(stall=0.5)) as house:
-        play(stalled_story(house, 0.5, []))
+        late: list[float] = []
+        play(stalled_story(house, 0.5, [], late))
+    assert max(late) < 1
 
 
 @pytest.mark.soak
@@ -304,7 +314,15 @@ def test_a_viewer_that_takes_nothing_is_closed_with_a_code_and_the_others_see_ev
 def test_a_viewer_that_stops_reading_for_ninety_seconds_costs_the_server_no_memory(tmp_path: Path) -> None:
     resident: list[int] = []
     with serving(tmp_path) as house:
-        play(stalled_story(house, house.settings.pace.stall, resident), seconds=300)
+        late: list[float] = []
+        play(stalled_story(house, house.settings.pace.stall, resident, late), seconds=300)
+    late.sort()
+    middle, long = (late[len(late) * part // 100] for part in (50, 99))
+    print(f"{len(late)} frames, late by p50 {middle * 1e3:.0f}, p99 {long * 1e3:.0f} ms")
+    # The time from which a delivery is not in time is that of the fan-out, 50 ms; here all viewers and the engine share
+    # a process with the server and take packets of 160 KB.
+    assert long < 0.1
+    assert late[-1] < 1
     # Server and viewers share this process. What the sleeper does not take from then on is 190 MB.
     assert max(resident[len(resident) // 3 :]) - resident[len(resident) // 3] < 24 * 1024 * 1024
 
