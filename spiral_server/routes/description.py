@@ -21,6 +21,7 @@ from spiral_core.wire.messages import (
     Strip,
 )
 from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
+from spiral_core.wire.requests import LARGEST, MAX_ACTOR_CHARS, MAX_ID_CHARS, MAX_SETS
 from spiral_server.store.protocol import Damage
 
 Json: TypeAlias = dict[str, Any]
@@ -151,6 +152,8 @@ _CHECKPOINT = CheckpointSaved(
 _COLUMN = {"name": "train/loss", "index": 0, "steps": [1, 2], "values": [2.1, "NaN"], "reduced": False}
 
 _NO_TOKEN = _error("No token, or a wrong one.", "this needs the token")
+_FOREIGN = _error("A role that may not do this, or a foreign page.", "a viewer may not steer")
+_TOO_OFTEN = _error("Too many requests at once.", "too many requests at once; try again later")
 _NO_RUN = _error("No such run, or no such series.", "there is no run 'x'; GET api/runs lists those that there are")
 _BAD_QUESTION = _error("A parameter makes no sense.", "width: Input should be greater than or equal to 1")
 _BROKEN = _error("The store cannot be used; try again.", "the data of run r cannot be read: disk I/O error")
@@ -176,7 +179,7 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
     points = _object(name=_TEXT, index=_WHOLE, steps=_list(_WHOLE), values=_list(_NUMBER), reduced={"type": "boolean"})
     damage = _object(**{"from": _WHOLE, "to": _WHOLE, "reason": _TEXT})
     bare: Json = {"incarnation": 0, "seq": 512, "rev": 12, "started": None, "state": None, "series": [], "strips": []}
-    usual = {"401": _NO_TOKEN, "503": _BROKEN}
+    usual = {"401": _NO_TOKEN, "403": _FOREIGN, "429": _TOO_OFTEN, "503": _BROKEN}
     of_run = {"404": _NO_RUN, **usual}
     records = _object(commands=_list(_of(CommandRecord)))
     return {
@@ -212,7 +215,7 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
         },
         "/api/runs/{run}/commands": {
             "get": {"200": _answer("The journal.", records, {"commands": [_APPLIED]}), **of_run},
-            "post": {**_command_answers(), **of_run},
+            "post": {**of_run, **_command_answers()},
         },
         "/api/runs/{run}/checkpoints": {
             "get": {
@@ -238,7 +241,6 @@ def _answers_to_deleting(of_run: dict[str, Json]) -> dict[str, Json]:
     """Give the answers to the deletion of a run by status."""
     return {
         "200": _answer("It is gone.", _object(deleted=_TEXT), {"deleted": "20260301-101500-kq3f"}),
-        "403": _error("Asked for by a foreign page.", "this origin may not steer"),
         "409": _error("It is being trained.", "run 'r' is being trained: stop it first"),
         **of_run,
     }
@@ -248,9 +250,8 @@ def _upkeep_answers(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, Js
     """Give the answers of what looks after a run, by path, method and status."""
     damaged = _object(damaged=_list(_of(Damage)))
     bytes_used = _object(before=_WHOLE, after=_WHOLE)
-    foreign = _error("Asked for by a foreign page.", "this origin may not steer")
-    verified = {"200": _answer("What is damaged.", damaged, {"damaged": []}), "400": _BAD_QUESTION, "403": foreign}
-    packed = {"200": _answer("Its bytes.", bytes_used, {"before": 81920, "after": 40960}), "403": foreign}
+    verified = {"200": _answer("What is damaged.", damaged, {"damaged": []}), "400": _BAD_QUESTION}
+    packed = {"200": _answer("Its bytes.", bytes_used, {"before": 81920, "after": 40960})}
     return {
         "/api/runs/{run}/verify": {"post": {**verified, **of_run}},
         "/api/runs/{run}/compact": {"post": {**packed, **of_run}},
@@ -265,7 +266,6 @@ def _command_answers() -> dict[str, Json]:
         "200": _answer("Given before under this id: what has become of it.", _of(CommandRecord), _APPLIED),
         "202": _answer("Accepted: on disk, and on its way to the engine.", _of(CommandRecord), _ACCEPTED),
         "400": _error("Not a command.", "not a command: Invalid enum value 'explode' - at `$.verb`"),
-        "403": _error("Asked for by a foreign page.", "this origin may not steer"),
         "409": _answer(
             "The run has ended, or moved on since `expected_rev`: then with the revision in force, and the values of "
             "the knobs that were asked for. The command is not in the journal.",
@@ -278,7 +278,10 @@ def _command_answers() -> dict[str, Json]:
             _object(error=_TEXT, record=_of(CommandRecord)),
             {"error": _REFUSED.reason, "record": _REFUSED},
         ),
-        "429": _error("Too many commands wait for the engine.", "1000 commands wait for the engine of run 'r' already"),
+        "429": _error(
+            "Too many commands wait for the engine, or too many requests at once.",
+            "1000 commands wait for the engine of run 'r' already",
+        ),
     }
 
 
@@ -298,9 +301,25 @@ def _components() -> Json:
         listed = _list(_NUMBER)
         optional = name in ("pointing", "energy_over_area")
         schemas["HeatMaps"]["properties"][name] = _or_null(listed) if optional else listed
+    asked = schemas["CommandRequest"]["properties"]
     for name, words in _REQUEST_WORDS.items():
-        schemas["CommandRequest"]["properties"][name]["description"] = words
+        asked[name]["description"] = words
+    asked["id"] |= {"minLength": 1, "maxLength": MAX_ID_CHARS}
+    asked["actor"] |= {"maxLength": MAX_ACTOR_CHARS}
+    asked["sets"] |= {"maxItems": MAX_SETS}
+    _bound_numbers([schemas["CommandRequest"], schemas["Setting"]])
     return schemas
+
+
+def _bound_numbers(part: object) -> None:
+    """Say within which bounds whole numbers are taken, wherever in a schema one stands."""
+    if isinstance(part, dict):
+        if part.get("type") == "integer":
+            part |= {"minimum": 1 - LARGEST, "maximum": LARGEST - 1}
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            _bound_numbers(one)
 
 
 def described(app: FastAPI) -> Json:
