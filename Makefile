@@ -78,7 +78,7 @@ wheel: $(DEV_STAMP) ## Build the wheel and the sdist into dist/
 	@$(BIN)/python -m hatchling build -d dist
 
 clean: ## Delete what was built (keeps .venv and your runs)
-	rm -rf build dist frontend/dist spiral_server/page .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist frontend/dist spiral_server/page .schemathesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find spiral_core spiral_server tests frontend -name node_modules -prune -o -name __pycache__ -exec rm -rf {} +
 
 # The environment ---------------------------------------------------------------------------------------------------

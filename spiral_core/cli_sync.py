@@ -36,9 +36,10 @@ def token_of(logdir: Path, server: str) -> str:
     """Find the token of a server on this machine that keeps its runs in the same directory."""
     try:
         told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        url, token = str(told["url"]), str(told["token"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return str(told.get("token", "")) if told.get("url", "").rstrip("/") == server.rstrip("/") else ""
+    return token if url.rstrip("/") == server.rstrip("/") else ""
 
 
 def sync(

@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 import spiral_core
 from spiral_core.errors import SpiralError
@@ -137,9 +138,13 @@ def _answer_errors(app: FastAPI, guards: dict[str, str]) -> None:
         first = error.errors()[0]
         return trouble(400, f"{'.'.join(str(place) for place in first['loc'][1:])}: {first['msg']}")
 
-    async def plain(_: Request, error: Exception) -> Response:
+    async def plain(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it below
-        return trouble(error.status_code, str(error.detail), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # Each route knows its own methods only, and several share a path.
+            headers["Allow"] = ", ".join(_methods(request))
+        return trouble(error.status_code, str(error.detail), headers)
 
     async def ours(_: Request, error: Exception) -> Response:
         return trouble(404 if isinstance(error, UnknownRunError) else 503, str(error))
@@ -159,6 +164,16 @@ def _answer_errors(app: FastAPI, guards: dict[str, str]) -> None:
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(SpiralError, ours)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def _methods(request: Request) -> list[str]:
+    """List the methods that the path of a request takes."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

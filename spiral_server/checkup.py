@@ -100,7 +100,7 @@ def _server(logdir: Path) -> Found:
 def _pid(path: Path) -> int | None:
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

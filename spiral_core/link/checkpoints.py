@@ -28,6 +28,9 @@ _LENGTH_BYTES = 8
 MOST_HEADER_BYTES = 100_000_000
 """As the format's own library has it."""
 
+_MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading JSON of anybody's making may raise, and taking numbers out of it."""
+
 KEPT_FOR_GOOD = "steer"
 """Checkpoints that were taken for this reason are not pruned."""
 
@@ -70,7 +73,7 @@ def _header(data: bytes) -> tuple[str, str]:
 
     Raises
     ------
-    ValueError, KeyError, TypeError
+    ValueError, KeyError, TypeError, RecursionError
         There is no such header.
     """
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
@@ -160,7 +163,7 @@ class CheckpointFolder:
         try:
             told, digest = _header(data)
             arrays: dict[str, AnyArray] = tensors.load(data)
-        except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except (*_MALFORMED, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{path} is damaged: {error}{self._instead(path)}") from error
         if _digest(told, arrays) != digest:
             raise CheckpointError(f"{path} is damaged: its contents do not match its SHA-256{self._instead(path)}")
@@ -174,7 +177,7 @@ class CheckpointFolder:
         """Give the checkpoints whose headers can be read, by step; their arrays are not looked at."""
         found = []
         for path in sorted(self._path.glob(f"step-*{SUFFIX}")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as file:
+            with contextlib.suppress(OSError, *_MALFORMED), path.open("rb") as file:
                 length = file.read(_LENGTH_BYTES)
                 rest = file.read(min(int.from_bytes(length, "little"), MOST_HEADER_BYTES))
                 found.append(_described(path, json.loads(_header(length + rest)[0])))

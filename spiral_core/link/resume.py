@@ -193,7 +193,7 @@ def config_from(path: Path) -> RunConfig:
         fields = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
     except OSError as error:
         raise RunLogError(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is no configuration: {error}") from error
     return from_fields(fields)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from spiral_core.errors import DecodeError
-from spiral_core.wire.limits import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
+from spiral_core.wire.limits import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MOST_NESTED
 from spiral_core.wire.messages import AnyMessage, Frame, Message
 from spiral_core.wire.parts import Array
 
@@ -38,13 +38,14 @@ def decode(data: bytes | memoryview) -> AnyMessage:
     Raises
     ------
     DecodeError
-        The bytes are not exactly one message of the protocol, or they exceed `MAX_MESSAGE_BYTES`.
+        The bytes are not exactly one message of the protocol, they exceed `MAX_MESSAGE_BYTES`, or they hold what
+        nobody could use, such as an array that does not fill its shape.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise DecodeError(f"a message of {len(data)} bytes exceeds the limit of {MAX_MESSAGE_BYTES}")
     try:
         message = _decoder.decode(data)
-        _check_arrays(message)
+        _check(message)
     except DecodeError:
         raise
     # RecursionError: deeply nested input; msgspec limits nothing but the interpreter's own stack.
@@ -53,8 +54,11 @@ def decode(data: bytes | memoryview) -> AnyMessage:
     return message
 
 
-def _check_arrays(part: object) -> None:
-    """Refuse arrays whose bytes do not fill their shape, at the door and not where they are first used."""
+def _check(part: object) -> None:
+    """Refuse what the types allow and nobody could use, at the door and not where it is first used.
+
+    Arrays whose bytes do not fill their shape; configurations that JSON could not carry on.
+    """
     if isinstance(part, Frame):
         # By far the most frequent message: nine of ten on the way to the disk.
         part.index.check()
@@ -65,10 +69,25 @@ def _check_arrays(part: object) -> None:
         for name in part.__struct_fields__:
             value = getattr(part, name)
             if isinstance(value, (msgspec.Struct, list)):
-                _check_arrays(value)
+                _check(value)
+            elif isinstance(value, dict):
+                _check_plain(value, 0)
     elif isinstance(part, list) and part and isinstance(part[0], msgspec.Struct):
         for item in part:
-            _check_arrays(item)
+            _check(item)
+
+
+def _check_plain(value: object, depth: int) -> None:
+    """Refuse what JSON has no word for, and what is nested too deeply."""
+    if isinstance(value, (dict, list)):
+        if depth == MOST_NESTED:
+            raise DecodeError(f"a configuration is nested more than {MOST_NESTED} deep")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise DecodeError("a configuration has a name that is no text")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_plain(item, depth + 1)
+    elif value is not None and not isinstance(value, (bool, int, float, str)):
+        raise DecodeError(f"a configuration holds a {type(value).__name__}, which JSON does not have")
 
 
 class _Numbered(msgspec.Struct):

@@ -14,6 +14,12 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_PACKET_BYTES = 16 * 1024 * 1024
 """Largest websocket message. Uvicorn's own default is the same 16 MiB."""
 
+MOST_AXES = 8
+"""Most axes of an array, which NumPy can give a shape to; a batch of films in color has five."""
+
+MOST_NESTED = 32
+"""Most maps and lists inside each other in the configuration of a run: who writes it out must not run out of stack."""
+
 VIEWER_PACKET_BYTES = 16 * 1024
 """Largest packet of a viewer, which says whom it is and what it wants to see."""
 
@@ -51,10 +57,9 @@ SNAPSHOT_POINTS = 2000
 CLOSE_NORMAL = 1000
 CLOSE_GOING_AWAY = 1001
 CLOSE_BAD_DATA = 1007
-CLOSE_POLICY = 1008
 CLOSE_TOO_BIG = 1009
 CLOSE_TRY_AGAIN = 1013
-"""The server's disk cannot be written; what it has not confirmed is to be brought again."""
+"""The server's disk cannot be written, and what it has not confirmed is to be brought again; or it cannot be read."""
 CLOSE_PROTOCOL = 4000
 """A message that is well formed but not allowed now, or another protocol version."""
 CLOSE_UNAUTHORIZED = 4001

@@ -12,6 +12,7 @@ import numpy as np
 
 from spiral_core.arrays import AnyArray
 from spiral_core.errors import DecodeError
+from spiral_core.wire.limits import MAX_MESSAGE_BYTES, MOST_AXES
 
 Value: TypeAlias = bool | int | float | str
 """What a knob can hold."""
@@ -67,17 +68,20 @@ class Array(Struct, frozen=True, kw_only=True):
         return np.frombuffer(self.data, dtype=self.dtype).reshape(self.shape)
 
     def check(self) -> None:
-        """Look whether the bytes fill the shape.
+        """Look whether the bytes fill the shape, and whether NumPy can make an array of it.
 
         Raises
         ------
         DecodeError
-            They do not.
+            They do not, or it cannot.
         """
+        if len(self.shape) > MOST_AXES:
+            raise DecodeError(f"an array of {len(self.shape)} axes; there are at most {MOST_AXES}")
         size = _ITEM_BYTES[self.dtype]
         for extent in self.shape:
-            if extent < 0:
-                raise DecodeError(f"array shape {self.shape} has a negative extent")
+            # The bound counts where another extent is 0: then there are no bytes to be compared with.
+            if not 0 <= extent <= MAX_MESSAGE_BYTES:
+                raise DecodeError(f"array shape {self.shape} has a negative extent, or one beyond any message")
             size *= extent
         if size != len(self.data):
             raise DecodeError(f"array of shape {self.shape} and dtype {self.dtype} cannot hold {len(self.data)} bytes")

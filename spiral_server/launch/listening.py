@@ -100,7 +100,7 @@ def announced(logdir: Path) -> Living | None:
         told = json.loads((logdir / "server.json").read_text(encoding="utf-8"))
         certificate = told.get("certificate")
         return Living(str(told["url"]), str(told["token"]), None if certificate is None else str(certificate))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -128,7 +128,7 @@ def lasting_access(logdir: Path, token: str | None) -> tuple[str, str]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         kept, instance = str(told["token"]), str(told["instance"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         kept, instance = new_token(), new_instance()
         write_private(path, {"token": kept, "instance": instance})
     return token or kept, instance
@@ -137,7 +137,7 @@ def lasting_access(logdir: Path, token: str | None) -> tuple[str, str]:
 def forget(logdir: Path) -> None:
     """Take back the announcement, unless another server has made its own since."""
     path = logdir / "server.json"
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
             path.unlink()
 

@@ -41,7 +41,7 @@ def read(logdir: Path) -> list[TokenRecord]:
         ]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); delete it and make the tokens anew") from error
 
 

@@ -32,6 +32,8 @@ def columns_of(frames: Sequence[Frame]) -> dict[int, tuple[F64, F64]]:
         return {}
     indices = [frame.index.numpy() for frame in frames]
     index = np.concatenate(indices)
+    if not len(index):
+        return {}
     values = np.concatenate([frame.values.numpy() for frame in frames]).astype(np.float64, copy=False)
     counts = [len(part) for part in indices]
     steps = np.repeat(np.array([frame.step for frame in frames], dtype=np.float64), counts)

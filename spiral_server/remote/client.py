@@ -161,7 +161,7 @@ class Client:
             connection.close()
         try:
             return status, json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AskingError(f"what answers at {self.there.url} is no Spiral server: give its address") from error
 
     def submit(self, run: str, request: CommandRequest) -> Answer:

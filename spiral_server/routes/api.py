@@ -14,7 +14,7 @@ from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRequest
 from spiral_core.wire.parts import SeriesSpec
-from spiral_core.wire.requests import malformed
+from spiral_core.wire.requests import LARGEST, malformed
 from spiral_server.hub import Hub
 from spiral_server.live.commands import BusyError, EndedError, StaleError
 from spiral_server.live.snapshot import points_for
@@ -24,6 +24,8 @@ from spiral_server.store.protocol import SeriesQuery, SeriesRead
 MOST_POINTS = 20_000
 """Most points of one series in an answer: two for each pixel of the widest chart."""
 DEFAULT_WIDTH = 1000
+Step = Annotated[int, Query(gt=-LARGEST, lt=LARGEST)]
+"""Beyond, no run has any, and no database takes the number."""
 
 router = APIRouter(prefix="/api", dependencies=[Depends(token_shown)])
 
@@ -62,8 +64,8 @@ async def series(
     request: Request,
     run: str,
     names: str = "",
-    first: Annotated[int | None, Query(alias="from")] = None,
-    last: Annotated[int | None, Query(alias="to")] = None,
+    first: Annotated[Step | None, Query(alias="from")] = None,
+    last: Annotated[Step | None, Query(alias="to")] = None,
     width: Annotated[int, Query(ge=1)] = DEFAULT_WIDTH,
 ) -> Response:
     """Give points of series, two for each pixel of ``width``; ``names`` are parted by commas, none means all."""
@@ -119,7 +121,7 @@ async def checkpoints(request: Request, run: str) -> Response:
 
 
 @router.get("/runs/{run}/heatmaps")
-async def heat_maps(request: Request, run: str, step: int | None = None) -> Response:
+async def heat_maps(request: Request, run: str, step: Step | None = None) -> Response:
     """Give the newest heat maps at or before a step."""
     found = await _hub(request).heat_maps(run, step)
     body = await asyncio.to_thread(codec.to_json, {"heat_maps": found})

@@ -19,6 +19,7 @@ from spiral_core.wire.limits import (
     CLOSE_TOO_BIG,
     CLOSE_TOO_OFTEN,
     CLOSE_TOO_SLOW,
+    CLOSE_TRY_AGAIN,
     CLOSE_UNAUTHORIZED,
     VIEWER_PACKET_BYTES,
     VIEWER_PACKETS_PER_SECOND,
@@ -39,13 +40,12 @@ from spiral_server.routes.doors import (
     settings_of,
     visitor_of,
 )
-from spiral_server.routes.socket import FramedSocket, framed, framed_socket
+from spiral_server.routes.socket import CLOSE_SECONDS, FramedSocket, framed, framed_socket
 from spiral_server.settings import Pace
+from spiral_server.store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 
-CLOSE_SECONDS = 10.0
-"""How long a peer is given to answer a close frame, unless it is closed for not reading."""
 REASON_BYTES = 123
 """RFC 6455 section 5.5: a close frame holds 125 bytes, two of them for the code."""
 
@@ -182,6 +182,10 @@ class Connection:
             self.close(error.code, error.reason)
         except WebSocketDisconnect:
             pass
+        except StoreError as error:
+            # The data of a run cannot be read, or the run has been deleted meanwhile.
+            log.error("a connection cannot be served", reason=str(error))
+            self.close(CLOSE_TRY_AGAIN, str(error))
         except Exception:
             self.close(CLOSE_INTERNAL, "the server failed; its log says why")
             raise

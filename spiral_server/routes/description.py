@@ -5,8 +5,6 @@ Paths and parameters come from the routes, schemas from the structs of the wire;
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import msgspec
 from fastapi import FastAPI
 
@@ -21,13 +19,30 @@ from spiral_core.wire.messages import (
     Strip,
 )
 from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
-from spiral_core.wire.training import TrainingOption, TrainingRequest, training_options
+from spiral_core.wire.requests import LARGEST, MAX_ACTOR_CHARS, MAX_ID_CHARS, MAX_SETS
+from spiral_core.wire.training import TrainingOption, TrainingRequest
+from spiral_server.routes.answers import (
+    BAD_QUESTION,
+    NO_RUN,
+    NUMBER,
+    REF,
+    SWITCH,
+    TEXT,
+    USUAL,
+    VALUE,
+    WHOLE,
+    Json,
+    answer,
+    error,
+    list_of,
+    object_of,
+    of,
+    or_null,
+)
+from spiral_server.routes.launch_answers import TRAINING, begun_answers, launch_answers
 from spiral_server.routes.launches import EngineLine
 from spiral_server.store.protocol import Damage
 
-Json: TypeAlias = dict[str, Any]
-
-_REF = "#/components/schemas/{name}"
 _STRUCTS = (
     CommandRequest,
     Damage,
@@ -84,35 +99,6 @@ _REFUSED = msgspec.structs.replace(
 _STALE = "expected revision 11, but revision 14 is in force: look at the values, then ask again"
 
 
-def _of(kind: type) -> Json:
-    return {"$ref": _REF.format(name=kind.__name__)}
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _object(**properties: Json) -> Json:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _or_null(schema: Json) -> Json:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _answer(words: str, schema: Json, example: object) -> Json:
-    return {"description": words, "content": {"application/json": {"schema": schema, "example": codec.plain(example)}}}
-
-
-def _error(words: str, example: str) -> Json:
-    return _answer(words, _object(error=_TEXT), {"error": example})
-
-
-_TEXT: Json = {"type": "string"}
-_WHOLE: Json = {"type": "integer"}
-_NUMBER: Json = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
-_VALUE: Json = {"anyOf": [{"type": "boolean"}, {"type": "number"}, {"type": "string"}, {"type": "null"}]}
-
 _SUMMARY = RunSummary(
     id="20260301-101500-kq3f",
     name="needle",
@@ -155,59 +141,38 @@ _CHECKPOINT = CheckpointSaved(
 )
 _COLUMN = {"name": "train/loss", "index": 0, "steps": [1, 2], "values": [2.1, "NaN"], "reduced": False}
 
-_ENGINE = EngineLine(
-    run="20260301-101500-kq3f",
-    name="needle",
-    origin="launched",
-    status="training",
-    connected=True,
-    running=True,
-    pid=4711,
-    begun=1772360000.0,
-    ended=None,
-    exit=None,
-    said=[],
-)
-_TRAINING: Json = {"data": "fashion", "steps": 0, "lr": 0.02, "name": "a slower one"}
-
-_NO_TOKEN = _error("No token, or a wrong one.", "this needs the token")
-_NO_RUN = _error("No such run, or no such series.", "there is no run 'x'; GET api/runs lists those that there are")
-_BAD_QUESTION = _error("A parameter makes no sense.", "width: Input should be greater than or equal to 1")
-_BROKEN = _error("The store cannot be used; try again.", "the data of run r cannot be read: disk I/O error")
-
 
 def _run_schema() -> Json:
     """Give the schema of one run: its line of the list, and more."""
     more = {
-        "incarnation": _WHOLE,
-        "seq": _WHOLE,
-        "rev": _WHOLE,
-        "started": _or_null(_of(RunStarted)),
-        "state": _or_null(_of(StatusChanged)),
-        "series": _list(_of(SeriesSpec)),
-        "strips": _list(_of(Strip)),
+        "incarnation": WHOLE,
+        "seq": WHOLE,
+        "rev": WHOLE,
+        "started": or_null(of(RunStarted)),
+        "state": or_null(of(StatusChanged)),
+        "series": list_of(of(SeriesSpec)),
+        "strips": list_of(of(Strip)),
     }
-    line = msgspec.json.schema_components([RunSummary], ref_template=_REF)[1]["RunSummary"]["properties"]
-    return _object(**line, **more)
+    line = msgspec.json.schema_components([RunSummary], ref_template=REF)[1]["RunSummary"]["properties"]
+    return object_of(**line, **more)
 
 
 def _answers() -> dict[str, dict[str, dict[str, Json]]]:
     """Give the answers by path, method and status."""
     bare: Json = {"incarnation": 0, "seq": 512, "rev": 12, "started": None, "state": None, "series": [], "strips": []}
-    usual = {"401": _NO_TOKEN, "503": _BROKEN}
-    of_run = {"404": _NO_RUN, **usual}
+    of_run = {"404": NO_RUN, **USUAL}
     return {
-        **_launch_answers(),
+        **launch_answers(),
         **_answers_of_a_run(of_run),
         "/api/runs": {
-            "post": {**_begun_answers(), "401": _NO_TOKEN, "503": _BROKEN},
+            "post": {**USUAL, **begun_answers()},
             "get": {
-                "200": _answer("Runs.", _object(runs=_list(_of(RunSummary))), {"runs": [_SUMMARY]}),
-                **usual,
+                "200": answer("Runs.", object_of(runs=list_of(of(RunSummary))), {"runs": [_SUMMARY]}),
+                **USUAL,
             },
         },
         "/api/runs/{run}": {
-            "get": {"200": _answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run},
+            "get": {"200": answer("The run.", _run_schema(), {**codec.plain(_SUMMARY), **bare}), **of_run},
             "delete": _answers_to_deleting(of_run),
         },
         **_upkeep_answers(of_run),
@@ -216,38 +181,38 @@ def _answers() -> dict[str, dict[str, dict[str, Json]]]:
 
 def _answers_of_a_run(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, Json]]]:
     """Give the answers about what a run holds."""
-    points = _object(name=_TEXT, index=_WHOLE, steps=_list(_WHOLE), values=_list(_NUMBER), reduced={"type": "boolean"})
-    damage = _object(**{"from": _WHOLE, "to": _WHOLE, "reason": _TEXT})
-    records = _object(commands=_list(_of(CommandRecord)))
+    points = object_of(name=TEXT, index=WHOLE, steps=list_of(WHOLE), values=list_of(NUMBER), reduced=SWITCH)
+    damage = object_of(**{"from": WHOLE, "to": WHOLE, "reason": TEXT})
+    records = object_of(commands=list_of(of(CommandRecord)))
     return {
         "/api/runs/{run}/series": {
             "get": {
-                "200": _answer(
+                "200": answer(
                     "Points; where there are more than asked for, the least and the greatest of each bucket.",
-                    _object(series=_list(points), damaged=_list(damage)),
+                    object_of(series=list_of(points), damaged=list_of(damage)),
                     {"series": [_COLUMN], "damaged": []},
                 ),
-                "400": _BAD_QUESTION,
+                "400": BAD_QUESTION,
                 **of_run,
             }
         },
         "/api/runs/{run}/knobs": {
             "get": {
-                "200": _answer(
-                    "Knobs.", _object(knobs=_list(_of(KnobSpec)), rev=_WHOLE), {"knobs": [_KNOB], "rev": 12}
+                "200": answer(
+                    "Knobs.", object_of(knobs=list_of(of(KnobSpec)), rev=WHOLE), {"knobs": [_KNOB], "rev": 12}
                 ),
                 **of_run,
             }
         },
         "/api/runs/{run}/commands": {
-            "get": {"200": _answer("The journal.", records, {"commands": [_APPLIED]}), **of_run},
-            "post": {**_command_answers(), **of_run},
+            "get": {"200": answer("The journal.", records, {"commands": [_APPLIED]}), **of_run},
+            "post": {**of_run, **_command_answers()},
         },
         "/api/runs/{run}/checkpoints": {
             "get": {
-                "200": _answer(
+                "200": answer(
                     "Checkpoints that are on the engine's disk.",
-                    _object(checkpoints=_list(_of(CheckpointSaved))),
+                    object_of(checkpoints=list_of(of(CheckpointSaved))),
                     {"checkpoints": [_CHECKPOINT]},
                 ),
                 **of_run,
@@ -255,49 +220,9 @@ def _answers_of_a_run(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, 
         },
         "/api/runs/{run}/heatmaps": {
             "get": {
-                "200": _answer("Heat maps.", _object(heat_maps=_or_null(_of(HeatMaps))), {"heat_maps": None}),
-                "400": _BAD_QUESTION,
+                "200": answer("Heat maps.", object_of(heat_maps=or_null(of(HeatMaps))), {"heat_maps": None}),
+                "400": BAD_QUESTION,
                 **of_run,
-            }
-        },
-    }
-
-
-def _begun_answers() -> dict[str, Json]:
-    """Give the answers to the start of an engine by status."""
-    named = _object(error=_TEXT, field=_TEXT)
-    lr = "lr = -1.0 cannot be used: it must be a finite number above 0"
-    return {
-        "201": _answer("The engine begins; the run has this id.", _of(EngineLine), _ENGINE),
-        "400": _answer("Not fields of a run; `field` names the one.", named, {"error": "unknown field", "field": "rl"}),
-        "403": _error("Asked for by a foreign page, or by one who may only watch.", "this origin may not steer"),
-        "409": _error("It cannot be now: the run is still trained, or its files are elsewhere.", "stop it first"),
-        "413": _error("The body is too large.", "a request takes at most 65536 bytes"),
-        "422": _answer("The engine does not take it; `field` names why.", named, {"error": lr, "field": "lr"}),
-        "429": _error("As many engines run as may.", "8 engines run already, and at most 8 may at once"),
-    }
-
-
-def _launch_answers() -> dict[str, dict[str, dict[str, Json]]]:
-    """Give the answers about engines by path, method and status."""
-    switch = {"type": "boolean"}
-    listed = _object(engines=_list(_of(EngineLine)), most=_WHOLE, hindrance=_TEXT, may_steer=switch)
-    engines = {"engines": [_ENGINE], "most": 8, "hindrance": "", "may_steer": True}
-    options = {"options": training_options()[:1]}
-    usual = {"401": _NO_TOKEN, "503": _BROKEN}
-    return {
-        "/api/engines": {"get": {"200": _answer("Engines.", listed, engines), **usual}},
-        "/api/training": {
-            "get": {"200": _answer("Fields.", _object(options=_list(_of(TrainingOption))), options), **usual}
-        },
-        "/api/runs/{run}/restart": {"post": {**_begun_answers(), "404": _NO_RUN, **usual}},
-        "/api/runs/{run}/stop": {
-            "post": {
-                "202": _answer("Told to stop.", _of(EngineLine), _ENGINE),
-                "403": _error("Asked for by a foreign page.", "this origin may not steer"),
-                "409": _error("It is not being trained.", "run r is not being trained"),
-                "404": _NO_RUN,
-                **usual,
             }
         },
     }
@@ -306,20 +231,18 @@ def _launch_answers() -> dict[str, dict[str, dict[str, Json]]]:
 def _answers_to_deleting(of_run: dict[str, Json]) -> dict[str, Json]:
     """Give the answers to the deletion of a run by status."""
     return {
-        "200": _answer("It is gone.", _object(deleted=_TEXT), {"deleted": "20260301-101500-kq3f"}),
-        "403": _error("Asked for by a foreign page.", "this origin may not steer"),
-        "409": _error("It is being trained.", "run 'r' is being trained: stop it first"),
+        "200": answer("It is gone.", object_of(deleted=TEXT), {"deleted": "20260301-101500-kq3f"}),
+        "409": error("It is being trained.", "run 'r' is being trained: stop it first"),
         **of_run,
     }
 
 
 def _upkeep_answers(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, Json]]]:
     """Give the answers of what looks after a run, by path, method and status."""
-    damaged = _object(damaged=_list(_of(Damage)))
-    bytes_used = _object(before=_WHOLE, after=_WHOLE)
-    foreign = _error("Asked for by a foreign page.", "this origin may not steer")
-    verified = {"200": _answer("What is damaged.", damaged, {"damaged": []}), "400": _BAD_QUESTION, "403": foreign}
-    packed = {"200": _answer("Its bytes.", bytes_used, {"before": 81920, "after": 40960}), "403": foreign}
+    damaged = object_of(damaged=list_of(of(Damage)))
+    bytes_used = object_of(before=WHOLE, after=WHOLE)
+    verified = {"200": answer("What is damaged.", damaged, {"damaged": []}), "400": BAD_QUESTION}
+    packed = {"200": answer("Its bytes.", bytes_used, {"before": 81920, "after": 40960})}
     return {
         "/api/runs/{run}/verify": {"post": {**verified, **of_run}},
         "/api/runs/{run}/compact": {"post": {**packed, **of_run}},
@@ -328,48 +251,66 @@ def _upkeep_answers(of_run: dict[str, Json]) -> dict[str, dict[str, dict[str, Js
 
 def _command_answers() -> dict[str, Json]:
     """Give the answers to a command by status."""
-    conflict = _object(error=_TEXT, rev=_WHOLE, values={"type": "object", "additionalProperties": _VALUE})
+    conflict = object_of(error=TEXT, rev=WHOLE, values={"type": "object", "additionalProperties": VALUE})
     conflict["required"] = ["error"]
     return {
-        "200": _answer("Given before under this id: what has become of it.", _of(CommandRecord), _APPLIED),
-        "202": _answer("Accepted: on disk, and on its way to the engine.", _of(CommandRecord), _ACCEPTED),
-        "400": _error("Not a command.", "not a command: Invalid enum value 'explode' - at `$.verb`"),
-        "403": _error("Asked for by a foreign page.", "this origin may not steer"),
-        "409": _answer(
+        "200": answer("Given before under this id: what has become of it.", of(CommandRecord), _APPLIED),
+        "202": answer("Accepted: on disk, and on its way to the engine.", of(CommandRecord), _ACCEPTED),
+        "400": error("Not a command.", "not a command: Invalid enum value 'explode' - at `$.verb`"),
+        "409": answer(
             "The run has ended, or moved on since `expected_rev`: then with the revision in force, and the values of "
             "the knobs that were asked for. The command is not in the journal.",
             conflict,
             {"error": _STALE, "rev": 14, "values": {"optim.lr": 1e-3}},
         ),
-        "413": _error("The body is too large.", "a command takes at most 65536 bytes"),
-        "422": _answer(
+        "413": error("The body is too large.", "a command takes at most 65536 bytes"),
+        "422": answer(
             "Refused at the door, with the reason; the journal has it.",
-            _object(error=_TEXT, record=_of(CommandRecord)),
+            object_of(error=TEXT, record=of(CommandRecord)),
             {"error": _REFUSED.reason, "record": _REFUSED},
         ),
-        "429": _error("Too many commands wait for the engine.", "1000 commands wait for the engine of run 'r' already"),
+        "429": error(
+            "Too many commands wait for the engine, or too many requests at once.",
+            "1000 commands wait for the engine of run 'r' already",
+        ),
     }
 
 
 def _components() -> Json:
     """Give the schemas of the structs as JSON carries them."""
-    _, found = msgspec.json.schema_components(_STRUCTS, ref_template=_REF)
+    _, found = msgspec.json.schema_components(_STRUCTS, ref_template=REF)
     schemas: Json = dict(found)
     # Packed bytes on the wire, nested lists in JSON.
-    nested = {"anyOf": [_NUMBER, _list({"$ref": _REF.format(name="Nested")})]}
+    nested = {"anyOf": [NUMBER, list_of({"$ref": REF.format(name="Nested")})]}
     schemas["Nested"] = {"title": "Nested", "description": "A number, or a list of the next axis.", **nested}
     schemas["Array"] = {
         "title": "Array",
         "description": "Nested lists of numbers.",
-        **_list(nested["anyOf"][1]["items"]),
+        **list_of(nested["anyOf"][1]["items"]),
     }
     for name in ("raw_min", "raw_max", "logit", "probability", "pointing", "energy_over_area"):
-        listed = _list(_NUMBER)
+        listed = list_of(NUMBER)
         optional = name in ("pointing", "energy_over_area")
-        schemas["HeatMaps"]["properties"][name] = _or_null(listed) if optional else listed
+        schemas["HeatMaps"]["properties"][name] = or_null(listed) if optional else listed
+    asked = schemas["CommandRequest"]["properties"]
     for name, words in _REQUEST_WORDS.items():
-        schemas["CommandRequest"]["properties"][name]["description"] = words
+        asked[name]["description"] = words
+    asked["id"] |= {"minLength": 1, "maxLength": MAX_ID_CHARS}
+    asked["actor"] |= {"maxLength": MAX_ACTOR_CHARS}
+    asked["sets"] |= {"maxItems": MAX_SETS}
+    _bound_numbers([schemas["CommandRequest"], schemas["Setting"]])
     return schemas
+
+
+def _bound_numbers(part: object) -> None:
+    """Say within which bounds whole numbers are taken, wherever in a schema one stands."""
+    if isinstance(part, dict):
+        if part.get("type") == "integer":
+            part |= {"minimum": 1 - LARGEST, "maximum": LARGEST - 1}
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            _bound_numbers(one)
 
 
 def described(app: FastAPI) -> Json:
@@ -382,11 +323,11 @@ def described(app: FastAPI) -> Json:
             paths[path] = {method: {**told, "responses": answers[path][method]} for method, told in methods.items()}
     paths["/api/runs/{run}/commands"]["post"]["requestBody"] = {
         "required": True,
-        "content": {"application/json": {"schema": _of(CommandRequest), "example": codec.plain(_REQUEST)}},
+        "content": {"application/json": {"schema": of(CommandRequest), "example": codec.plain(_REQUEST)}},
     }
     paths["/api/runs"]["post"]["requestBody"] = {
         "required": True,
-        "content": {"application/json": {"schema": _of(TrainingRequest), "example": _TRAINING}},
+        "content": {"application/json": {"schema": of(TrainingRequest), "example": TRAINING}},
     }
     document["info"] = {**document["info"], "description": _NOTE}
     document["paths"] = paths

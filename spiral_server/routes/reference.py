@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from spiral_server.live.tokens import Right
-from spiral_server.routes.description import Json, described
+from spiral_server.routes.answers import Json
+from spiral_server.routes.description import described
 from spiral_server.routes.doors import NO_STORE, admit, answer
 
 router = APIRouter(include_in_schema=False)

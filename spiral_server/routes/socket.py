@@ -16,6 +16,10 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
+CLOSE_SECONDS = 10.0
+"""How long a peer is given to answer a close frame, unless it is closed for not reading."""
+QUIET_SECONDS = 0.2
+"""How long nothing must come from a peer that has been told off, before its connection goes."""
 EXTENSION = "spiral.socket"
 """Key of the socket among the extensions of its scope."""
 
@@ -36,6 +40,10 @@ class FramedSocket(WebSocketsSansIOProtocol):
         super().__init__(*words, **named)
         self.on_jam: Callable[[], None] | None = None
         self.on_clear: Callable[[], None] | None = None
+        self._failed = False
+        """Whether the peer has sent what is no websocket frame, and has been told."""
+        self._patience = 0.0
+        """When the connection of such a peer goes, however much still comes."""
 
     def handle_connect(self, event: Request) -> None:
         """Open the conversation; its scope knows this object."""
@@ -63,6 +71,51 @@ class FramedSocket(WebSocketsSansIOProtocol):
         super().resume_writing()
         if self.on_clear is not None:
             self.on_clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in; forget them when nothing that comes can matter any more."""
+        if self._failed:
+            self._hang_up_when_quiet()
+        else:
+            super().data_received(data)
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message on; a text that is not even UTF-8 is refused as any text is, and is no failure of ours."""
+        if self.curr_msg_data_type == "text":
+            self.frames = [b"".join(self.frames).decode(errors="replace").encode()]
+        super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Say what is wrong with the frames of the peer, and hang up once it has heard.
+
+        One who is still sending when its connection goes learns that it has gone, and not the code that says why.
+        """
+        self._failed = True
+        # For those who are about to say something: they are told that nobody is there, and need not look first.
+        self.disconnected = True
+        said = self.conn.close_sent or self.conn.close_rcvd
+        code, reason = (1002, "") if said is None else (said.code, said.reason)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._patience = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        self._hang_up_when_quiet()
+
+    def _hang_up_when_quiet(self) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        loop = asyncio.get_running_loop()
+        # Uvicorn leaves the connection alone while there is this timer.
+        self.close_timer = loop.call_at(min(self._patience, loop.time() + QUIET_SECONDS), self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # it does not even read
+        else:
+            self.transport.close()
 
     def close_with(self, code: int, reason: str, linger: float) -> None:
         """Send the close frame behind what waits already.

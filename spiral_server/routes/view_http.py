@@ -48,7 +48,7 @@ WAITING_BYTES = 256 * 1024
 POLL_PAUSE = 0.1
 """Least seconds between two answers to polls: each costs both sides as much as several packets."""
 CONVERSATIONS = 200
-"""Most conversations over HTTP at once."""
+"""Most conversations over HTTP at once, and most of those that have ended and are remembered for their reasons."""
 
 
 async def _may_watch(request: Request) -> None:
@@ -245,8 +245,12 @@ class Conversations:
 
     def open(self, request: Request) -> Conversation | None:
         """Begin one; None where there are too many."""
-        if sum(known.ended is None for known, _ in self._known.values()) >= CONVERSATIONS:
+        ended = [task for known, task in self._known.values() if known.ended is not None]
+        if len(self._known) - len(ended) >= CONVERSATIONS:
             return None
+        # Their reasons are kept for pages that ask late, but not for any number of them.
+        for task in ended[: max(0, len(ended) - CONVERSATIONS)]:
+            task.cancel()
         begun = Conversation(request)
         task = asyncio.create_task(begun.live())
         self._known[begun.id] = begun, task

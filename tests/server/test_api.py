@@ -210,3 +210,14 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path) -> No
         assert await shelf.part(tmp_path) is None
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("question", ["series?from={}", "series?to={}", "heatmaps?step={}"])
+@pytest.mark.parametrize("step", [-(2**80), -(2**53), 2**53, 2**80])
+def test_a_step_that_no_database_takes_is_a_question_that_makes_no_sense(
+    http: httpx.Client, question: str, step: int
+) -> None:
+    answer = http.get(f"/api/runs/r1/{question.format(step)}")
+    assert answer.status_code == 400
+    assert question[:-3].split("?")[1] in answer.json()["error"]
+    assert http.get(f"/api/runs/r1/{question.format(2**53 - 1)}").status_code == 200

@@ -71,6 +71,39 @@ def test_garbage_closes_the_websocket_with_1007(shared: House, road: str, garbag
     play(story())
 
 
+@pytest.mark.parametrize("road", ["engine", "view"])
+def test_a_text_that_is_no_utf_8_is_refused_as_any_text_is(
+    shared: House, road: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with dial(shared, road) as peer:
+            await peer.socket.send(b"\xff\xfe", text=True)
+            assert await peer.closed() == CLOSE_BAD_DATA
+
+    play(story())
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("road", ["engine", "view"])
+@pytest.mark.parametrize("greeted", [False, True])
+def test_what_is_no_frame_is_told_so_and_nothing_fails_over_it(
+    shared: House, road: str, greeted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hello = EngineHello(protocol=1, run="r1", incarnation=0) if road == "engine" else ViewHello(protocol=1)
+
+    async def story() -> None:
+        for _ in range(20):
+            async with dial(shared, road) as peer:
+                if greeted:
+                    # The answer to the greeting meets a connection that is being closed.
+                    await peer.say(hello)
+                peer.socket.transport.write(b"\xf2\x80\0\0\0\0")
+                assert await peer.closed() == 1002
+
+    play(story())
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_words_out_of_order_close_the_websocket_with_4000(shared: House) -> None:
     async def story() -> None:
         for road, words in (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Ack, AnyMessage, Frame, HeatMaps, Merged, Message, Strip
 from spiral_server.live.mailbox import Mailbox
+from spiral_server.live.merging import columns_of
 
 from .saying import ack, frame, heat_maps, started, strip
 
@@ -73,6 +74,11 @@ def test_merged_frames_keep_minimum_maximum_and_what_is_not_finite(values: list[
         shown = [value for value in points.values() if math.isfinite(value)]
         assert (min(shown), max(shown)) == (min(finite), max(finite))
     assert sum(math.isnan(value) for value in points.values()) == sum(math.isnan(value) for value in values)
+
+
+def test_frames_without_a_single_number_are_merged_into_nothing() -> None:
+    assert columns_of([frame(0, 0, []), frame(1, 1, [])]) == {}
+    assert set(columns_of([frame(0, 0, []), frame(1, 1, [5.0])])) == {0}
 
 
 def test_a_viewer_that_stays_away_for_a_million_numbers_takes_bounded_memory_and_sees_the_spike() -> None:

@@ -30,6 +30,7 @@ from spiral_core.wire.messages import (
 )
 from spiral_server.launch import tokens
 from spiral_server.live.tokens import Role
+from spiral_server.routes.view_http import CONVERSATIONS
 from spiral_server.settings import Pace
 
 from .asking import play, stored
@@ -208,6 +209,19 @@ def test_what_breaks_the_protocol_or_is_too_large_is_answered_with_its_code(hous
             answer = http.post("/http/view", content=packet)
             assert (answer.status_code, answer.json()["code"]) == (410, code)
         assert http.post("/http/view/unknown", content=HELLO).status_code == 404
+
+
+def test_the_reasons_of_conversations_that_have_ended_are_kept_for_some_of_them_only(tmp_path: Path) -> None:
+    with serving(tmp_path, requests_per_second=0) as house, house.http() as http:
+        names = [http.post("/http/view", content=HELLO).json()["view"] for _ in range(3)]
+        for name in names:
+            assert http.post(f"/http/view/{name}", content=b"\x01").status_code == 410
+        assert http.post(f"/http/view/{names[0]}", content=HELLO).status_code == 410
+        for _ in range(CONVERSATIONS):
+            last = http.post("/http/view", content=HELLO).json()["view"]
+            assert http.post(f"/http/view/{last}", content=b"\x01").status_code == 410
+        assert http.post(f"/http/view/{names[0]}", content=HELLO).status_code == 404
+        assert http.post(f"/http/view/{last}", content=HELLO).status_code == 410
 
 
 def test_a_conversation_belongs_to_the_token_that_began_it_and_ends_with_it(house: House) -> None:

@@ -20,6 +20,12 @@ export const MAX_MESSAGE_BYTES = 8388608;
 /** Largest websocket message. Uvicorn's own default is the same 16 MiB. */
 export const MAX_PACKET_BYTES = 16777216;
 
+/** Most axes of an array, which NumPy can give a shape to; a batch of films in color has five. */
+export const MOST_AXES = 8;
+
+/** Most maps and lists inside each other in the configuration of a run: who writes it out must not run out of stack. */
+export const MOST_NESTED = 32;
+
 /** Largest packet of a viewer, which says whom it is and what it wants to see. */
 export const VIEWER_PACKET_BYTES = 16384;
 
@@ -59,11 +65,9 @@ export const CLOSE_GOING_AWAY = 1001;
 
 export const CLOSE_BAD_DATA = 1007;
 
-export const CLOSE_POLICY = 1008;
-
 export const CLOSE_TOO_BIG = 1009;
 
-/** The server's disk cannot be written; what it has not confirmed is to be brought again. */
+/** The server's disk cannot be written, and what it has not confirmed is to be brought again; or it cannot be read. */
 export const CLOSE_TRY_AGAIN = 1013;
 
 /** A message that is well formed but not allowed now, or another protocol version. */

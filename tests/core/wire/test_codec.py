@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.limits import MAX_MESSAGE_BYTES
-from spiral_core.wire.messages import CommandRequest, Frame, HeatMaps, Ping, StatusChanged, Watch
+from spiral_core.wire.messages import CommandRequest, Frame, HeatMaps, Ping, RunStarted, StatusChanged, Strip, Watch
 from spiral_core.wire.parts import Array
 
 
@@ -88,9 +91,53 @@ def test_a_negative_extent_is_refused() -> None:
         Array(dtype="<f8", shape=(-1, -1), data=b"x" * 8).numpy()
 
 
-def test_unknown_fields_and_tags_are_refused() -> None:
-    import msgspec
+@pytest.mark.parametrize("shape", [(0, 2**40), (0, 2**63), (1,) * 70])
+def test_an_array_that_numpy_cannot_make_is_refused_at_the_door(shape: tuple[int, ...]) -> None:
+    sent = Strip(run="r", incarnation=0, seq=0, step=0, time=0.0, name="s", values=Array.of(np.ones(1), "<f4"))
+    data = b"" if 0 in shape else b"1234"
+    with pytest.raises(DecodeError, match=r"axes|extent"):
+        codec.decode(codec.encode(replace(sent, values=Array(dtype="<f4", shape=shape, data=data))))
 
+
+def nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (msgspec.msgpack.Ext(5, b"x"), "Ext"),
+        (b"bytes", "bytes"),
+        ({1: 2}, "no text"),
+        (nested(400), "nested"),
+        ({"a": [{"b": nested(30)}]}, "nested"),
+    ],
+)
+def test_a_configuration_that_json_cannot_carry_on_is_refused_at_the_door(value: Any, why: str) -> None:
+    sent = RunStarted(
+        run="r",
+        incarnation=0,
+        seq=0,
+        step=0,
+        time=0.0,
+        name="",
+        model="",
+        data="",
+        total_steps=0,
+        config={"lr": 0.1, "steer": [{"step": 3, "sets": {"optim.lr": 1.0, "x": None}}]},
+        class_names=[],
+        layers=[],
+        environment={},
+    )
+    assert codec.decode(codec.encode(sent)) == sent
+    with pytest.raises(DecodeError, match=why):
+        codec.decode(codec.encode(replace(sent, config={"a": value})))
+
+
+def test_unknown_fields_and_tags_are_refused() -> None:
     good = msgspec.to_builtins(Ping(time=1.0))
     for bad in ({**good, "extra": 1}, {**good, "type": "pingg"}, {"time": 1.0}, {"type": "ping"}):
         with pytest.raises(DecodeError):
