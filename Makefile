@@ -113,7 +113,7 @@ page: | $(BIN)/python
 	@changed=$$(find frontend -name node_modules -prune -o -name dist -prune -o -type f -newer $(PAGE_STAMP) -print 2>&1 | head -1); \
 	if [ -n "$$changed" ] || [ ! -e $(PAGE) ]; then \
 	  echo "spiral: building the page"; \
-	  if [ -e $(DEV_STAMP) ]; then alone=--no-build-isolation; else alone=; fi; \
+	  if [ -e $(DEV_STAMP) ]; then alone=--no-build-isolation; unset PIP_BUILD_CONSTRAINT; else alone=; fi; \
 	  $(PIP_INSTALL) --quiet --no-deps $$alone -e . && touch $(PAGE_STAMP); \
 	fi
 

@@ -33,13 +33,20 @@ class Proxy:
         self._websockets: Manner = websockets
         self._streams: Manner = streams
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.port = 0
         self.paths: list[str] = []
 
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Noted at once: a task that is cancelled before it has begun closes nothing.
+        self._open.add(writer)
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
-        self._open.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head[:-4].split("\r\n")
@@ -88,7 +95,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(abort)
 
     async def run(self, started: asyncio.Event, stop: asyncio.Event) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._loop = asyncio.get_running_loop()
         started.set()
@@ -104,6 +111,8 @@ class Proxy:
             for task in ours:
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
+        for writer in self._open:
+            writer.transport.abort()
 
 
 @contextmanager

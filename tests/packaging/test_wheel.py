@@ -37,7 +37,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel once, with the tools of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    run(*pip, "--wheel-dir", str(folder), str(ROOT), cwd=ROOT)
+    # `make` pins what isolated builds install; pip refuses to be told that of one that is not isolated.
+    env = {name: value for name, value in os.environ.items() if name != "PIP_BUILD_CONSTRAINT"}
+    run(*pip, "--wheel-dir", str(folder), str(ROOT), cwd=ROOT, env=env)
     return next(folder.glob("spiral-*.whl"))
 
 

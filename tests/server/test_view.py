@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_TOO_SLOW, CLOSE_TRY_AGAIN, VIEW_TICK_SECONDS
+from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_TOO_SLOW, VIEW_TICK_SECONDS
 from spiral_core.wire.messages import (
     Frame,
     HeatMaps,
@@ -205,21 +205,3 @@ def test_a_stopping_server_says_good_bye_and_is_quick(tmp_path: Path) -> None:
         began = time.monotonic()
         house.end()
         assert time.monotonic() - began < 2
-
-
-def test_a_run_whose_data_cannot_be_read_closes_with_1013_and_the_others_are_shown(house: House) -> None:
-    async def story() -> None:
-        for run in ("r1", "r2"):
-            async with courier(house, run) as engine:
-                await engine.say(*opening(run), frame(4, 1, run=run))
-                await stored(engine, 4)
-        database = house.settings.logdir / "r1" / "run.db"
-        for file in database.parent.glob("run.db*"):
-            file.write_bytes(b"not a database" * 1000)
-        async with viewer(house) as page:
-            await page.say(Watch(run="r1", width=800))
-            assert await page.closed() == CLOSE_TRY_AGAIN
-        async with viewer(house) as page:
-            assert (await shown(page, "r2")).run.id == "r2"
-
-    play(story())
