@@ -7,9 +7,11 @@ refused before it listens.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 KEEP_ALIVE_SECONDS = 15
 """Longer than the pause between two questions of a person who scrubs through heat maps."""
+SWITCH_SECONDS = 5e-4
+"""For so long a thread keeps the interpreter from another one."""
 GRACE_SECONDS = 1
 """How long a stopping server waits for answers under way: Ctrl-C must be quick."""
 
@@ -208,11 +212,17 @@ class Server(uvicorn.Server):
     """Uvicorn, except for its manners: it sends without delay, reloads on SIGHUP, and says good-bye to websockets."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen.
+        """Listen, with the event loop put before the store's thread.
+
+        A thread that computes keeps the interpreter for 5 ms each time that the loop wants it back, and what was
+        imported takes tens of milliseconds to search for garbage in which there is none: both are delays of a command.
 
         asyncio turns Nagle's algorithm off only for sockets that were made with their protocol named, and others answer
         40 ms late: the body of an answer waits until its head is acknowledged. Accepted sockets inherit the option.
         """
+        sys.setswitchinterval(SWITCH_SECONDS)
+        gc.collect()
+        gc.freeze()
         for listener in sockets or []:
             if listener.family in (socket.AF_INET, socket.AF_INET6):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

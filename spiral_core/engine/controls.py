@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from spiral_core.engine.knobs import in_force, table
+from spiral_core.engine.knobs import table
+from spiral_core.engine.knobs.row import Knob
 from spiral_core.engine.queue import PHASES, Standing, superseded
 from spiral_core.engine.state import RunState
 from spiral_core.wire.messages import Command
@@ -36,7 +37,8 @@ def settle(state: RunState, due: Sequence[Command]) -> Iterator[tuple[Command, O
 
     Each is applied when it is asked for here. One that gives way is told so once the other has been applied.
     """
-    places = superseded(standing(state), due)
+    # One alone gives way to nobody, and the table of knobs takes a while to make.
+    places = superseded(standing(state), due) if len(due) > 1 else {}
     for command in due:
         if command.number in places:
             continue
@@ -49,24 +51,29 @@ def settle(state: RunState, due: Sequence[Command]) -> Iterator[tuple[Command, O
 
 def standing(state: RunState) -> Standing:
     """Tell how a run stands, as far as the answer to a command depends on it."""
-    specs = {name: knob.spec(state) for name, knob in table(state).items()}
+    return _standing(state, table(state))
+
+
+def _standing(state: RunState, knobs: Mapping[str, Knob]) -> Standing:
+    specs = {name: knob.spec(state) for name, knob in knobs.items()}
     return Standing(phase=state.phase, step=state.step, rev=state.rev, knobs=specs)
 
 
 def apply(state: RunState, command: Command) -> Outcome:
     """Apply a command between two steps, wholly or not at all. Never raises for what a person may have asked."""
     step = state.step + 1
-    reason = standing(state).refusal(command)
+    knobs = table(state)
+    reason = _standing(state, knobs).refusal(command)
     if reason is not None:
         return Outcome("rejected", step, state.rev, [], reason)
-    changes = _obey(state, command)
+    changes = _obey(state, command, knobs)
     state.rev += 1
     return Outcome("applied", step, state.rev, changes)
 
 
-def _obey(state: RunState, command: Command) -> list[Change]:
+def _obey(state: RunState, command: Command, knobs: Mapping[str, Knob]) -> list[Change]:
     if command.verb == "set":
-        return _set(state, command.sets)
+        return _set(state, command.sets, knobs)
     if command.verb == "checkpoint" or command.verb == "evaluate":
         state.wanted.add(command.verb)
     else:
@@ -84,10 +91,9 @@ def arrive(state: RunState) -> None:
         state.pause_at = None
 
 
-def _set(state: RunState, sets: Sequence[Setting]) -> list[Change]:
+def _set(state: RunState, sets: Sequence[Setting], knobs: Mapping[str, Knob]) -> list[Change]:
     """Write every setting, in the table's order; report the knobs asked for, and every other that moved with them."""
-    knobs = table(state)
-    before = in_force(state)
+    before = {name: knob.read(state) for name, knob in knobs.items()}
     asked = {setting.knob: setting.value for setting in sets}
     for name, knob in knobs.items():
         if name in asked:

@@ -23,6 +23,7 @@ from spiral_core.link import durable
 
 ROOM_BYTES = 128 * 1024
 """A line with as many settings as one command may have fits, with the changes that it made."""
+HELD_BYTES = 8 * ROOM_BYTES
 _SEAL_BYTES = 8
 _KEY = b',"seal":"'
 _END = b'"}'
@@ -119,6 +120,8 @@ class ChainWriter:
         there = path.exists()
         chain = read(path) if there else Chain()
         self._seal = chain.seal
+        self._held = 0
+        """Up to where the disk keeps room for this file."""
         self.torn, self.lines = chain.torn, len(chain.entries)
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -149,22 +152,26 @@ class ChainWriter:
                 os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, start)
+            self._held = 0
             raise RunLogError(f"cannot write to {self._path}: {error.strerror}; free some space") from error
         self._seal = seal
         self.lines += 1
 
     def room(self) -> bool:
-        """Tell whether the disk has room for the next entries."""
+        """Tell whether there is room for the next entries; what has been found is held for them.
+
+        Room is taken for many entries at once, because taking it costs as much as writing one.
+        """
         end = os.lseek(self._file, 0, os.SEEK_END)
-        try:
-            os.posix_fallocate(self._file, end, ROOM_BYTES)
-        except OSError:
-            return False
-        finally:
-            # A killed process leaves zeros behind: a torn last line, which is cut.
-            os.ftruncate(self._file, end)
-        return True
+        if end + ROOM_BYTES <= self._held:
+            return durable.allowed(end + ROOM_BYTES)
+        for wanted in (HELD_BYTES, ROOM_BYTES):
+            if durable.hold(self._file, end, wanted):
+                self._held = end + wanted
+                return True
+        return False
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and give back what was held for it."""
+        os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END))
         os.close(self._file)

@@ -1,9 +1,17 @@
-"""What survives the loss of power: a file is on the disk when its bytes are, and its name in its folder as well."""
+"""What survives the loss of power: a file is on the disk when its bytes are, and its name in its folder as well.
+
+And room on the disk that is kept for what must be written whatever happens.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 
 def write(path: Path, data: bytes) -> None:
@@ -30,3 +38,48 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True)
     for folder in above:
         sync_folder(folder)
+
+
+def allowed(size: int) -> bool:
+    """Tell whether this process may make a file so large."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return limit == resource.RLIM_INFINITY or size <= limit
+
+
+def hold(file: int, start: int, size: int) -> bool:
+    """Have the disk keep room for a file behind its end, which stays where it is; tell whether there is as much.
+
+    The room goes back when the file is cut at its end, as by `os.ftruncate`.
+    """
+    if not allowed(start + size):
+        return False
+    if _fallocate is not None:
+        if _fallocate(file, _KEEP_SIZE, start, size) == 0:
+            return True
+        if ctypes.get_errno() not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+    # A file system that cannot keep room beyond the end: look whether there is some, and leave it to luck.
+    try:
+        os.posix_fallocate(file, start, size)
+    except OSError:
+        return False
+    finally:
+        # A process that is killed here leaves zeros behind: a torn last line, which is cut.
+        os.ftruncate(file, start)
+    return True
+
+
+def _find_fallocate() -> Callable[[int, int, int, int], int] | None:
+    """Find the system call that Python does not offer: `os.posix_fallocate` moves the end of the file."""
+    try:
+        found = ctypes.CDLL(None, use_errno=True).fallocate64
+    except (OSError, AttributeError):
+        return None
+    found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    found.restype = ctypes.c_int
+    return cast(Callable[[int, int, int, int], int], found)
+
+
+_KEEP_SIZE = 1
+"""``FALLOC_FL_KEEP_SIZE`` of Linux, fallocate(2)."""
+_fallocate = _find_fallocate()

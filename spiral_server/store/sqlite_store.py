@@ -203,7 +203,7 @@ class SqliteStore:
 
     def journal(self, record: CommandRecord) -> Future[None]:
         """Keep a command; the future is resolved when it is on disk."""
-        return self._writing.submit(Job(check_run_id(record.run), lambda writer: writer.journal(record)))
+        return self._writing.submit(Job(check_run_id(record.run), lambda writer: writer.journal(record), ahead=True))
 
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""

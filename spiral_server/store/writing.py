@@ -45,6 +45,8 @@ class Job:
     urgent: bool = True
     alone: bool = False
     """Not inside a transaction; such a job is urgent."""
+    ahead: bool = False
+    """Owes nothing to what was gathered before it, and somebody waits: gets a commit of its own, before the others."""
     appends: bool = False
     """Part of a gapless sequence: not to be written when the part before it could not be."""
     done: Future[Any] = field(default_factory=Future)
@@ -143,8 +145,11 @@ class WritingThread:
         return jobs, summaries, True
 
     def _commit(self, run: str, batch: list[Job]) -> None:
-        if batch[-1].alone:
+        if batch[-1].ahead and len(batch) > 1:
             # It is urgent, so nothing was gathered behind it.
+            *batch, last = batch
+            self._commit(run, [last])
+        if batch[-1].alone:
             *batch, last = batch
             if batch:
                 self._commit(run, batch)

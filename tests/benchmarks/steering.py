@@ -7,9 +7,10 @@ of them over the websocket of a viewer, as the page does:
 
 - *acknowledgement*: from the moment before the request is sent to the moment when the `Ack` is decoded; p50 and p99, at
   steps of about 1, 10 and 100 ms. The steps are made of computing (batches of `z_cnn`), not of waiting, because an
-  engine that waits for its pace answers at once. The budget of both is one boundary interval, the median of those
-  measured in the same run, plus 5 ms. The client writes its requests itself, over one connection: a client library in
-  Python takes 2 ms for a request, which is time of the benchmark and not of what it measures.
+  engine that waits for its pace answers at once. The budget is one boundary interval plus 5 ms: that of the
+  command, between the two updates before the one that it steers first. So 5 ms for p50 and p99 of what is beyond it;
+  the median of all intervals is printed as well. The client writes its requests itself, over one connection: a client
+  library in Python takes 2 ms for a request, which is time of the benchmark and not of what it measures.
 - *journal*: a command on the server's disk (`SqliteStore.journal`) and on the engine's (`AppliedLog.append`), one at a
   time. The budget is two bare writes with ``fsync``, of 4 KiB on the same disk, plus 1 ms; they are timed in turns with
   what they are compared with.
@@ -112,8 +113,8 @@ class Client:
     http: Requests
     socket: ClientConnection
     run: str
-    acks: dict[str, float] = field(default_factory=dict)
-    """When each acknowledgement was decoded."""
+    acks: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """When each acknowledgement was decoded, and its step."""
     stamps: dict[int, float] = field(default_factory=dict)
     """When the engine wrote down each step."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -126,14 +127,14 @@ class Client:
             for message in codec.decode_packet(data):
                 if isinstance(message, Ack):
                     assert message.state == "applied", message.reason
-                    self.acks[message.id] = time.perf_counter()
+                    self.acks[message.id] = time.perf_counter(), message.step
                     self.news.set()
                 elif isinstance(message, Frame):
                     self.stamps[message.step] = message.time
                     self.news.set()
 
-    async def give(self, number: int) -> float:
-        """Set the gain; give the milliseconds until the acknowledgement."""
+    async def give(self, number: int) -> tuple[float, int]:
+        """Set the gain; give the milliseconds until the acknowledgement, and the first update under the new value."""
         identity = f"b{number}"
         body = {
             "id": identity,
@@ -147,7 +148,8 @@ class Client:
             while identity not in self.acks:
                 self.news.clear()
                 await self.news.wait()
-        return (self.acks[identity] - begun) * 1e3
+        heard, step = self.acks[identity]
+        return (heard - begun) * 1e3, step
 
     async def trains(self) -> None:
         """Wait until frames come."""
@@ -162,6 +164,8 @@ class Latency:
     """What was measured at one length of a step, in milliseconds."""
 
     acks: list[float]
+    beyond: list[float]
+    """What of each acknowledgement was beyond its boundary interval."""
     intervals: list[float]
     bare: list[float]
     """Requests that do nothing."""
@@ -174,7 +178,8 @@ async def converse(server: Cockpit, run: str, commands: int) -> Latency:
     chance = random.Random(0)
     headers = {"Authorization": f"Bearer {server.token}"}
     address = f"ws://{urlsplit(server.url).netloc}/ws/view"
-    told = Latency([], [], [], [])
+    told = Latency([], [], [], [], [])
+    given: list[tuple[float, int]] = []
     async with connect(
         address, additional_headers=headers, max_size=MAX_PACKET_BYTES, compression=None, proxy=None
     ) as socket:
@@ -187,7 +192,7 @@ async def converse(server: Cockpit, run: str, commands: int) -> Latency:
         for number in range(commands + 5):
             taken = await client.give(number)
             if number >= 5:  # the first ones open connections and databases
-                told.acks.append(taken)
+                given.append(taken)
             begun = time.perf_counter()
             await asyncio.sleep(1e-3)
             told.late.append((time.perf_counter() - begun) * 1e3 - 1)
@@ -200,7 +205,11 @@ async def converse(server: Cockpit, run: str, commands: int) -> Latency:
         listening.cancel()
         http.writer.close()
     steps = client.stamps
-    told.intervals = [(steps[number] - steps[number - 1]) * 1e3 for number in steps if number - 1 in steps]
+    intervals = {number: (steps[number] - steps[number - 1]) * 1e3 for number in steps if number - 1 in steps}
+    told.intervals = list(intervals.values())
+    told.acks = [milliseconds for milliseconds, _ in given]
+    told.beyond = [milliseconds - intervals[step - 1] for milliseconds, step in given if step - 1 in intervals]
+    assert len(told.beyond) > 0.9 * len(given), "frames are missing"
     return told
 
 
@@ -298,7 +307,6 @@ def said(label: str, value: float, budget: float) -> bool:
 
 def report(milliseconds: int, told: Latency) -> bool:
     """Print what was measured at one length of a step; tell whether the budget is kept."""
-    budget = quantile(told.intervals, 0.5) + ACK_MARGIN_MS
     bare, late = told.bare, told.late
     print(
         f"steps of about {milliseconds} ms: boundary interval p50 {quantile(told.intervals, 0.5):.2f} ms, "
@@ -306,11 +314,15 @@ def report(milliseconds: int, told: Latency) -> bool:
         f"request that does nothing p50 {quantile(bare, 0.5):.2f} ms, p99 {quantile(bare, 0.99):.2f}; a sleep of 1 ms "
         f"late by p50 {quantile(late, 0.5):.2f} ms, p99 {quantile(late, 0.99):.2f}"
     )
-    count = len(told.acks)
+    acks, beyond = told.acks, told.beyond
+    print(
+        f"  acknowledgement of {len(acks)} commands: p50 {quantile(acks, 0.5):.2f} ms, p99 {quantile(acks, 0.99):.2f}; "
+        f"one median interval and {ACK_MARGIN_MS:g} ms are {quantile(told.intervals, 0.5) + ACK_MARGIN_MS:.2f}"
+    )
     return all(
         [
-            said(f"  acknowledgement p50 of {count}", quantile(told.acks, 0.5), budget),
-            said(f"  acknowledgement p99 of {count}", quantile(told.acks, 0.99), budget),
+            said("    beyond its own boundary interval, p50", quantile(beyond, 0.5), ACK_MARGIN_MS),
+            said("    beyond its own boundary interval, p99", quantile(beyond, 0.99), ACK_MARGIN_MS),
         ]
     )
 
