@@ -1,15 +1,11 @@
 import { batch, effect } from "@preact/signals";
 import { render } from "preact";
-import "uplot/dist/uPlot.min.css";
-import "./style/tokens.css";
-import "./style/page.css";
-import "./style/panels.css";
-import "./style/runs.css";
 import { App } from "./App";
 import { hold, release } from "./charts/scheduler";
 import { handle } from "./handle";
+import { chartWidth, runOfAddress } from "./net/address";
 import { postCommand } from "./net/commands";
-import { Connection } from "./net/connection";
+import { connection, hand } from "./net/early";
 import { overHttp } from "./net/launches";
 import { fetchPoints } from "./net/points";
 import { applyLook } from "./store/appearance";
@@ -19,19 +15,6 @@ import { refineOnZoom } from "./store/detail";
 import { setLaunchTransport } from "./store/engines";
 import { asked, link, receive, run, runs, wishes } from "./store/live";
 import { setTransport } from "./store/steering";
-
-/** The token has been exchanged for a cookie; it need not stay in the address, in histories and in shared links. */
-function hideToken(): void {
-  const here = new URL(location.href);
-  if (!here.searchParams.has("token")) return;
-  here.searchParams.delete("token");
-  history.replaceState(null, "", here);
-}
-
-/** The run that the address names (`#run=ID`); "" for the newest. */
-function runOfAddress(): string {
-  return new URLSearchParams(location.hash.slice(1)).get("run") ?? "";
-}
 
 /** Write a part of the address; an empty word takes it out. The rest stays as it is. */
 function inAddress(words: Record<string, string>): void {
@@ -57,18 +40,13 @@ function compareAddress(): void {
   });
 }
 
-/** Pixels that the widest chart can have; the server reduces a snapshot to them. */
-function chartWidth(): number {
-  return Math.max(600, screen.width);
-}
-
-hideToken();
 applyLook(document.documentElement);
 setTransport(postCommand);
 setLaunchTransport(overHttp);
 refineOnZoom(fetchPoints, chartWidth());
 
-const connection = new Connection((messages) => batch(() => (receive(messages), receiveCompared(messages))), (now) => (link.value = now));
+asked.value = runOfAddress();
+hand((messages) => batch(() => (receive(messages), receiveCompared(messages))), (now) => (link.value = now));
 const watch = (id: string): void => {
   asked.value = id;
   connection.watch(id, chartWidth());
@@ -78,10 +56,8 @@ const choose = (id: string): void => {
   watch(id);
 };
 
-watch(runOfAddress());
 const tellVisibility = (): void => connection.show(document.visibilityState !== "hidden");
 tellVisibility();
-connection.connect();
 document.addEventListener("visibilitychange", tellVisibility);
 window.addEventListener("hashchange", () => {
   if (runOfAddress() !== run.peek()?.id) watch(runOfAddress());

@@ -22,6 +22,12 @@ class Wire implements Line {
     this.code = code;
   }
 
+  /** Open, and hear the greeting of the server. */
+  greet(): void {
+    this.ear.opened();
+    this.hear("greeting");
+  }
+
   hear(name: string): void {
     this.ear.heard(golden(name));
   }
@@ -61,11 +67,11 @@ describe("a connection", () => {
     connection.watch("r-1", 900.4);
     connection.connect();
     wire().ear.opened();
-    wire().hear("greeting");
     expect(wire().said).toEqual([
       { type: "view-hello", protocol: 1 },
       { type: "watch", run: "r-1", width: 900 },
     ]);
+    wire().hear("greeting");
     expect(links.map((link) => link.state)).toEqual(["connecting", "open"]);
   });
 
@@ -80,21 +86,21 @@ describe("a connection", () => {
     const { connection, wire, wires, jobs, links } = stage();
     connection.watch("r-1", 900);
     connection.connect();
-    wire().hear("greeting");
+    wire().greet();
     wire().ear.closed(1006);
     await Promise.resolve();
     const last = links[links.length - 1];
     expect(last).toMatchObject({ state: "waiting", until: 100 + backoff(0, 0.5) });
     jobs[jobs.length - 1]?.job();
     expect(wires.length).toBe(2);
-    wire().hear("greeting");
+    wire().greet();
     expect(wire().said).toContainEqual({ type: "watch", run: "r-1", width: 900 });
   });
 
   test("takes a server that says nothing for three heartbeats for lost", () => {
     const { connection, wire, due, links } = stage();
     connection.connect();
-    wire().hear("greeting");
+    wire().greet();
     due(60)?.job();
     expect(links[links.length - 1]?.state).toBe("waiting");
     expect(wire().code).toBe(4010);
@@ -103,7 +109,7 @@ describe("a connection", () => {
   test("says every 20 s that it is there", () => {
     const { connection, wire, due } = stage();
     connection.connect();
-    wire().hear("greeting");
+    wire().greet();
     due(20)?.job();
     due(20)?.job();
     expect(wire().said.filter((message) => message.type === "ping").length).toBe(2);
@@ -112,44 +118,44 @@ describe("a connection", () => {
   test("says after a loss what it has, and asks for a snapshot once a person has chosen another run", () => {
     const { connection, wire, jobs } = stage();
     connection.connect();
-    wire().hear("greeting");
+    wire().greet();
     wire().hear("snapshot");
     wire().hear("deltas");
     wire().ear.closed(4008);
     jobs[jobs.length - 1]?.job();
-    wire().hear("greeting");
+    wire().greet();
     expect(wire().said).toContainEqual({ type: "watch", run: "", width: 600, epoch: "e1", since: 70_000 });
     wire().hear("resumed");
     connection.watch("r-2", 600);
     expect(wire().said[wire().said.length - 1]).toEqual({ type: "watch", run: "r-2", width: 600 });
     wire().ear.closed(1006);
     jobs[jobs.length - 1]?.job();
-    wire().hear("greeting");
+    wire().greet();
     expect(wire().said).toContainEqual({ type: "watch", run: "r-2", width: 600 });
   });
 
   test("asks for a snapshot after bytes that it could not read", () => {
     const { connection, wire, jobs } = stage();
     connection.connect();
-    wire().hear("greeting");
+    wire().greet();
     wire().hear("snapshot");
     wire().ear.heard(new Uint8Array([9, 0, 0, 0, 1]));
     jobs[jobs.length - 1]?.job();
-    wire().hear("greeting");
+    wire().greet();
     expect(wire().said).toContainEqual({ type: "watch", run: "", width: 600 });
   });
 
   test("tells the server when nobody can see the page, also one that it has just come back to", () => {
     const { connection, wire, jobs } = stage();
     connection.connect();
-    wire().hear("greeting");
+    wire().greet();
     connection.show(true);
     connection.show(false);
     const last = (): ViewerToServer | undefined => wire().said[wire().said.length - 1];
     expect(last()).toEqual({ type: "visibility", visible: false });
     wire().ear.closed(1006);
     jobs[jobs.length - 1]?.job();
-    wire().hear("greeting");
+    wire().greet();
     expect(last()).toEqual({ type: "visibility", visible: false });
   });
 
@@ -164,7 +170,7 @@ describe("a connection", () => {
     due(5)?.job();
     await vi.waitFor(() => expect(wires.length).toBe(3));
     expect(wire().road).toBe("events");
-    wire().hear("greeting");
+    wire().greet();
     wire().ear.closed(1006);
     jobs[jobs.length - 1]?.job();
     expect(wire().road).toBe("events");

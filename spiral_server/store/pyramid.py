@@ -8,7 +8,8 @@ not finite.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +58,8 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     values: bytes
 
 
+MAX_SERIES = 1 << 31
+"""Beyond every index of a series; frames have 16 bits for one."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Packed)
 
@@ -137,27 +140,60 @@ def pack(node: Node) -> bytes:
     )
 
 
-def unpack(data: bytes, wanted: Collection[int] | None = None) -> Node:
-    """Unpack a node, only the wanted series when given.
+class Flat(NamedTuple):
+    """A node as it is packed: the points of its series one behind the other."""
+
+    series: list[int]
+    counts: list[int]
+    steps: F64
+    values: F64
+    tallies: list[Tally]
+
+
+def flat(data: bytes) -> Flat:
+    """Unpack a node as far as that is quick.
 
     Raises
     ------
     DecodeError
         The bytes are no node.
     """
-    points: Columns = {}
-    tallies: dict[int, Tally] = {}
     try:
         packed = _decoder.decode(data)
         steps, values = np.frombuffer(packed.steps, dtype="<f8"), np.frombuffer(packed.values, dtype="<f8")
-        at = 0
-        for series, count, tally in zip(packed.index, packed.counts, packed.tallies, strict=True):
-            if wanted is None or series in wanted:
-                points[series] = (steps[at : at + count], values[at : at + count])
-                tallies[series] = tally
-            at += count
-        if not at == len(steps) == len(values):
-            raise DecodeError("a node of the pyramid has parts of different lengths")
     except (msgspec.MsgspecError, ValueError) as error:
         raise DecodeError(f"not a node of the pyramid: {error}") from error
-    return Node(points, tallies)
+    if not len(packed.index) == len(packed.counts) == len(packed.tallies):
+        raise DecodeError("not a node of the pyramid: not as many counts as series")
+    if min(packed.index, default=0) < 0 or max(packed.index, default=0) >= MAX_SERIES:
+        raise DecodeError("not a node of the pyramid: a series has an index that none has")
+    if min(packed.counts, default=0) < 0 or not sum(packed.counts) == len(steps) == len(values):
+        raise DecodeError("a node of the pyramid has parts of different lengths")
+    return Flat(packed.index, packed.counts, steps, values, packed.tallies)
+
+
+def unpack(data: bytes) -> Node:
+    """Unpack a node.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no node.
+    """
+    node = flat(data)
+    ends = list(accumulate(node.counts))
+    spans = [slice(end - count, end) for end, count in zip(ends, node.counts, strict=True)]
+    points = {series: (node.steps[span], node.values[span]) for series, span in zip(node.series, spans, strict=True)}
+    return Node(points, dict(zip(node.series, node.tallies, strict=True)))
+
+
+def together(nodes: Sequence[Flat]) -> Columns:
+    """Join the points of nodes that follow one another."""
+    series = np.concatenate([np.repeat(np.array(node.series, dtype=np.int64), node.counts) for node in nodes])
+    order = np.argsort(series, kind="stable")
+    series = series[order]
+    steps = np.concatenate([node.steps for node in nodes])[order]
+    values = np.concatenate([node.values for node in nodes])[order]
+    starts = np.flatnonzero(np.diff(series, prepend=-1))
+    ends = np.append(starts[1:], len(series))
+    return {int(series[start]): (steps[start:end], values[start:end]) for start, end in zip(starts, ends, strict=True)}

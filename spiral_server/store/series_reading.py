@@ -169,6 +169,8 @@ class SeriesReading:
         }
         summable = whole & final
         done = -1
+        nodes: list[pyramid.Flat] = []
+        packed = self._nodes(blocks, level, summable)
         for block in blocks:
             if block.ordinal <= done:
                 continue
@@ -177,24 +179,49 @@ class SeriesReading:
                 span = pyramid.FANOUT**high
                 if block.ordinal % span or not summable.issuperset(range(block.ordinal, block.ordinal + span)):
                     continue
-                found = self._node(block.incarnation, high, block.ordinal // span)
+                place_of_node = (block.incarnation, high, block.ordinal // span)
+                found = self._node(*place_of_node, packed.get(place_of_node))
                 if found is not None:
                     done = block.ordinal + span - 1
                     self._summarised = True
-                    yield found.points, True
+                    nodes.append(found)
                     break
             if found is None:
                 done = block.ordinal
+                if nodes:
+                    yield pyramid.together(nodes), True
+                    nodes = []
                 yield self._block(block), block.ordinal in whole
+        if nodes:
+            yield pyramid.together(nodes), True
 
-    def _node(self, incarnation: int, level: int, place: int) -> pyramid.Node | None:
-        row = self._connection.execute(
-            "SELECT data, crc FROM nodes WHERE incarnation = ? AND level = ? AND place = ?", (incarnation, level, place)
-        ).fetchone()
+    def _nodes(
+        self, blocks: list[BlockRow], level: int, summable: set[int]
+    ) -> dict[tuple[int, int, int], tuple[bytes, int]]:
+        """Read the nodes of a level that blocks can be replaced by, all at once; others are looked up one by one."""
+        if level < 0 or not summable:
+            return {}
+        span = pyramid.FANOUT**level
+        incarnation, first, last = blocks[0].incarnation, min(summable) // span, max(summable) // span
+        rows = self._connection.execute(
+            "SELECT place, data, crc FROM nodes WHERE incarnation = ? AND level = ? AND place BETWEEN ? AND ?",
+            (incarnation, level, first, last),
+        )
+        return {(incarnation, level, place): (data, crc) for place, data, crc in rows}
+
+    def _node(self, incarnation: int, level: int, place: int, row: tuple[bytes, int] | None) -> pyramid.Flat | None:
+        """Give a node, of which the row may have been read."""
+        row = (
+            row
+            or self._connection.execute(
+                "SELECT data, crc FROM nodes WHERE incarnation = ? AND level = ? AND place = ?",
+                (incarnation, level, place),
+            ).fetchone()
+        )
         try:
             if row is None or checksum(row[0], incarnation, level, place) != row[1]:
                 raise DecodeError("its bytes do not match its checksum")
-            return pyramid.unpack(row[0], self._query.indices)
+            return pyramid.flat(row[0])
         except DecodeError as error:
             reason = f"node {place} of level {level} of the pyramid: {error}"
             # Nothing is missing for that: it is read from below.

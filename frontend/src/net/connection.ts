@@ -74,6 +74,8 @@ export class Connection {
   private width = 600;
   private visible = true;
   private compared: Compare | null = null;
+  /** Whether we have said who we are and what we want to see. */
+  private greeted = false;
   private welcomed = false;
   private cursor: Cursor | null = null;
   private cancelRetry: () => void = () => undefined;
@@ -91,10 +93,13 @@ export class Connection {
     this.cancelRetry();
     this.drop(CLOSE_NORMAL);
     this.tell({ state: "connecting" });
-    this.welcomed = false;
+    this.greeted = this.welcomed = false;
     // Roads never call back before they are returned.
     const line: Line = this.around.open(this.way, {
-      opened: () => line.send(encodePacket([{ type: "view-hello", protocol: PROTOCOL }])),
+      // All at once: whether the server takes us in shows soon enough, and waiting for it costs a round trip.
+      opened: () => {
+        if (this.line === line) this.greet();
+      },
       heard: (packet) => {
         if (this.line === line) this.heard(packet);
       },
@@ -111,20 +116,21 @@ export class Connection {
     this.run = run;
     this.width = Math.max(1, Math.round(width));
     this.cursor = null;
-    if (this.welcomed) this.say({ type: "watch", run: this.run, width: this.width });
+    if (this.greeted) this.say({ type: "watch", run: this.run, width: this.width });
   }
 
   /** Show curves of several runs side by side, instead of what was compared before; no runs: none. */
   compare(compare: Compare): void {
+    const idle = compare.runs.length === 0 && (this.compared?.runs.length ?? 0) === 0;
     this.compared = compare;
-    if (this.welcomed) this.say(compare);
+    if (this.greeted && !idle) this.say(compare);
   }
 
   /** Tell whether anybody can see the page; a hidden one is spared what may be lost. */
   show(visible: boolean): void {
     if (this.visible === visible) return;
     this.visible = visible;
-    if (this.welcomed) this.say({ type: "visibility", visible });
+    if (this.greeted) this.say({ type: "visibility", visible });
   }
 
   private get way(): Road {
@@ -161,16 +167,23 @@ export class Connection {
     this.receive(messages);
   }
 
+  private greet(): void {
+    this.greeted = true;
+    const { run, width, cursor } = this;
+    const had = cursor !== null && (run === "" || run === cursor.run);
+    this.say(
+      { type: "view-hello", protocol: PROTOCOL },
+      had ? { type: "watch", run, width, epoch: cursor.epoch, since: cursor.number } : { type: "watch", run, width },
+    );
+    if (this.compared !== null && this.compared.runs.length > 0) this.say(this.compared);
+    if (!this.visible) this.say({ type: "visibility", visible: false });
+  }
+
   private welcome(): void {
     this.welcomed = true;
     this.attempt = 0;
     this.failures = 0;
     this.tell({ state: "open", road: this.way });
-    const { run, width, cursor } = this;
-    const had = cursor !== null && (run === "" || run === cursor.run);
-    this.say(had ? { type: "watch", run, width, epoch: cursor.epoch, since: cursor.number } : { type: "watch", run, width });
-    if (this.compared !== null && this.compared.runs.length > 0) this.say(this.compared);
-    if (!this.visible) this.say({ type: "visibility", visible: false });
     this.beat();
   }
 
@@ -203,7 +216,7 @@ export class Connection {
 
   private async lost(code: number): Promise<void> {
     const opened = this.welcomed;
-    this.welcomed = false;
+    this.greeted = this.welcomed = false;
     this.drop(code);
     if (code === CLOSE_PROTOCOL) return this.tell({ state: "closed", reason: "protocol" });
     if (code === CLOSE_UNAUTHORIZED || code === CLOSE_FORBIDDEN) return this.tell({ state: "closed", reason: "unauthorized" });
