@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     if not structlog.is_configured():
         logs.configure(secrets=[settings.token])
+    memory.one_heap()
     metrics = Metrics()
     store = MeasuredStore(settings.logdir, metrics)
     hub = Hub(store, pace=settings.pace)
