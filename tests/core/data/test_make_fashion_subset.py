@@ -60,7 +60,11 @@ def test_a_missing_source_is_reported_in_one_line(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize(
     "content",
-    [b"no gzip", gzip.compress(b"\0\0"), gzip.compress(b"\0\0\x09\1\0\0\0\0"), gzip.compress(b"\0\0\x08\1\0\0\0\5abc")],
+    [
+        b"no gzip",
+        *(gzip.compress(held, mtime=0) for held in (b"\0\0", b"\0\0\x09\1\0\0\0\0", b"\0\0\x08\1\0\0\0\5abc")),
+    ],
+    ids=["no gzip", "no header", "another type", "too short"],
 )
 def test_a_file_that_is_no_byte_idx_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.gz"
