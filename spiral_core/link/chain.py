@@ -23,7 +23,8 @@ from spiral_core.link import durable
 
 ROOM_BYTES = 128 * 1024
 """A line with as many settings as one command may have fits, with the changes that it made."""
-HELD_BYTES = 8 * ROOM_BYTES
+HELD_BYTES = ROOM_BYTES + 32 * 1024
+"""Taken at once: room for some fifty entries of the usual length, and for one of the longest."""
 _SEAL_BYTES = 8
 _KEY = b',"seal":"'
 _END = b'"}'

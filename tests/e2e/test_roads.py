@@ -32,6 +32,7 @@ def opened(chromium: Browser, demo: Cockpit, way: Proxy) -> Iterator[Page]:
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{way.port}/?token={demo.token}")
+    page.wait_for_selector("#page > *", timeout=20_000)
     try:
         yield page
     finally:

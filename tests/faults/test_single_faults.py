@@ -14,7 +14,7 @@ from faults.people import People
 from faults.plan import CIRCUMSTANCES, COMMON, DIGITS, draw
 from faults.schedule import Schedule, begin, run_out, settled, telling
 from faults.smalldisk import small_disk
-from faults.world import World, wait_for
+from faults.world import FINAL, World, wait_for
 from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire.messages import Frame
 from spiral_core.wire.records import MAGIC
@@ -67,14 +67,22 @@ def test_a_full_disk_under_the_engine_costs_frames_and_no_run(tmp_path: Path) ->
             )
             assert "free some space" in detail
             last = step_of(world)
-            # Now what was kept for this word is full as well. What cannot be put down is refused, and is not done.
+            # Now what was kept for this word is full as well. Some commands have room that is held for them; what
+            # cannot be put down is refused, and is not done.
             disk.fill()
+            posted = [f"full{number}" for number in range(150)]
+            assert {world.post(set_gain(identity, 0.5))[0] for identity in posted} == {202}
             asked = world.directory.path / "checkpoint"
             asked.touch()
             wait_for(lambda: not asked.exists(), "the engine to answer what was asked for by file")
             disk.empty()
             refused = wait_for(lambda: by_file(world), "the answer to be told")
             assert [(one["state"], "is full" in one["reason"]) for one in refused] == [("rejected", True)]
+            wait_for(lambda: all(state_of(people, one) in FINAL for one in posted), "the answers to be told")
+            states = [state_of(people, one) for one in posted]
+            done = states.count("applied")
+            assert 0 < done < len(posted)
+            assert states == ["applied"] * done + ["rejected"] * (len(posted) - done)
             wait_for(
                 lambda: "were not recorded" in world.summary().get("detail", ""), "the page to say what is missing"
             )
