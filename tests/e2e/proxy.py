@@ -107,12 +107,12 @@ class Proxy:
             # What a browser that is gone will never read must not be waited for.
             for writer in list(self._open):
                 writer.transport.abort()
-            ours = asyncio.all_tasks() - {asyncio.current_task()}
+            ours = list(self._tasks)
             for task in ours:
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
-        for writer in self._open:
-            writer.transport.abort()
+        # An aborted connection is closed in a later turn.
+        await asyncio.sleep(0.05)
 
 
 @contextmanager
