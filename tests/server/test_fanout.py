@@ -319,9 +319,8 @@ def test_a_viewer_that_stops_reading_for_ninety_seconds_costs_the_server_no_memo
     late.sort()
     middle, long = (late[len(late) * part // 100] for part in (50, 99))
     print(f"{len(late)} frames, late by p50 {middle * 1e3:.0f}, p99 {long * 1e3:.0f} ms")
-    # The time from which a delivery is not in time is that of the fan-out, 50 ms; here all viewers and the engine share
-    # a process with the server and take packets of 160 KB.
-    assert long < 0.1
+    # The budget of `tests/benchmarks/fanout.py`.
+    assert long < 0.05
     assert late[-1] < 1
     # Server and viewers share this process. What the sleeper does not take from then on is 190 MB.
     assert max(resident[len(resident) // 3 :]) - resident[len(resident) // 3] < 24 * 1024 * 1024
