@@ -72,7 +72,6 @@ def create_app(settings: Settings) -> FastAPI:
     """
     if not structlog.is_configured():
         logs.configure(secrets=[settings.token])
-    memory.one_heap()
     metrics = Metrics()
     store = MeasuredStore(settings.logdir, metrics)
     hub = Hub(store, pace=settings.pace)
@@ -209,21 +208,27 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
+def own_process() -> None:
+    """Arrange a process that is a server and no more, before its threads begin: one heap, and the event loop first.
+
+    By itself a thread that computes, as the store's, keeps the interpreter for 5 ms each time that the loop wants it
+    back, and all that was imported is searched for garbage in which there is none. Both delay commands.
+    """
+    memory.one_heap()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
+
+
 class Server(uvicorn.Server):
     """Uvicorn, except for its manners: it sends without delay, reloads on SIGHUP, and says good-bye to websockets."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with the event loop put before the store's thread.
-
-        A thread that computes keeps the interpreter for 5 ms each time that the loop wants it back, and what was
-        imported takes tens of milliseconds to search for garbage in which there is none: both are delays of a command.
+        """Listen.
 
         asyncio turns Nagle's algorithm off only for sockets that were made with their protocol named, and others answer
         40 ms late: the body of an answer waits until its head is acknowledged. Accepted sockets inherit the option.
         """
-        sys.setswitchinterval(SWITCH_SECONDS)
-        gc.collect()
-        gc.freeze()
         for listener in sockets or []:
             if listener.family in (socket.AF_INET, socket.AF_INET6):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -211,6 +211,7 @@ def _run_server(
                 self.should_exit = True
             return await super().on_tick(counter)
 
+    app.own_process()
     application = app.create_app(settings)
     launcher: Launcher = application.state.launcher
     server = Server(app.uvicorn_config(application, settings))

@@ -170,7 +170,8 @@ class ChainWriter:
             if durable.hold(self._file, end, wanted):
                 self._held = end + wanted
                 return True
-        return False
+        # Where the file system keeps no room there may be some all the same; then it is looked for each time.
+        return durable.fits(self._file, end, ROOM_BYTES)
 
     def close(self) -> None:
         """Close the file, and give back what was held for it."""

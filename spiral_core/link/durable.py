@@ -6,7 +6,6 @@ And room on the disk that is kept for what must be written whatever happens.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import resource
 from collections.abc import Callable
@@ -47,18 +46,15 @@ def allowed(size: int) -> bool:
 
 
 def hold(file: int, start: int, size: int) -> bool:
-    """Have the disk keep room for a file behind its end, which stays where it is; tell whether there is as much.
+    """Have the disk keep room for a file behind its end, which stays where it is; tell whether it does.
 
-    The room goes back when the file is cut at its end, as by `os.ftruncate`.
+    The room goes back when the file is cut at its end, as by `os.ftruncate`. Some file systems cannot.
     """
-    if not allowed(start + size):
-        return False
-    if _fallocate is not None:
-        if _fallocate(file, _KEEP_SIZE, start, size) == 0:
-            return True
-        if ctypes.get_errno() not in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return False
-    # A file system that cannot keep room beyond the end: look whether there is some, and leave it to luck.
+    return allowed(start + size) and _fallocate is not None and _fallocate(file, _KEEP_SIZE, start, size) == 0
+
+
+def fits(file: int, start: int, size: int) -> bool:
+    """Tell whether there is room for a file behind its end at this moment."""
     try:
         os.posix_fallocate(file, start, size)
     except OSError:
@@ -72,7 +68,7 @@ def hold(file: int, start: int, size: int) -> bool:
 def _find_fallocate() -> Callable[[int, int, int, int], int] | None:
     """Find the system call that Python does not offer: `os.posix_fallocate` moves the end of the file."""
     try:
-        found = ctypes.CDLL(None, use_errno=True).fallocate64
+        found = ctypes.CDLL(None).fallocate64
     except (OSError, AttributeError):
         return None
     found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spiral_core.errors import RunLogError
-from spiral_core.link import chain
+from spiral_core.link import chain, durable
 from spiral_core.link.chain import ChainWriter
 
 ENTRIES = [{"number": number, "sets": [{"knob": "optim.lr", "value": number / 7}], "ö": None} for number in range(4)]
@@ -90,3 +90,29 @@ def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(RunLogError, match="cannot open"):
         ChainWriter(tmp_path / "nowhere" / "applied.log", sync=True)
     assert os.listdir(tmp_path) == []
+
+
+def test_room_is_held_behind_the_end_and_given_back(path: Path) -> None:
+    data = path.read_bytes()
+    writer = ChainWriter(path, sync=True)
+    before = path.stat().st_blocks
+    assert writer.room()
+    assert path.stat().st_blocks * 512 >= chain.ROOM_BYTES
+    assert path.read_bytes() == data
+    writer.append(ENTRIES[3])
+    assert chain.read(path).entries == ENTRIES
+    writer.close()
+    assert path.stat().st_blocks <= before + 8
+
+
+def test_where_no_room_can_be_held_it_is_looked_for_each_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_fallocate", None)
+    data = path.read_bytes()
+    writer = ChainWriter(path, sync=True)
+    looked: list[int] = []
+    fits = durable.fits
+    monkeypatch.setattr(durable, "fits", lambda *asked: looked.append(asked[2]) or fits(*asked))
+    assert (writer.room(), writer.room()) == (True, True)
+    assert looked == [chain.ROOM_BYTES] * 2
+    assert path.read_bytes() == data
+    writer.close()
