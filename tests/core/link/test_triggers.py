@@ -381,13 +381,12 @@ def test_a_paused_run_without_a_server_is_steered_by_files(tmp_path: Path) -> No
     config = for_data("needle", batch_size=8, steps=30, evaluate_every=0, xai_every=0)
 
     def steer() -> None:
-        (path,) = tmp_path.iterdir()
-        run = RunDir(path=path, id=path.name)
+        run = begun(tmp_path)
         time.sleep(0.5)
         append(run, line("some", "step", steps=4) + line("gain", gain=0.5, at_step=3) + line("on", "resume", at_step=5))
 
     seen: list[tuple[int, float]] = []
-    thread = threading.Timer(0.5, steer)
+    thread = threading.Thread(target=steer)
     thread.start()
     try:
         result = train(
@@ -412,8 +411,7 @@ def test_a_killed_engine_that_is_resumed_does_nothing_twice_and_forgets_nothing(
     words = ["train", "--quiet", "--data", "digits", "--steps", "400", "--rate", "100", "--checkpoint-every", "50"]
     engine = subprocess.Popen([sys.executable, "-m", "spiral_core.cli", *words, "--logdir", str(tmp_path)])
     try:
-        run = until(lambda: next(iter(tmp_path.iterdir()), None))
-        directory = find(tmp_path, run.name)
+        directory = begun(tmp_path)
         append(directory, line("now", gain=0.5) + line("later", gain=0.25, at_step=300) + b"garbage\n")
         until(lambda: len(written(directory)) == 1)
         until(lambda: len(list(directory.checkpoints.glob("*.safetensors"))) >= 2)
@@ -424,7 +422,7 @@ def test_a_killed_engine_that_is_resumed_does_nothing_twice_and_forgets_nothing(
         engine.kill()
         engine.wait()
     append(directory, line("fresh", gain=0.75))
-    resumed = [sys.executable, "-m", "spiral_core.cli", "train", "--quiet", "--resume", run.name]
+    resumed = [sys.executable, "-m", "spiral_core.cli", "train", "--quiet", "--resume", directory.id]
     done = subprocess.run(
         [*resumed, "--logdir", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
@@ -435,6 +433,12 @@ def test_a_killed_engine_that_is_resumed_does_nothing_twice_and_forgets_nothing(
     assert len(refused(directory, 1)) == 2, "the garbage of before, said again once"
     numbers = {(one.number, one.id) for incarnation in (0, 1) for one in acks(directory, incarnation)}
     assert len(numbers) == len({number for number, _ in numbers}) == 5, "each number is one command's for good"
+
+
+def begun(logdir: Path) -> RunDir:
+    """Wait for the one run there, which is one from when its configuration lies in its folder."""
+    (config,) = until(lambda: list(logdir.glob("*/config.json")))
+    return find(logdir, config.parent.name)
 
 
 def refused(directory: RunDir, incarnation: int) -> list[Ack]:
