@@ -35,6 +35,7 @@ from spiral_core.kernels.moments import whiten as whiten
 from spiral_core.kernels.narrow import BFLOAT16 as BFLOAT16
 from spiral_core.kernels.narrow import FLOAT16 as FLOAT16
 from spiral_core.kernels.narrow import narrow as narrow
+from spiral_core.kernels.places import sgd_update_all as sgd_update_all
 from spiral_core.kernels.pool import get_num_threads as get_num_threads
 from spiral_core.kernels.pool import run as run
 from spiral_core.kernels.pool import set_num_threads as set_num_threads

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
+from spiral_core.arrays import AnyArray
 from spiral_core.errors import ArgumentError
 from spiral_core.optim.optimizer import check_rate
 from spiral_core.zspace import check_curvature
@@ -53,6 +57,30 @@ class OptimizerMode:
     def with_rate(self, lr: float) -> OptimizerMode:
         """Return the same mode with another rate; 0 is allowed, as at the end of a schedule."""
         return replace(self, lr=check_rate(lr, zero=True))
+
+    def numbers(self) -> dict[str, AnyArray]:
+        """Return the mode as a state dict keeps it."""
+        return {
+            "mode": np.array(self.NAMES.index(self.name)),
+            "mode_lr": np.array(-1.0 if self.lr is None else self.lr),
+            "curvature": np.array(0.0 if self.curvature is None else self.curvature),
+        }
+
+    @classmethod
+    def from_numbers(cls, state: Mapping[str, AnyArray]) -> OptimizerMode:
+        """Return the mode of `numbers`.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such mode, or a value is out of bounds.
+        TypeError, ValueError
+            An array is not one number.
+        """
+        number, lr, curvature = int(state["mode"]), float(state["mode_lr"]), float(state["curvature"])
+        if not 0 <= number < len(cls.NAMES):
+            raise ArgumentError(f"there is no mode number {number}")
+        return cls(cls.NAMES[number], None if curvature == 0.0 else curvature, None if lr == -1.0 else lr)
 
     @classmethod
     def euclidean(cls) -> OptimizerMode:

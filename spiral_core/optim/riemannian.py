@@ -19,6 +19,7 @@ import numpy as np
 
 from spiral_core import kernels
 from spiral_core.arrays import Float
+from spiral_core.errors import ArgumentError, StateError
 from spiral_core.nn import Parameter
 from spiral_core.zspace import poincare, root_curvature
 
@@ -36,6 +37,22 @@ def points_outside(parameter: Parameter, curvature: float) -> list[int]:
     if kernels.longest_column(points) <= clear:
         return []
     return [int(j) for j in np.flatnonzero(poincare.outside(points, curvature))]
+
+
+def check_inside(
+    parameters: Sequence[Parameter], curvature: float, error: type[ArgumentError] | type[StateError]
+) -> None:
+    """Raise ``error`` with the name of every parameter that has points outside the ball, and their numbers."""
+    found = []
+    for parameter in parameters:
+        if points := points_outside(parameter, curvature):
+            listed = f"{', '.join(map(str, points[:8]))}{', ...' * (len(points) > 8)}"
+            found.append(f"{parameter.name} (points {listed})")
+    if found:
+        raise error(
+            f"outside the ball of radius {1 / root_curvature(curvature):.6g}: {'; '.join(found)}; "
+            "make them smaller, or prepare_module with project=True"
+        )
 
 
 def lift(parameters: Sequence[Parameter], curvature: float) -> None:

@@ -13,9 +13,10 @@ from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError
 from spiral_core.optim import hypergrad, riemannian
 
+_STRAIGHT = ("sgd_update", "sgd_update_all")
 _TAPED = ("gather_compressed", "pull_update", "longest_column")
 _GEODESIC = ("longest_column", "geodesic_update", "geodesic_adam_update")
-KERNELS = tuple(dict.fromkeys(("sum_of_squares", "sgd_update", "adam_update", *_TAPED, *_GEODESIC)))
+KERNELS = tuple(dict.fromkeys(("sum_of_squares", *_STRAIGHT, "adam_update", *_TAPED, *_GEODESIC)))
 """What the steps of all modes run."""
 
 
@@ -55,8 +56,8 @@ class Rule:
 
     def kernels(self, mode: str) -> tuple[str, ...]:
         """Return the kernels of a step in the mode of this name; norms and biases take straight steps in each."""
-        straight = ("sum_of_squares", "sgd_update" if self.adam is None else "adam_update")
-        return (*straight, *{"hypergrad": _TAPED, "riemannian": _GEODESIC}.get(mode, ()))
+        straight = _STRAIGHT if self.adam is None else ("adam_update",)
+        return ("sum_of_squares", *straight, *{"hypergrad": _TAPED, "riemannian": _GEODESIC}.get(mode, ()))
 
     def slots(self, value: Float, *, points: bool) -> dict[str, AnyArray]:
         """Return empty slots for a parameter; ``points``: one second moment for each point."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ from spiral_core.optim.optimizer import (
     gradient_norm,
 )
 from spiral_core.optim.rule import KERNELS, Rule
+from spiral_core.optim.together import Together
 from spiral_core.zspace import poincare
 
 _SCALARS = {"lr", "mode", "mode_lr", "curvature", "ratio"}
@@ -104,6 +104,7 @@ class ZSpaceOptimizer(Optimizer):
         self._ratio = 1.0
         self._slots: dict[str, dict[str, AnyArray]] = {}
         self._rooms: dict[str, Float] = {}
+        self._together: Together | None = None
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -209,19 +210,8 @@ class ZSpaceOptimizer(Optimizer):
             self._slots[parameter.name] = self._fresh(parameter, self._mode)
 
     def _check_inside(self, parameters: Sequence[Parameter], error: type[ArgumentError] | type[StateError]) -> None:
-        found = []
-        for parameter in parameters:
-            points = riemannian.points_outside(parameter, self._mode.kappa)
-            if points:
-                found.append(
-                    f"{parameter.name} (points {', '.join(map(str, points[:8]))}{', ...' * (len(points) > 8)})"
-                )
-        if found:
-            radius = 1 / math.sqrt(-self._mode.kappa)
-            raise error(
-                f"outside the ball of radius {radius:.6g}: {'; '.join(found)}; "
-                "make them smaller, or prepare_module with project=True"
-            )
+        if parameters:
+            riemannian.check_inside(parameters, self._mode.kappa, error)
 
     def _bends(self, parameter: Parameter, mode: OptimizerMode) -> bool:
         return mode.hyperbolic and group_of(parameter, self.groups).hyperbolic
@@ -323,10 +313,11 @@ class ZSpaceOptimizer(Optimizer):
         chosen = self._thawed(module)
         self._check_inside([parameter for parameter in chosen if self._on_ball(parameter)], StateError)
         factor = self._clip_factor(chosen)
+        if factor == 1.0 and (together := self._all_straight(chosen)) is not None:
+            together.step(self.lr, self._rule.momentum)
+            return
         for parameter in chosen:
-            grad = self._gathered(parameter, factor)
-            own = group_of(parameter, self.groups).weight_decay
-            decay = self.weight_decay if own is None else own
+            grad, decay = self._gathered(parameter, factor), self._decay(parameter)
             slots = self._slots[parameter.name]
             if not self._bends(parameter, self._mode):
                 self._rule.straight(parameter.value, grad, slots, self.lr, decay)
@@ -337,6 +328,20 @@ class ZSpaceOptimizer(Optimizer):
                 self._rule.riemannian(parameter.value, grad, slots, self._mode.kappa, self.lr, decay)
             if "tape" in slots:
                 slots["tape"].fill(0)
+
+    def _decay(self, parameter: Parameter) -> float:
+        own = group_of(parameter, self.groups).weight_decay
+        return self.weight_decay if own is None else own
+
+    def _all_straight(self, chosen: Sequence[Parameter]) -> Together | None:
+        """Return what steps all parameters in one call, where the mode and the rule allow that."""
+        if self._mode.name != "euclidean" or self._rule.adam is not None:
+            return None
+        terms = self.weight_decay, self.groups
+        if self._together is None or not self._together.fits(chosen, self._slots, terms):
+            velocities = [self._slots[parameter.name]["velocity"] for parameter in chosen]
+            self._together = Together.of(chosen, velocities, list(map(self._decay, chosen)), terms)
+        return self._together
 
     # State.
 
@@ -354,14 +359,11 @@ class ZSpaceOptimizer(Optimizer):
         """
         if self.parameters:
             self._chosen(None)
-        mode = self._mode
         return {
             **{name: array.copy() for name, array in self.slots().items()},
             "lr": np.array(self._lr),
             "ratio": np.array(self._ratio),
-            "mode": np.array(OptimizerMode.NAMES.index(mode.name)),
-            "mode_lr": np.array(-1.0 if mode.lr is None else mode.lr),
-            "curvature": np.array(0.0 if mode.curvature is None else mode.curvature),
+            **self._mode.numbers(),
         }
 
     def load_state_dict(self, state: Mapping[str, AnyArray]) -> None:
@@ -378,7 +380,7 @@ class ZSpaceOptimizer(Optimizer):
         try:
             rate = check_rate(float(state["lr"]), zero=True)
             ratio = check_rate(float(state["ratio"]), zero=True)
-            mode = _mode_from(int(state["mode"]), float(state["mode_lr"]), float(state["curvature"]))
+            mode = OptimizerMode.from_numbers(state)
         except (ArgumentError, TypeError, ValueError) as error:
             raise StateDictError(f"lr, ratio, mode, mode_lr or curvature: {error}") from error
         fresh = {parameter.name: self._fresh(parameter, mode) for parameter in self.parameters}
@@ -390,11 +392,3 @@ class ZSpaceOptimizer(Optimizer):
 
     def _refuse(self, name: str, value: AnyArray) -> str | None:
         return "cannot be negative" if name.startswith(("second.", "steps.")) and (value < 0).any() else None
-
-
-def _mode_from(number: int, lr: float, curvature: float) -> OptimizerMode:
-    if not 0 <= number < len(OptimizerMode.NAMES):
-        raise ArgumentError(f"there is no mode number {number}")
-    return OptimizerMode(
-        OptimizerMode.NAMES[number], None if curvature == 0.0 else curvature, None if lr == -1.0 else lr
-    )

@@ -4,8 +4,8 @@ Each operation takes at least its arithmetic at the machine's best rate, and at 
 read and write; the larger of the two is its bound, and the bound of the step is the sum over its operations.
 
 - The best rate is that of a float32 matrix product of 1024 x 1024, the best bandwidth that of a copy between arrays
-  as large as the activations (they stay in cache), each on the threads of the step and the best of many, timed in turns
-  with the step.
+  as large as the activations (they stay in cache), each on the threads of the step, timed in turns with it as a peer
+  would be: a pair is a block of each, and what the host took from one it mostly took from its neighbors as well.
 - Arithmetic counts an addition, a multiplication, a division, a comparison as one each, so a vector of fused
   multiply-adds as two per element. tanh is the rational form of `spiral_core.kernels.real`: 22.
 - Bytes count each array that must go in or out once: no caches, no scratch, no im2col. Operations are those that must
@@ -16,7 +16,6 @@ read and write; the larger of the two is its bound, and the bound of the step is
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -98,44 +97,43 @@ def z_cnn_step(parameters: int) -> list[Operation]:
     ]
 
 
+@dataclass(frozen=True)
 class Rates:
-    """The machine's best rates, each the best of many; measured in turns with the step, by `sides`.
+    """What the machine reaches: FLOP/s of the matrix product, and bytes read and written per second."""
+
+    peak: float
+    bandwidth: float
+
+    @classmethod
+    def of(cls, product_ms: float, copies_ms: float) -> Rates:
+        """Give the rates from the times of the two sides of `Calibration`."""
+        return cls(2 * PRODUCT**3 / product_ms * 1e3, 2 * WORD * COPY_NUMBERS * COPIES / copies_ms * 1e3)
+
+
+class Calibration:
+    """What is timed in turns with the step: the matrix product, and copies of which each thread has its share.
 
     A thread copies its own arrays over and over without waiting for the others: a copy that PyTorch shares out among
     threads each time reached three quarters of that.
     """
 
     def __init__(self, threads: int) -> None:
-        self._product = self._copies = float("inf")
         self._matrices = [torch.rand(PRODUCT, PRODUCT) for _ in range(3)]
         self._shares = [[np.ones(COPY_NUMBERS // threads, np.float32) for _ in range(2)] for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads)
+        self.sides = [_pairs.Side("matrix product", self._multiply), _pairs.Side("copies", self._copy)]
 
-    def sides(self) -> list[_pairs.Side]:
-        """Return what is timed: the matrix product, and copies of which each thread has its share."""
-        return [_pairs.Side("matrix product", self._multiply), _pairs.Side("copies", self._copy)]
-
-    @property
-    def peak(self) -> float:
-        """Rate of the matrix product, in FLOP/s."""
-        return 2 * PRODUCT**3 / self._product
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes read and written per second."""
-        return 2 * WORD * COPY_NUMBERS * COPIES / self._copies
+    def rates(self, taken: dict[str, list[float]]) -> list[Rates]:
+        """Give the rates in each block."""
+        return [Rates.of(*times) for times in zip(*(taken[side.name] for side in self.sides), strict=True)]
 
     def _multiply(self) -> None:
         a, b, out = self._matrices
-        begun = time.perf_counter()
         torch.mm(a, b, out=out)
-        self._product = min(self._product, time.perf_counter() - begun)
 
     def _copy(self) -> None:
-        begun = time.perf_counter()
         for _ in self._pool.map(_copied, self._shares):
             pass
-        self._copies = min(self._copies, time.perf_counter() - begun)
 
 
 def _copied(pair: list[np.ndarray]) -> None:
@@ -144,16 +142,18 @@ def _copied(pair: list[np.ndarray]) -> None:
 
 
 def bound(rates: Rates, parameters: int) -> float:
-    """Print the table of operations, and return the bound of the step in ms."""
+    """Return the bound of the step in ms."""
+    return 1e3 * sum(operation.seconds(rates.peak, rates.bandwidth) for operation in z_cnn_step(parameters))
+
+
+def table(rates: Rates, parameters: int) -> None:
+    """Print the operations and what bounds each."""
     print(f"matrix product {rates.peak / 1e9:.0f} GFLOP/s; copies of 3 MB {rates.bandwidth / 1e9:.1f} GB/s")
     print(f"{'operation':34}{'MFLOP':>9}{'MB':>8}{'compute':>11}{'memory':>11}{'bound':>11}")
-    total = 0.0
     for operation in z_cnn_step(parameters):
         seconds = operation.seconds(rates.peak, rates.bandwidth)
-        total += seconds
         print(
             f"{operation.name:34}{operation.flops / 1e6:9.2f}{operation.nbytes / 1e6:8.2f}"
             f"{operation.flops / rates.peak * 1e6:8.0f} us{operation.nbytes / rates.bandwidth * 1e6:8.0f} us"
             f"{seconds * 1e6:8.0f} us"
         )
-    return total * 1e3

@@ -1,0 +1,113 @@
+"""Parameters that are stepped in one call: the same bits as one by one, whatever is exchanged in between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spiral_core import kernels
+from spiral_core.nn import Linear, Parameter
+from spiral_core.optim import OptimizerMode, ParameterGroup, ZSpaceOptimizer
+
+EVENTS = ["value", "grad", "velocity", "weight_decay", "momentum", "groups", "freeze", "thaw", "mode", "nothing"]
+
+
+class Layers(Linear):
+    """Parameters of many sizes, named so that groups tell them apart."""
+
+    def __init__(self, sizes: list[int], dtypes: list[type[np.floating]]) -> None:
+        super().__init__("layer", 1, 1)
+        draws = np.random.default_rng(len(sizes))
+        self.own = [
+            Parameter(f"p{k}.{'bias' if k % 3 == 0 else 'weight'}", draws.standard_normal(size).astype(dtype))
+            for k, (size, dtype) in enumerate(zip(sizes, dtypes, strict=True))
+        ]
+
+    def parameters(self) -> list[Parameter]:
+        return self.own
+
+
+def twin_step(optimizer: ZSpaceOptimizer, parameters: list[Parameter], values: list, velocities: list) -> None:
+    """Step copies one by one, by the kernel of one parameter."""
+    for k, parameter in enumerate(parameters):
+        if parameter.name in optimizer.frozen:
+            continue
+        own = next((g for g in optimizer.groups if parameter.name.endswith(g.endings)), None)
+        decay = optimizer.weight_decay if own is None or own.weight_decay is None else own.weight_decay
+        number = parameter.value.dtype.type
+        kernels.sgd_update(
+            values[k], parameter.grad, velocities[k], *map(number, (optimizer.lr, optimizer.momentum, decay))
+        )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 70), min_size=1, max_size=6),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    mixed=st.booleans(),
+    events=st.lists(st.sampled_from(EVENTS), min_size=1, max_size=8),
+    seed=st.integers(0, 9),
+)
+def test_every_step_is_that_of_each_parameter_alone(
+    sizes: list[int], dtype: type[np.floating], mixed: bool, events: list[str], seed: int
+) -> None:
+    draws = np.random.default_rng(seed)
+    dtypes = [np.float64 if mixed and k == 0 else dtype for k in range(len(sizes))]
+    layers = Layers(sizes, dtypes)
+    optimizer = ZSpaceOptimizer(0.05, momentum=0.9, weight_decay=0.01, groups=())
+    optimizer.prepare_module(layers)
+    values = [p.value.copy() for p in layers.own]
+    velocities = [np.zeros_like(value) for value in values]
+    for event in ["nothing", *events]:
+        one = int(draws.integers(len(sizes)))
+        parameter = layers.own[one]
+        if event == "value":
+            parameter.value = parameter.value + parameter.value.dtype.type(1)
+            values[one] = parameter.value.copy()
+        elif event == "grad":
+            parameter.grad = np.empty_like(parameter.grad)
+        elif event == "velocity":
+            optimizer.load_state_dict(optimizer.state_dict())
+        elif event == "weight_decay":
+            optimizer.weight_decay = float(draws.uniform())
+        elif event == "momentum":
+            optimizer.momentum = float(draws.uniform(0.1, 0.9))
+        elif event == "groups":
+            optimizer.groups = (ParameterGroup(("bias",), weight_decay=float(draws.uniform())),)
+        elif event in ("freeze", "thaw"):
+            optimizer.frozen = frozenset({parameter.name} if event == "freeze" and len(sizes) > 1 else ())
+        elif event == "mode":
+            optimizer.set_mode(OptimizerMode.euclidean())
+            velocities = [np.zeros_like(value) for value in values]
+        for p in layers.own:
+            p.grad[...] = draws.standard_normal(p.grad.shape)
+        twin_step(optimizer, layers.own, values, velocities)
+        optimizer.step()
+        for p, value, velocity in zip(layers.own, values, velocities, strict=True):
+            np.testing.assert_array_equal(p.value, value)
+            np.testing.assert_array_equal(optimizer.slots()[f"velocity.{p.name}"], velocity)
+
+
+def test_a_gradient_that_is_a_view_with_gaps_is_stepped_like_any_other() -> None:
+    layers = Layers([4, 6], [np.float32, np.float32])
+    layers.own[1].grad = np.arange(12, dtype=np.float32)[::2]
+    optimizer = ZSpaceOptimizer(0.5, groups=())
+    before = layers.own[1].value.copy()
+    optimizer.step(layers)
+    np.testing.assert_array_equal(layers.own[1].value, before - np.float32(0.5) * layers.own[1].grad)
+
+
+def test_a_nan_shows_in_its_own_parameter_alone() -> None:
+    layers = Layers([3, 5], [np.float32, np.float32])
+    optimizer = ZSpaceOptimizer(0.5, momentum=0.9)
+    layers.own[0].grad[1] = np.nan
+    optimizer.step(layers)
+    assert np.isnan(layers.own[0].value).tolist() == [False, True, False]
+    assert np.isfinite(layers.own[1].value).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_table_without_rows_does_nothing(dtype: type[np.floating]) -> None:
+    kernels.sgd_update_all(np.empty((0, 4), np.int64), np.empty(0, dtype), dtype(1), dtype(1))
