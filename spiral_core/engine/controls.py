@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from spiral_core.engine.knobs import table
+from spiral_core.engine.knobs import Specs, table
 from spiral_core.engine.knobs.row import Knob
 from spiral_core.engine.queue import PHASES, Standing, superseded
 from spiral_core.engine.state import RunState
 from spiral_core.wire.messages import Command
-from spiral_core.wire.parts import Change, Setting
+from spiral_core.wire.parts import Change, KnobSpec, Setting
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,18 @@ def settle(state: RunState, due: Sequence[Command]) -> Iterator[tuple[Command, O
 
 def standing(state: RunState) -> Standing:
     """Tell how a run stands, as far as the answer to a command depends on it."""
-    return _standing(state, table(state))
+    return _standing(state, dict(Specs(state, table(state))))
 
 
-def _standing(state: RunState, knobs: Mapping[str, Knob]) -> Standing:
-    specs = {name: knob.spec(state) for name, knob in knobs.items()}
-    return Standing(phase=state.phase, step=state.step, rev=state.rev, knobs=specs)
+def _standing(state: RunState, knobs: Mapping[str, KnobSpec]) -> Standing:
+    return Standing(phase=state.phase, step=state.step, rev=state.rev, knobs=knobs)
 
 
 def apply(state: RunState, command: Command) -> Outcome:
     """Apply a command between two steps, wholly or not at all. Never raises for what a person may have asked."""
     step = state.step + 1
     knobs = table(state)
-    reason = _standing(state, knobs).refusal(command)
+    reason = _standing(state, Specs(state, knobs)).refusal(command)
     if reason is not None:
         return Outcome("rejected", step, state.rev, [], reason)
     changes = _obey(state, command, knobs)

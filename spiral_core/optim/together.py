@@ -31,14 +31,18 @@ class Together:
         self._places = np.array([[*map(_address, row), row[0].size] for row in self._arrays], np.int64)
         self._decays = np.array(decays, self._arrays[0][0].dtype)
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Make nothing of a copy: the arrays that are copied with it lie elsewhere."""
+        return type(None), ()
+
     @classmethod
     def of(
         cls, parameters: Sequence[Parameter], velocities: Sequence[Float], decays: Sequence[float], terms: object
     ) -> Together | None:
-        """Return them together, or None where dtypes differ or an array is not in one piece."""
+        """Return them together, or None where there are none, dtypes differ or an array is not in one piece."""
         arrays = [array for p, v in zip(parameters, velocities, strict=True) for array in (p.value, p.grad, v)]
         alike = all(array.dtype == arrays[0].dtype and array.flags.c_contiguous for array in arrays)
-        return cls(parameters, velocities, decays, terms) if alike else None
+        return cls(parameters, velocities, decays, terms) if arrays and alike else None
 
     def fits(self, parameters: Sequence[Parameter], slots: Mapping[str, Mapping[str, AnyArray]], terms: object) -> bool:
         """Tell whether these are still the parameters and terms, and the arrays still theirs."""

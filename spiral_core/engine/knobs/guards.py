@@ -24,17 +24,20 @@ _AROUND_ONE = frozenset(
 )
 """Last parts of the names of values that lie between 0 and 1, or not far from there."""
 
-_at_start = lru_cache(maxsize=16)(parse_all)
 
-
-def knobs(state: RunState) -> list[Knob]:
+def knobs(state: RunState) -> tuple[Knob, ...]:
     """Return the rows of this run's rules, in their order; bounds are those of the start."""
+    return _of_rules(state.config.guards)
+
+
+@lru_cache(maxsize=16)
+def _of_rules(lines: tuple[str, ...]) -> tuple[Knob, ...]:
     rows = []
-    for rule in _at_start(state.config.guards):
+    for rule in parse_all(lines):
         rows.append(_switch(rule))
         if rule.condition.test != "not finite":
             rows.append(_limit(rule))
-    return rows
+    return tuple(rows)
 
 
 def _switch(rule: Rule) -> Knob:

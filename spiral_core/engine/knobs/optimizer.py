@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import get_args
+
+import msgspec
 
 from spiral_core.choices import ScheduleName
 from spiral_core.engine.knobs.row import Knob, choice, switch
@@ -115,7 +116,7 @@ _MEANING = choice(
 
 def _schedule(longest: int) -> list[Knob]:
     """Return the rows of the schedule; a slider that ends near what runs last can be aimed."""
-    return [_FORMULA, *(replace(knob, high=longest) for knob in _SHAPE), _MINIMUM, _MEANING]
+    return [_FORMULA, *(msgspec.structs.replace(knob, high=longest) for knob in _SHAPE), _MINIMUM, _MEANING]
 
 
 _RATE = (
@@ -207,13 +208,13 @@ def freezing(state: RunState) -> list[Knob]:
     return [_frozen_switch(layer.name) for layer in state.model.layers if layer.parameters()]
 
 
-def contradiction(together: Mapping[str, Value | None], asked: Mapping[str, Value]) -> str | None:
-    """Tell why rate and schedule cannot be what they would be together; None when they can."""
-    if LR in asked and asked.get(HELD) is False and together.get(MEANING) == "hold":
+def contradiction(together: Callable[[str], Value | None], asked: Mapping[str, Value]) -> str | None:
+    """Tell why rate and schedule cannot be what they would be ``together``, by name; None when they can."""
+    if LR in asked and asked.get(HELD) is False and together(MEANING) == "hold":
         return f"{LR} would be held and released at once; set {MEANING} to base, or leave {HELD} out"
     if not asked.keys() & {SCHEDULE, WARMUP, TOTAL}:
         return None
-    schedule, warmup, total = together[SCHEDULE], int(together[WARMUP] or 0), int(together[TOTAL] or 0)
+    schedule, warmup, total = together(SCHEDULE), int(together(WARMUP) or 0), int(together(TOTAL) or 0)
     if schedule != "constant" and total == 0:
         return f"{SCHEDULE} {schedule} needs an end; set {TOTAL} above 0 first, or in the same command"
     if schedule != "constant" and warmup > total:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from spiral_core.engine.state import RunState
 from spiral_core.wire.parts import KnobSpec, Need, Value
 
 
-@dataclass(frozen=True)
-class Knob:
+class Knob(msgspec.Struct, frozen=True):
     """One row of the table: what a person reads, what is allowed, and where it acts."""
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from spiral_core.engine.knobs import batches, guards, optimizer, projectors, run
 from spiral_core.engine.knobs.row import Knob
@@ -27,6 +27,29 @@ def table(state: RunState) -> dict[str, Knob]:
     return {knob.name: knob for knob in rows}
 
 
+class Specs(Mapping[str, KnobSpec]):
+    """The declarations of a table with the values in force, each made when it is asked for.
+
+    A command concerns few of the knobs. Not to be kept beyond the next change of a value.
+    """
+
+    def __init__(self, state: RunState, knobs: Mapping[str, Knob]) -> None:
+        self._state = state
+        self._knobs = knobs
+
+    def __getitem__(self, name: str) -> KnobSpec:
+        return self._knobs[name].spec(self._state)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._knobs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._knobs)
+
+    def __len__(self) -> int:
+        return len(self._knobs)
+
+
 def declare(state: RunState) -> list[KnobSpec]:
     """Declare every knob with its value in force."""
     return [knob.spec(state) for knob in table(state).values()]
@@ -47,4 +70,8 @@ def contradiction(knobs: Mapping[str, KnobSpec], asked: Mapping[str, Value]) -> 
     asked : mapping
         Values by knob.
     """
-    return optimizer.contradiction({name: spec.value for name, spec in knobs.items()} | dict(asked), asked)
+
+    def together(name: str) -> Value | None:
+        return asked[name] if name in asked else knobs[name].value if name in knobs else None
+
+    return optimizer.contradiction(together, asked)

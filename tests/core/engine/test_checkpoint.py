@@ -28,7 +28,7 @@ MEMORY = {
     ("RunState", "watching"),
     ("Parameter", "grad"),
     *(("Module", name) for name in ("_default", "_plans", "_last_shapes", "_last_geometry")),
-    *(("ZSpaceOptimizer", name) for name in ("frozen", "_rooms")),
+    *(("ZSpaceOptimizer", name) for name in ("frozen", "_rooms", "_together")),
     *(("Dataset", name) for name in ("_epoch", "_order", "_taken", "_moved", "_room", "_scratch", "_held_out")),
 }
 """Attributes that the next pass writes over or makes anew, by the class that they belong to or a base of it."""

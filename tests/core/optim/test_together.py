@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,7 @@ from spiral_core import kernels
 from spiral_core.nn import Linear, Parameter
 from spiral_core.optim import OptimizerMode, ParameterGroup, ZSpaceOptimizer
 
-EVENTS = ["value", "grad", "velocity", "weight_decay", "momentum", "groups", "freeze", "thaw", "mode", "nothing"]
+EVENTS = ["value", "grad", "velocity", "weight_decay", "momentum", "groups", "freeze", "thaw", "mode", "copy", "pickle"]
 
 
 class Layers(Linear):
@@ -60,7 +63,7 @@ def test_every_step_is_that_of_each_parameter_alone(
     optimizer.prepare_module(layers)
     values = [p.value.copy() for p in layers.own]
     velocities = [np.zeros_like(value) for value in values]
-    for event in ["nothing", *events]:
+    for event in ["none yet", *events]:
         one = int(draws.integers(len(sizes)))
         parameter = layers.own[one]
         if event == "value":
@@ -77,7 +80,11 @@ def test_every_step_is_that_of_each_parameter_alone(
         elif event == "groups":
             optimizer.groups = (ParameterGroup(("bias",), weight_decay=float(draws.uniform())),)
         elif event in ("freeze", "thaw"):
-            optimizer.frozen = frozenset({parameter.name} if event == "freeze" and len(sizes) > 1 else ())
+            optimizer.frozen = frozenset({parameter.name} if event == "freeze" else ())
+        elif event == "copy":
+            layers, optimizer = copy.deepcopy((layers, optimizer))
+        elif event == "pickle":
+            layers, optimizer = pickle.loads(pickle.dumps((layers, optimizer)))
         elif event == "mode":
             optimizer.set_mode(OptimizerMode.euclidean())
             velocities = [np.zeros_like(value) for value in values]
