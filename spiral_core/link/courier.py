@@ -4,7 +4,7 @@ A run that was resumed has one log for each incarnation: what the earlier ones c
 courier tails the newest log, owns the websocket, reconnects with jitter, and resumes behind the last record that the
 server has on disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
 
-The engine rings the doorbell (one byte) after each record; end of file on it means that the engine is done or dead.
+The engine rings the doorbell after each record; end of file on it means that the engine is done or dead.
 The courier then completes a log that ends without a last word (`lastword`), and leaves once the server has everything,
 or when its time is over.
 """
@@ -29,6 +29,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
 from spiral_core.link import applied
 from spiral_core.link.commandpipe import CommandPipe
+from spiral_core.link.doorbell import Doorbell
 from spiral_core.link.lastword import LastWord
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import Position, RunLogReader, bequeath, part_path
@@ -84,10 +85,8 @@ class Courier:
         self._segments = deque(rundir.segments(incarnation))
         self._url = url
         self._token = token
-        self._doorbell = doorbell
+        self._bell = Doorbell(doorbell)
         self._commands = CommandPipe(commands)
-        self._rung = asyncio.Event()
-        self._over = asyncio.Event()
         self._replaced = False
         self._refused = False
         self._listen = listen
@@ -124,8 +123,7 @@ class Courier:
     async def _deliver(self) -> int:
         loop = asyncio.get_running_loop()
         self._begun = loop.time()
-        os.set_blocking(self._doorbell, False)
-        loop.add_reader(self._doorbell, self._answer_door)
+        self._bell.listen()
         delay = FIRST_RETRY_SECONDS
         deadline: float | None = None
         while True:
@@ -145,25 +143,18 @@ class Courier:
             if (self._incarnation, self._stored) != before:
                 # A server that takes us in and then fails, for its disk is full, is not asked again at once.
                 delay, deadline = FIRST_RETRY_SECONDS, None
-            if self._over.is_set() and (self._replaced or self._refused):
+            if self._bell.over.is_set() and (self._replaced or self._refused):
                 # The run has been resumed: its new courier carries our log, too.
                 return 1
-            if self._over.is_set():
+            if self._bell.over.is_set():
                 deadline = loop.time() + FINISH_SECONDS if deadline is None else deadline
                 if loop.time() > deadline:
                     return 1
                 await asyncio.sleep(delay)
             else:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), delay * random.uniform(0.5, 1.0))
+                    await asyncio.wait_for(self._bell.over.wait(), delay * random.uniform(0.5, 1.0))
             delay = min(delay * 1.7, LAST_RETRY_SECONDS)
-
-    def _answer_door(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if not os.read(self._doorbell, 1 << 16):
-                asyncio.get_running_loop().remove_reader(self._doorbell)
-                self._over.set()
-        self._rung.set()
 
     def _tell(self, sentence: str) -> None:
         """Say a thing once on standard error, not at every retry."""
@@ -273,9 +264,8 @@ class Courier:
     async def _send(self, socket: ClientConnection, session: Session) -> None:
         """Send what the log holds and what is added to it, until the run is over and the server has everything."""
         while True:
-            self._rung.clear()
             # Looked up before the log is read: nothing is appended after the run is over, nor to an older log.
-            over = self._over.is_set() or bool(self._segments)
+            over = self._bell.over.is_set() or bool(self._segments)
             damage = await self._send_records(socket, session)
             if over and damage is None and self._conclude():
                 continue
@@ -284,7 +274,7 @@ class Courier:
                     raise damage
                 self._delivered = True
                 return
-            await self._rung.wait()
+            await self._bell.wait()
 
     async def _send_records(self, socket: ClientConnection, session: Session) -> RunLogError | None:
         """Send what the log holds beyond what was sent; give the damage that it ends in, if any."""
@@ -347,7 +337,7 @@ class Courier:
         if isinstance(message, Stored):
             self._settle(message.seq)
             # It may have been the last word that was waited for.
-            self._rung.set()
+            self._bell.nudge(at_once=self._bell.over.is_set())
         elif isinstance(message, Command) and not self._segments:
             # With an older log the end of its engine may be on its way, with which the command expires; where it does
             # not, it is given again to the connection that carries the newest log.

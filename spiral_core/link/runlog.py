@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from spiral_core.errors import DecodeError, RunLogError
 from spiral_core.wire import codec, records
-from spiral_core.wire.messages import Logged
+from spiral_core.wire.messages import Frame, Logged
 
 PARTS = 8
 """Files that a log of the greatest size consists of."""
@@ -76,7 +76,8 @@ class RunLogWriter:
     Attributes
     ----------
     on_append : callable
-        Called after each record is with the operating system; set it to ring a courier's doorbell.
+        Called after each record is with the operating system, with whether somebody waits for such a message; set it
+        to ring a courier's doorbell.
     on_part : callable
         Called after another file was begun.
 
@@ -96,7 +97,7 @@ class RunLogWriter:
         self._part_bytes = part_bytes
         self._part = 0
         self._open()
-        self.on_append: Callable[[], None] = lambda: None
+        self.on_append: Callable[[bool], None] = lambda _at_once: None
         self.on_part: Callable[[], None] = lambda: None
         self.seq = -1
         """Of the last message; -1 before the first."""
@@ -134,7 +135,7 @@ class RunLogWriter:
             raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}; free some space") from error
         self._size += len(data)
         self.seq += 1
-        self.on_append()
+        self.on_append(kind is not Frame)
         if self._part_bytes and self._size >= self._part_bytes:
             self._next_part()
         return message

@@ -13,6 +13,7 @@ from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
 from spiral_core.errors import ArgumentError
+from spiral_core.link import doorbell
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import parts_of
@@ -28,10 +29,9 @@ class CourierProcess:
     process: subprocess.Popen[bytes]
     doorbell: int
 
-    def ring(self) -> None:
-        """Tell the courier that the log has grown. Never waits: a full pipe means that the bell rings already."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self.doorbell, b".")
+    def ring(self, at_once: bool) -> None:
+        """Tell the courier that the log has grown, see `doorbell`."""
+        doorbell.ring(self.doorbell, at_once)
 
     def finish(self, seconds: float) -> bool:
         """Let the courier deliver the rest, at most for a time, then end it; tell whether the server has everything."""
@@ -129,10 +129,10 @@ class Line:
         except OSError as error:
             _tell(f"no courier can be started now ({error}); training goes on, the log is kept, and it is tried again")
 
-    def ring(self) -> None:
+    def ring(self, at_once: bool) -> None:
         """Tell the courier, if there is one, that the log has grown."""
         if self._courier is not None:
-            self._courier.ring()
+            self._courier.ring(at_once)
 
     def mend(self, now: float) -> None:
         """Start another courier when ours has died; less and less often while they go on dying young."""

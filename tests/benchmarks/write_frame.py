@@ -14,12 +14,14 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spiral_core.link.doorbell import ring
 from spiral_core.link.runlog import RunLogWriter
 from spiral_core.wire.messages import Frame
 from spiral_core.wire.parts import Array
@@ -50,10 +52,7 @@ def measured(path: Path, values: np.ndarray) -> list[float]:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
 
-    def ring() -> None:
-        os.write(writing, b".")
-
-    log.on_append = ring
+    log.on_append = partial(ring, writing)
     index = Array.of(np.arange(SCALARS), "<u2")
     found = []
     for step, row in enumerate(values):
