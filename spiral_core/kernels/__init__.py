@@ -83,6 +83,7 @@ from spiral_core.kernels.update import sum_of_squares as sum_of_squares
 from spiral_core.kernels.warming import cold_count as cold_count
 from spiral_core.kernels.warming import compile_plan as compile_plan
 from spiral_core.kernels.warming import warm as warm
+from spiral_core.kernels.winograd import transform_weight as transform_weight
 from spiral_core.kernels.znorm import channel_moments as channel_moments
 from spiral_core.kernels.znorm import fold_lanes as fold_lanes
 from spiral_core.kernels.znorm import znorm as znorm

@@ -7,7 +7,7 @@ P = OH*OW output pixels, M images in a chunk, T threads. ``geometry`` is
 Images are copied into a scratch with a border of zeros, which removes every check of bounds; from there they are read
 in place by `spiral_core.kernels.tile.product`. The taps of one kernel row are one contiguous run of B*C numbers where
 dilation_w is 1; elsewhere each tap is a run of C numbers. Gray images under 3 x 3 taps have loops of their own, see
-`spiral_core.kernels.plane`.
+`spiral_core.kernels.plane`, and 3 x 3 taps of many channels go by way of `spiral_core.kernels.winograd`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spiral_core.kernels.moments import span_moments
 from spiral_core.kernels.plane import GEOMETRY, correlate_plane, correlate_plane_backward, is_plane
 from spiral_core.kernels.rectified import rectified_norm_backward_input, rectified_norm_pool_backward_input
 from spiral_core.kernels.tile import product
+from spiral_core.kernels.winograd import correlate_tiles
 from spiral_core.kernels.znorm import fold_lanes
 
 
@@ -110,7 +111,7 @@ def correlate(image: Float, weight: Float, bias: Float, geometry: tuple[int, ...
 
 @kernel(
     "void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], " + GEOMETRY + ", {f}[:,::1], {f}[:,::1], "
-    "{f}[:,::1], float64[:,:,::1])"
+    "{f}[:,::1], {f}[:,::1], float64[:,:,::1])"
 )
 def convolve(
     start: int,
@@ -121,6 +122,7 @@ def convolve(
     bias: Float,
     geometry: tuple[int, ...],
     padded: Float,
+    tiles: Float,
     out: Float,
     centre: Float,
     moments: F64,
@@ -132,6 +134,7 @@ def convolve(
     x : (N, H*W*C)            images
     weight, bias, geometry    as in `correlate`
     padded : (T, padded size) scratch; its border must be zero and stays zero
+    tiles : (T, S)            scratch of `correlate_tiles`, which then takes ``weight``; (T, 0): `correlate` does
     out : (N, P*D)            written
     centre : (T, D)           scratch
     moments : (N, 2, D)       of each image, as of the chunks of `spiral_core.kernels.znorm.channel_moments`, written; D
@@ -139,7 +142,10 @@ def convolve(
     """
     for n in range(start, stop):
         pad_image(x[n], padded[slot], geometry)
-        correlate(padded[slot], weight, bias, geometry, out[n])
+        if tiles.shape[1] > 0:
+            correlate_tiles(padded[slot], weight, bias, geometry, tiles[slot], out[n])
+        else:
+            correlate(padded[slot], weight, bias, geometry, out[n])
         if moments.shape[0] > 0:
             span_moments(out[n], 0, out.shape[1], centre[slot], moments[n])
 
@@ -182,8 +188,8 @@ def correlate_backward(
 
 
 @kernel(
-    "void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], {f}[:,::1], " + GEOMETRY + ", " + GEOMETRY + ", "
-    "{f}[:,::1], uint8[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,:,::1], {f}[:,::1], "
+    "void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], {f}[:,::1], " + GEOMETRY + ", "
+    "{f}[:,::1], uint8[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,::1], {f}[:,:,::1], {f}[:,::1], "
     "{f}[:,::1], float64[:,:,::1], {f}[:,::1])"
 )
 def convolve_backward(
@@ -195,12 +201,12 @@ def convolve_backward(
     zeros: Float,
     grad: Float,
     geometry: tuple[int, ...],
-    backward: tuple[int, ...],
     y: Float,
     taps: U8,
     affine: Float,
     behind: Float,
     padded: Float,
+    tiles: Float,
     lanes: Float,
     spread: Float,
     grad_weight: Float,
@@ -219,27 +225,30 @@ def convolve_backward(
     grad : (N, P*D)                   gradient of the output; with ``affine`` what
                                       `spiral_core.kernels.rectified.rectified_norm_backward_sums` has written
     geometry                          see the module
-    backward                          that of the correlation with the gradient: it reads S and writes H x W pixels
     y, taps, affine                   of the norm behind, as `rectified_norm_pool_backward_input` takes them, an image a
                                       row; no taps: without a maximum; no affine: there is no norm
     behind : (T, P*D)                 scratch for the gradient of the norm's input, which is then in cache
     padded : (T, padded size)         scratch; its border must be zero and stays zero
+    tiles : (T, S)                    as for `convolve`, and for ``weight`` here
     lanes : (T, 1, L)                 scratch; L is a multiple of D
     spread : (T, size of S)           scratch for S; zero at first, and zero stays where no gradient goes
     grad_weight : (chunks, K*D)       one partial sum per chunk, written; (0, ...): not wanted
     grad_bias : (chunks, 1, D)        one partial sum per chunk, written
     grad_x : (N, H*W*C)               written; (0, ...): not wanted
     """
-    size = (geometry[11], geometry[12])
-    top = geometry[9] * (geometry[3] - 1) - geometry[7]
-    left = geometry[10] * (geometry[4] - 1) - geometry[8]
+    h, w, _, a_taps, b_taps, _, _, pad_h, pad_w, dilation_h, dilation_w, out_h, out_w, images = geometry
+    # Of the correlation with the gradient: it reads S and writes H x W pixels.
+    rows, columns = h + dilation_h * (a_taps - 1), w + dilation_w * (b_taps - 1)
+    backward = (rows, columns, grad_bias.shape[2], a_taps, b_taps, 1, 1, 0, 0, dilation_h, dilation_w, h, w, images)
+    size = (out_h, out_w)
+    top, left = dilation_h * (a_taps - 1) - pad_h, dilation_w * (b_taps - 1) - pad_w
     wanted = grad_weight.shape[0] > 0
     for chunk in range(start, stop):
         if wanted:
             grad_weight[chunk] = 0
             grad_bias[chunk] = 0
             lanes[slot] = 0
-        for n in range(chunk * geometry[13], min((chunk + 1) * geometry[13], x.shape[0])):
+        for n in range(chunk * images, min((chunk + 1) * images, x.shape[0])):
             g = grad[n]
             if affine.shape[0] > 0:
                 g = behind[slot]
@@ -252,6 +261,9 @@ def convolve_backward(
                 correlate_backward(padded[slot], g, geometry, grad_weight[chunk], lanes[slot, 0], grad_bias[chunk, 0])
             if grad_x.shape[0] > 0:
                 spread_image(g, spread[slot], geometry, top, left)
-                correlate(spread[slot], weight, zeros, backward, grad_x[n])
+                if tiles.shape[1] > 0:
+                    correlate_tiles(spread[slot], weight, zeros, backward, tiles[slot], grad_x[n])
+                else:
+                    correlate(spread[slot], weight, zeros, backward, grad_x[n])
         if wanted and not is_plane(geometry, grad_bias.shape[2]):
             fold_lanes(lanes[slot], grad_bias[chunk])

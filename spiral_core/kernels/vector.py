@@ -105,10 +105,19 @@ def _alignment(vector: Any) -> int:  # noqa: ANN401
     return {"float": 4, "double": 8, "i8": 1}[str(vector.element)]
 
 
+def read(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Emit the load of a vector from an array."""
+    return builder.load(_pointer(context, builder, kind, array, at, vector), align=_alignment(vector))
+
+
+def write(context: Any, builder: Any, kind: Any, array: Any, at: Any, value: Any) -> None:  # noqa: ANN401
+    """Emit the store of a vector to an array."""
+    builder.store(value, _pointer(context, builder, kind, array, at, value.type), align=_alignment(value.type))
+
+
 def _emit_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
-    vector = context.get_value_type(sig.return_type)
-    place = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
-    return builder.load(place, align=_alignment(vector))
+    array, at = args
+    return read(context, builder, sig.args[0], array, at, context.get_value_type(sig.return_type))
 
 
 @_emitted
@@ -131,9 +140,7 @@ def store(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa: ANN4
     del at
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
-        array, at, vector = args
-        place = _pointer(context, builder, sig.args[0], array, at, vector.type)
-        builder.store(vector, place, align=_alignment(vector.type))
+        write(context, builder, sig.args[0], *args)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), emit
@@ -165,7 +172,8 @@ def store_bytes(_context: Any, array: Any, at: Any, vector: Any) -> Any:  # noqa
     return types.void(array, types.int64, vector), emit
 
 
-def _repeated(builder: Any, number: Any, kind: Any) -> Any:  # noqa: ANN401
+def repeated(builder: Any, number: Any, kind: Any) -> Any:  # noqa: ANN401
+    """Emit a vector of one number."""
     nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.IntType(32)(0))
     everywhere = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
@@ -173,7 +181,7 @@ def _repeated(builder: Any, number: Any, kind: Any) -> Any:  # noqa: ANN401
 
 
 def _emit_spread(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
-    return _repeated(builder, args[0], context.get_value_type(sig.return_type))
+    return repeated(builder, args[0], context.get_value_type(sig.return_type))
 
 
 @_emitted
@@ -199,7 +207,7 @@ def load_spread(_context: Any, array: Any, at: Any) -> Any:  # noqa: ANN401
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         number = builder.load(builder.gep(data, [args[1]]))
-        return _repeated(builder, number, context.get_value_type(sig.return_type))
+        return repeated(builder, number, context.get_value_type(sig.return_type))
 
     return VectorType(array.dtype, LANES)(array, types.int64), emit
 

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from spiral_core import kernels
 from spiral_core.arrays import F64, U8, Float
 from spiral_core.errors import ShapeError
+from spiral_core.kernels.winograd import PLACES, scratch_size
 from spiral_core.kernels.znorm import wide_row
 from spiral_core.nn import precision
 from spiral_core.nn.initial import HE_OR_RAMP, check_init, folding, generator_for, he_normal
@@ -71,6 +72,10 @@ class Conv2d(Module):
         "fold_lanes",
         "pad_image",
         "product",
+        "transform_weight",
+        "transform_patches",
+        "multiply_places",
+        "correlate_tiles",
         "is_plane",
         "correlate_plane",
         "correlate_plane_backward",
@@ -115,6 +120,7 @@ class Conv2d(Module):
         self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_channels, self.dtype))
         self._last_geometry: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self._tile_scratch = 0
         self._no_moments = np.empty((0, 2, self.out_channels))
 
     def parameters(self) -> list[Parameter]:
@@ -145,6 +151,7 @@ class Conv2d(Module):
                 *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w, images,
             )  # fmt: skip
             self._last_geometry = shape, found
+            self._tile_scratch = scratch_size(found, self.out_channels)
         return found
 
     def _padded(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
@@ -154,6 +161,17 @@ class Conv2d(Module):
         threads = kernels.get_num_threads()
         padded = (threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
         return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
+
+    def _tiles(self, workspace: Workspace) -> Float:
+        """Return scratch for each thread where correlations of the last geometry are done in tiles, else none."""
+        return workspace.array(self, "tiles", (kernels.get_num_threads(), self._tile_scratch), self.dtype)
+
+    def _transformed(self, weight: Float, role: str, workspace: Workspace) -> Float:
+        """Return a weight (3, 3, ...) as a correlation in tiles takes it."""
+        pairs = self.in_channels * self.out_channels
+        transformed = workspace.array(self, role, (PLACES * pairs,), self.dtype)
+        kernels.transform_weight(weight.reshape(-1), pairs, transformed)
+        return transformed
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         return self.convolve(x, self._no_moments, workspace)
@@ -167,14 +185,17 @@ class Conv2d(Module):
         out = workspace.array(self, "out", self._shape_behind(x.shape), self.dtype)
         images = x.shape[0]
         centre = workspace.array(self, "centre", (kernels.get_num_threads(), self.out_channels), self.dtype)
+        geometry = self._geometry(x.shape)
+        tiles = self._tiles(workspace)
         kernels.run(
             kernels.convolve,
             images,
             x.reshape(images, -1),
-            weight.reshape(-1),
+            self._transformed(weight, "weight transformed", workspace) if tiles.size else weight.reshape(-1),
             self.bias.value,
-            self._geometry(x.shape),
+            geometry,
             self._padded(x.shape, workspace),
+            tiles,
             out.reshape(images, -1),
             centre,
             moments,
@@ -200,10 +221,13 @@ class Conv2d(Module):
         grad_bias = workspace.array(self, "grad bias", (used, 1, self.out_channels), np.float64)
         lanes = workspace.array(self, "lanes", (threads, 1, wide_row(self.out_channels)), self.dtype)
         own = workspace.array(self, "behind", (threads, behind.x.shape[1]), self.dtype)
-        backward, turned, spread, grad_x = self._turned(x, weight, geometry, workspace, input_grad)
+        turned, spread, grad_x = self._turned(x, weight, workspace, input_grad)
+        tiles = self._tiles(workspace)
+        if tiles.size and input_grad:
+            turned = self._transformed(turned, "weight turned and transformed", workspace)
         kernels.run(
             kernels.convolve_backward, chunks, x.reshape(images, -1), turned, np.zeros(x.shape[3], self.dtype), grad,
-            geometry, backward, behind.x, behind.taps, behind.affine, own, self._padded(x.shape, workspace), lanes,
+            geometry, behind.x, behind.taps, behind.affine, own, self._padded(x.shape, workspace), tiles, lanes,
             spread, grad_weight, grad_bias, grad_x,
         )  # fmt: skip
         if workspace.accumulate:
@@ -211,19 +235,16 @@ class Conv2d(Module):
             kernels.add_parts(grad_weight, biases, self.weight.grad.reshape(-1), self.bias.grad)
         return grad_x.reshape(x.shape) if input_grad else None
 
-    def _turned(
-        self, x: Float, weight: Float, geometry: tuple[int, ...], workspace: Workspace, input_grad: bool
-    ) -> tuple[tuple[int, ...], Float, Float, Float]:
-        """Return geometry, weight, scratch and target of the correlation that gives the gradient of the input."""
+    def _turned(self, x: Float, weight: Float, workspace: Workspace, input_grad: bool) -> tuple[Float, Float, Float]:
+        """Return weight, scratch and target of the correlation that gives the gradient of the input."""
         images, (h, w, c) = x.shape[0], x.shape[1:]
         if not input_grad:
             nothing = np.empty((0, 0), self.dtype)
-            return geometry, nothing.reshape(-1), nothing, nothing
+            return nothing.reshape(-1), nothing, nothing
         threads, (a_taps, b_taps) = kernels.get_num_threads(), self.kernel_size
         turned = workspace.array(self, "weight turned", (a_taps, b_taps, self.out_channels, c), self.dtype)
         turned[...] = weight[::-1, ::-1].transpose(0, 1, 3, 2)
         rows, columns = h + self.dilation[0] * (a_taps - 1), w + self.dilation[1] * (b_taps - 1)
-        backward = (rows, columns, self.out_channels, a_taps, b_taps, 1, 1, 0, 0, *self.dilation, h, w, geometry[13])
         spread = workspace.array(self, "spread", (threads, rows, columns, self.out_channels), self.dtype, zero=True)
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        return backward, turned.reshape(-1), spread.reshape(threads, -1), grad_x.reshape(images, -1)
+        return turned.reshape(-1), spread.reshape(threads, -1), grad_x.reshape(images, -1)

@@ -6,8 +6,8 @@ the machine as the other left it. A ratio is the median over the pairs, and is p
 
 The sleep keeps the two thread pools apart. An idle worker of PyTorch's spins for about 5 ms before it sleeps, and would
 take a core from whoever comes next. Telling it not to spin (``OMP_WAIT_POLICY=PASSIVE``) would be simpler and unfair:
-on two cores it made PyTorch's step a third slower. Spiral's workers never spin. The step that is not timed wakes the
-workers again and brings data and code back into the caches, for both sides alike.
+on two cores it made PyTorch's step a third slower. Spiral's workers look for work for 1 ms, then sleep. The step that
+is not timed wakes the workers again and brings data and code back into the caches, for both sides alike.
 
 A machine that does something else meanwhile slows PyTorch down more than Spiral, because spinning threads and busy
 cores do not go together. So each script prints how much of the cores others have used, and warns where it was much.

@@ -8,6 +8,7 @@ read and write; the larger of the two is its bound, and the bound of the step is
   would be: a pair is a block of each, and what the host took from one it mostly took from its neighbors as well.
 - Arithmetic counts an addition, a multiplication, a division, a comparison as one each, so a vector of fused
   multiply-adds as two per element. tanh is the rational form of `spiral_core.kernels.real`: 22.
+- Products are those of a direct convolution, also where `spiral_core.kernels.winograd` does with fewer.
 - Bytes count each array that must go in or out once: no caches, no scratch, no im2col. Operations are those that must
   be apart. A norm needs the whole batch before it can be applied, but its statistics can be taken of each image that a
   convolution has just written; its backward pass needs sums over the batch first, but the gradient of its input can

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from oracles import layers_twin
 from spiral_core import kernels, nn
 from spiral_core.arrays import Float
-from spiral_core.kernels import plane
+from spiral_core.kernels import plane, winograd
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 """Absolute, for sums of at most a few hundred products of standard normal numbers."""
@@ -149,7 +150,6 @@ def test_the_compiled_convolution_is_the_python_loop(stride: tuple[int, int], di
     grad = draw((3, math.prod(shape[1:])), np.float32, 4)
     geometry = layer._geometry(x.shape)
     rows, columns = 6 + 2 * dilation[0], 5 + dilation[1]
-    back = (rows, columns, 17, 3, 2, 1, 1, 0, 0, *dilation, 6, 5, geometry[-1])
     turned = np.ascontiguousarray(layer.weight.value[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1)
     results = []
     for of in (lambda function: function, kernels.python_function):
@@ -159,14 +159,92 @@ def test_the_compiled_convolution_is_the_python_loop(stride: tuple[int, int], di
         lanes, zeros, none = np.empty((1, 1, 34), np.float32), np.zeros(2, np.float32), np.empty((0, 0), np.float32)
         flat, weight = x.reshape(3, -1), layer.weight.value.reshape(-1)
         no_moments, no_taps = np.empty((0, 2, 17)), np.empty((0, 0), np.uint8)
-        of(kernels.convolve)(0, 3, 0, flat, weight, layer.bias.value, geometry, padded, out, none, no_moments)
+        no_tiles = np.empty((1, 0), np.float32)
+        of(kernels.convolve)(0, 3, 0, flat, weight, layer.bias.value, geometry, padded, no_tiles, out, none, no_moments)
         of(kernels.convolve_backward)(
-            0, 1, 0, flat, turned, zeros, grad, geometry, back, none, no_taps, none, none, padded, lanes, spread,
-            grad_weight, grad_bias, grad_x,
+            0, 1, 0, flat, turned, zeros, grad, geometry, none, no_taps, none, none, padded, no_tiles,
+            lanes, spread, grad_weight, grad_bias, grad_x,
         )  # fmt: skip
         results.append((out, grad_weight, grad_bias, grad_x))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)), st.sampled_from([np.float32, np.float64]),
+)  # fmt: skip
+def test_a_correlation_in_tiles_and_its_gradients_are_their_slow_twins(
+    images: int,
+    down: int,
+    across: int,
+    channels: int,
+    filters: int,
+    padding: tuple[int, int],
+    dtype: type[np.floating],
+) -> None:
+    h, w = (max(2 * half, 4 if pad == 0 else 2) for half, pad in zip((down, across), padding, strict=True))
+    layer = nn.Conv2d("c", 16 * channels, 16 * filters, padding=padding, dtype=dtype)
+    x = draw((images, h, w, 16 * channels), dtype, 7)
+    assert winograd.scratch_size(layer._geometry(x.shape), 16 * filters) > 0
+    check(layer, x, nn.Workspace(), 1e-4 if dtype is np.float32 else 1e-11)
+
+
+def test_a_nan_reaches_at_least_the_outputs_that_see_it_and_at_most_their_tiles() -> None:
+    layer, workspace = nn.Conv2d("c", 16, 16), nn.Workspace()
+    x = draw((2, 8, 8, 16), np.float32, 3)
+    clean = layer.forward(x, workspace).copy()
+    x[0, 3, 4, 5] = np.nan
+    found = np.isnan(layer.forward(x, workspace))
+    assert found[0, 2:5, 3:6].all()
+    assert not found[1].any()
+    found[0, 2:6, 2:6] = False
+    assert not found.any()
+    outside = np.ones((8, 8), bool)
+    outside[2:6, 2:6] = False
+    np.testing.assert_array_equal(layer.forward(x, workspace)[0][outside], clean[0][outside])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"channels": 8},
+        {"filters": 24},
+        {"taps": (3, 5)},
+        {"taps": (1, 3)},
+        {"stride": (2, 1)},
+        {"stride": (1, 2)},
+        {"dilation": (2, 1)},
+        {"dilation": (1, 2)},
+        {"size": (7, 8)},
+        {"size": (8, 7)},
+    ],
+)
+def test_what_tiles_do_not_fit_goes_without(other: dict[str, Any]) -> None:
+    words = {
+        "channels": 16,
+        "filters": 16,
+        "taps": (3, 3),
+        "stride": (1, 1),
+        "dilation": (1, 1),
+        "size": (8, 8),
+        **other,
+    }
+    layer = nn.Conv2d(
+        "c", words["channels"], words["filters"], words["taps"],
+        stride=words["stride"], dilation=words["dilation"], padding=(2, 2),
+    )  # fmt: skip
+    x = draw((2, *words["size"], words["channels"]), np.float32, 3)
+    assert winograd.scratch_size(layer._geometry(x.shape), words["filters"]) == 0
+    assert winograd.scratch_size((8, 8, 16, 3, 3, 1, 1, 2, 2, 1, 1, 10, 10, 2), 16) > 0
+    check(layer, x, nn.Workspace(), 1e-4)
+
+
+def test_one_workspace_serves_images_with_and_without_tiles() -> None:
+    layer, workspace = nn.Conv2d("c", 16, 16), nn.Workspace()
+    for size in ((8, 8), (7, 8), (4, 6), (8, 8), (12, 10), (5, 5)):
+        check(layer, draw((2, *size, 16), np.float32, 3), workspace, 1e-4)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
