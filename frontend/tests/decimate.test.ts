@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { align, decimate, POINTS_PER_PIXEL, type Points } from "../src/lib/decimate";
+import { align, alone, decimate, POINTS_PER_PIXEL, type Points } from "../src/lib/decimate";
 import { seeded } from "./random";
 
 function walk(length: number, seed: number, oddShare = 0): Points {
@@ -79,4 +79,12 @@ test("aligned curves keep their own points: undefined for none, null for not fin
     [5, null, 7, undefined],
     [undefined, 8, undefined, 9],
   ]);
+});
+
+test("points that no line reaches are those between gaps, whatever steps of other curves lie between", () => {
+  expect(alone([])).toBeNull();
+  expect(alone([undefined, null, undefined])).toBeNull();
+  expect(alone([1, undefined, 2])).toBeNull();
+  expect(alone([undefined, 1, undefined, undefined])).toEqual([1]);
+  expect(alone([1, undefined, null, 2, 3, null, undefined, 4, undefined, null, 5])).toEqual([0, 7, 10]);
 });

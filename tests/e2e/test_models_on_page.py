@@ -108,3 +108,26 @@ def test_a_model_without_feature_maps_says_so_and_shows_no_empty_grid(tmp_path: 
         assert "xai.every" not in knobs
         assert not [name for name in page.evaluate("window.spiral.state()")["series"] if name.startswith("xai/")]
         assert cockpit.run()["model"] == "z_mlp"
+
+
+# Orange pixels of the plotting area: the second curve of a chart. The first is blue, grid and letters are gray.
+ORANGE = """card => {
+  const canvas = card.querySelector('canvas'), over = card.querySelector('.u-over');
+  const a = canvas.getBoundingClientRect(), b = over.getBoundingClientRect();
+  const ratio = canvas.width / a.width, at = side => Math.round((b[side] - a[side]) * ratio);
+  const {data} = canvas.getContext('2d').getImageData(
+    at('left'), at('top'), Math.round(b.width * ratio), Math.round(b.height * ratio));
+  let count = 0;
+  for (let k = 0; k < data.length; k += 4) count += data[k + 3] > 90 && data[k] - data[k + 2] > 60 ? 1 : 0;
+  return count;
+}"""
+
+
+def test_the_only_evaluation_of_a_run_is_a_dot(tmp_path: Path, chromium: Browser) -> None:
+    with visited(tmp_path, chromium, "--data", "digits", "--steps", "30", "--evaluate-every", "1000") as (_, page):
+        expect(page.get_by_test_id("status")).to_have_attribute("data-status", "finished", timeout=30_000)
+        for chart in ("loss", "accuracy"):
+            card = page.get_by_test_id(f"chart-{chart}")
+            expect(card).to_contain_text("val")
+            count = wait_for(lambda card=card: card.evaluate(ORANGE), 10, "for the dot")
+            assert 6 < count < 100

@@ -1,5 +1,5 @@
 import uPlot from "uplot";
-import { align, decimate, type Points } from "../lib/decimate";
+import { align, alone, decimate, type Points } from "../lib/decimate";
 import { duration, short } from "../lib/format";
 import type { AxisSpec, ChartSpec, CurveSpec } from "./catalogue";
 import { drawMarkers, drawOddPoints, type Drawn, type Marker, type OddPoint } from "./marks";
@@ -18,6 +18,7 @@ export interface ChartEvents {
 const SYNC_KEY = "spiral";
 const FONT = '10.5px ui-sans-serif, system-ui, "Noto Sans", "Noto Sans CJK JP", sans-serif';
 const WHEEL_FACTOR = 1.25;
+const POINT = 5;
 const LEAST_SPAN = 4;
 
 /** A uPlot chart of one `ChartSpec`: decimated lines, bands, steer markers and marks for NaN. */
@@ -146,7 +147,14 @@ export class LineChart {
 
   private line(curve: CurveSpec): uPlot.Series {
     const color = curve.tint ?? this.colors.curves[curve.color % this.colors.curves.length] ?? "#888";
-    const base: uPlot.Series = { scale: curve.axis, spanGaps: false, points: { show: false }, stroke: color, width: 1.5 };
+    // A point alone, such as a first evaluation, would be a line of no length.
+    const points: uPlot.Series.Points = {
+      show: false,
+      size: POINT,
+      fill: color,
+      filter: (plot, index) => alone(plot.data[index] as (number | null | undefined)[]),
+    };
+    const base: uPlot.Series = { scale: curve.axis, spanGaps: false, points, stroke: color, width: 1.5 };
     switch (curve.kind) {
       case "band-low":
       case "band-high":

@@ -102,3 +102,23 @@ export function align(curves: readonly Points[]): Aligned {
     }
   }
 }
+
+/** Places of the points of a column that no line reaches, since a gap or nothing at all lies on either side; null: none. */
+export function alone(column: readonly (number | null | undefined)[]): number[] | null {
+  const found: number[] = [];
+  let first = -1;
+  let length = 0;
+  for (let place = 0; place <= column.length; place++) {
+    const value = place < column.length ? column[place] : null;
+    // Steps of other curves: the line goes on over them.
+    if (value === undefined) continue;
+    if (value !== null) {
+      if (length === 0) first = place;
+      length++;
+      continue;
+    }
+    if (length === 1) found.push(first);
+    length = 0;
+  }
+  return found.length > 0 ? found : null;
+}
