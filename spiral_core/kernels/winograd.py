@@ -7,8 +7,8 @@ over channels, each of the 16 places is a matrix product over tiles. The gradien
 too; that of the taps gains nothing here, since what it transforms does not fit into the first-level cache.
 
 Letters: C input channels, D filters, both multiples of 16; T tiles; images with their border, H and W even, stride and
-dilation 1. What is transformed lies as (16, T, C), a matrix for each place. Patches overlap, so that a NaN shows in all
-outputs of the tiles whose patches hold it.
+dilation 1. What is transformed lies as (16, T, C), a matrix for each place. A NaN reaches the outputs whose taps see it
+and no others, as in a direct sum; an infinity becomes a NaN in most of them, for it is subtracted from itself.
 
 Source: Lavin and Gray 2016, "Fast algorithms for convolutional neural networks", section 4.1.
 """
@@ -30,6 +30,9 @@ from spiral_core.kernels.vector import LANES, load, read, repeated, spread, writ
 
 PLACES = 16
 """Pixels of a patch."""
+
+TURNS = 4
+"""Turns of a block's loop that are written out."""
 
 LEAST_TILES = 7
 """Tiles that are worked on together, at least: the rows of a block. More of them would not fit into the first-level
@@ -101,7 +104,7 @@ def _block(rows: int, vectors: int) -> Callable[..., None]:
     """Make a function that multiplies ``rows`` of a matrix by some columns of another; K is a multiple of 16.
 
     It is called as ``(x, w, out, (x_at, x_row, K, w_at, w_row, out_at, out_row))``, A product of so few
-    terms spends as much time on its loop as on its sums, so sixteen turns of it are written out.
+    terms spends much of its time on its loop, so some turns of it are written out.
     """
 
     def typed(_context: Any, x: Any, w: Any, out: Any, walk: Any) -> Any:  # noqa: ANN401
@@ -124,7 +127,7 @@ def _block(rows: int, vectors: int) -> Callable[..., None]:
             turn = [builder.phi(value.type) for value in begin]
             k, x_here, w_here, *sums = turn
             numbers = context.make_array(kinds[0])(context, builder, args[0]).data
-            for step in range(LANES):
+            for step in range(TURNS):
                 where = builder.add(w_here, builder.mul(w_row, _INT(step)))
                 weights = [
                     read(context, builder, kinds[1], args[1], builder.add(where, _INT(v * LANES)), vector)
@@ -137,8 +140,8 @@ def _block(rows: int, vectors: int) -> Callable[..., None]:
                         own = step % kinds_of_sums * many + r * vectors + v
                         sums[own] = builder.call(multiply_add, [value, weight, sums[own]])
             following = [
-                builder.add(k, _INT(LANES)), builder.add(x_here, _INT(LANES)),
-                builder.add(w_here, builder.mul(w_row, _INT(LANES))), *sums,
+                builder.add(k, _INT(TURNS)), builder.add(x_here, _INT(TURNS)),
+                builder.add(w_here, builder.mul(w_row, _INT(TURNS))), *sums,
             ]  # fmt: skip
             for variable, first, later in zip(turn, begin, following, strict=True):
                 variable.add_incoming(first, entry)
@@ -159,7 +162,9 @@ def _block(rows: int, vectors: int) -> Callable[..., None]:
     return cast("Callable[..., None]", cast("Any", numba.extending).intrinsic(typed))
 
 
-_block_7x32, _block_7x16, _block_1x32, _block_1x16 = _block(7, 2), _block(7, 1), _block(1, 2), _block(1, 1)
+# Seven or eight rows fill the registers of one block; the others are for what is left of a row of tiles.
+_block_8x32, _block_7x32, _block_4x32, _block_2x32, _block_1x32 = (_block(rows, 2) for rows in (8, 7, 4, 2, 1))
+_block_8x16, _block_7x16, _block_4x16, _block_2x16, _block_1x16 = (_block(rows, 1) for rows in (8, 7, 4, 2, 1))
 _of_patch = _transform(B_TRANSPOSED)
 _of_taps, _to_outputs = _transform(G), _transform(A_TRANSPOSED)
 
@@ -217,18 +222,31 @@ def multiply_places(scratch: Float, weight: Float, walk: tuple[int, int, int, in
     for p in range(PLACES):
         r = 0
         while r < tiles:
-            rows = 7 if tiles - r >= 7 else 1
+            left = tiles - r
+            rows = 7 if left % 7 == 0 else 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
             k = 0
             while k < d:
                 width = 32 if d - k >= 32 else 16
                 part = p * plane_v + r * c, c, c, p * c * d + k, d, m_at + p * plane_m + r * d + k, d
-                if rows == 7:
-                    if width == 32:
+                if width == 32:
+                    if rows == 8:
+                        _block_8x32(scratch, weight, scratch, part)
+                    elif rows == 7:
                         _block_7x32(scratch, weight, scratch, part)
+                    elif rows == 4:
+                        _block_4x32(scratch, weight, scratch, part)
+                    elif rows == 2:
+                        _block_2x32(scratch, weight, scratch, part)
                     else:
-                        _block_7x16(scratch, weight, scratch, part)
-                elif width == 32:
-                    _block_1x32(scratch, weight, scratch, part)
+                        _block_1x32(scratch, weight, scratch, part)
+                elif rows == 8:
+                    _block_8x16(scratch, weight, scratch, part)
+                elif rows == 7:
+                    _block_7x16(scratch, weight, scratch, part)
+                elif rows == 4:
+                    _block_4x16(scratch, weight, scratch, part)
+                elif rows == 2:
+                    _block_2x16(scratch, weight, scratch, part)
                 else:
                     _block_1x16(scratch, weight, scratch, part)
                 k += width

@@ -110,6 +110,8 @@ class Courier:
             self._delivered = False
             self._stored = -1
             self._stored_end = self._reader.start
+            self._last_sent = False
+            """Whether all that is waited for is the server's word that it has everything."""
             self._unstored: deque[tuple[int, Position]] = deque()
             """Sequence number and end of each record that was sent and is not yet known to be on the server's disk."""
             return True
@@ -274,6 +276,7 @@ class Courier:
                     raise damage
                 self._delivered = True
                 return
+            self._last_sent = over or damage is not None
             await self._bell.wait()
 
     async def _send_records(self, socket: ClientConnection, session: Session) -> RunLogError | None:
@@ -336,8 +339,8 @@ class Courier:
     def _take(self, message: object) -> None:
         if isinstance(message, Stored):
             self._settle(message.seq)
-            # It may have been the last word that was waited for.
-            self._bell.nudge(at_once=self._bell.over.is_set())
+            if self._last_sent:
+                self._bell.nudge(at_once=True)
         elif isinstance(message, Command) and not self._segments:
             # With an older log the end of its engine may be on its way, with which the command expires; where it does
             # not, it is given again to the connection that carries the newest log.

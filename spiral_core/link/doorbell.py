@@ -16,7 +16,7 @@ AT_ONCE, SOON = b"!", b"."
 
 
 def ring(doorbell: int, at_once: bool) -> None:
-    """Tell the courier that the log has grown. Never waits: a full pipe means that the bell rings already."""
+    """Tell the courier that the log has grown. Never waits: where the pipe is full, the bell rings already."""
     with contextlib.suppress(BlockingIOError, BrokenPipeError):
         os.write(doorbell, AT_ONCE if at_once else SOON)
 

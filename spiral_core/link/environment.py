@@ -23,6 +23,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "numba": version("numba"),
+        "kernels": kernels.cache_directory().name,
         "machine": platform.machine(),
         "processor": _of_processor("model name"),
         "features": _of_processor("flags"),

@@ -119,8 +119,7 @@ class Conv2d(Module):
             weight = he_normal(shape, prod(shape[:3]), generator_for(name, generator), self.dtype)
         self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_channels, self.dtype))
-        self._last_geometry: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
-        self._tile_scratch = 0
+        self._last_geometry: tuple[tuple[int, ...], tuple[int, ...], int] = (), (), 0
         self._no_moments = np.empty((0, 2, self.out_channels))
 
     def parameters(self) -> list[Parameter]:
@@ -143,15 +142,14 @@ class Conv2d(Module):
 
     def _geometry(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the tuple that the kernels take; the images per chunk depend on shapes alone."""
-        known, found = self._last_geometry
+        known, found, _ = self._last_geometry
         if shape != known:
             _, out_h, out_w, _ = self.output_shape(shape)
             images = min(max(1, CHUNK_PIXELS // (out_h * out_w)), shape[0])
             found = (
                 *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w, images,
             )  # fmt: skip
-            self._last_geometry = shape, found
-            self._tile_scratch = scratch_size(found, self.out_channels)
+            self._last_geometry = shape, found, scratch_size(found, self.out_channels)
         return found
 
     def _padded(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
@@ -162,9 +160,10 @@ class Conv2d(Module):
         padded = (threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
         return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
 
-    def _tiles(self, workspace: Workspace) -> Float:
-        """Return scratch for each thread where correlations of the last geometry are done in tiles, else none."""
-        return workspace.array(self, "tiles", (kernels.get_num_threads(), self._tile_scratch), self.dtype)
+    def _tiles(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
+        """Return scratch for each thread where the correlation is done in tiles, else none."""
+        self._geometry(shape)
+        return workspace.array(self, "tiles", (kernels.get_num_threads(), self._last_geometry[2]), self.dtype)
 
     def _transformed(self, weight: Float, role: str, workspace: Workspace) -> Float:
         """Return a weight (3, 3, ...) as a correlation in tiles takes it."""
@@ -186,7 +185,7 @@ class Conv2d(Module):
         images = x.shape[0]
         centre = workspace.array(self, "centre", (kernels.get_num_threads(), self.out_channels), self.dtype)
         geometry = self._geometry(x.shape)
-        tiles = self._tiles(workspace)
+        tiles = self._tiles(x.shape, workspace)
         kernels.run(
             kernels.convolve,
             images,
@@ -222,7 +221,7 @@ class Conv2d(Module):
         lanes = workspace.array(self, "lanes", (threads, 1, wide_row(self.out_channels)), self.dtype)
         own = workspace.array(self, "behind", (threads, behind.x.shape[1]), self.dtype)
         turned, spread, grad_x = self._turned(x, weight, workspace, input_grad)
-        tiles = self._tiles(workspace)
+        tiles = self._tiles(x.shape, workspace)
         if tiles.size and input_grad:
             turned = self._transformed(turned, "weight turned and transformed", workspace)
         kernels.run(

@@ -11,7 +11,7 @@ import numpy as np
 
 from spiral_core import kernels
 from spiral_core.arrays import AnyArray
-from spiral_core.errors import ArgumentError, StateDictError
+from spiral_core.errors import ArgumentError, ShapeError, StateDictError
 from spiral_core.nn import Parameter
 
 
@@ -118,6 +118,20 @@ def check_decay(weight_decay: float) -> float:
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise ArgumentError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
     return float(weight_decay)
+
+
+def check_gradients(parameters: Sequence[Parameter]) -> None:
+    """Look at the shapes of gradients, which compiled code takes for granted.
+
+    Raises
+    ------
+    ShapeError
+        One has not the shape of its value.
+    """
+    for parameter in parameters:
+        shape, wanted = parameter.grad.shape, parameter.value.shape
+        if shape != wanted:
+            raise ShapeError(f"{parameter.name}: the gradient must have the shape {wanted} of the value, got {shape}")
 
 
 def checked_slots(

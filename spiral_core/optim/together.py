@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,10 +40,10 @@ class Together:
     def of(
         cls, parameters: Sequence[Parameter], velocities: Sequence[Float], decays: Sequence[float], terms: object
     ) -> Together | None:
-        """Return them together, or None where there are none, dtypes differ or an array is not in one piece."""
-        arrays = [array for p, v in zip(parameters, velocities, strict=True) for array in (p.value, p.grad, v)]
-        alike = all(array.dtype == arrays[0].dtype and array.flags.c_contiguous for array in arrays)
-        return cls(parameters, velocities, decays, terms) if arrays and alike else None
+        """Return them together, or None where there are none or an array is one that a kernel would not take."""
+        rows = [(p.value, p.grad, v) for p, v in zip(parameters, velocities, strict=True)]
+        fit = all(_fits(array, row[0].shape, rows[0][0].dtype) for row in rows for array in row)
+        return cls(parameters, velocities, decays, terms) if rows and fit else None
 
     def fits(self, parameters: Sequence[Parameter], slots: Mapping[str, Mapping[str, AnyArray]], terms: object) -> bool:
         """Tell whether these are still the parameters and terms, and the arrays still theirs."""
@@ -59,6 +60,13 @@ class Together:
         """Step all of them in place as `SGD` would, to the last bit."""
         dtype = self._decays.dtype
         kernels.sgd_update_all(self._places, self._decays, kernels.scalar(lr, dtype), kernels.scalar(momentum, dtype))
+
+
+def _fits(array: Float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    # What compiled code asks of the arrays it is given; of an address it can ask nothing.
+    flags = array.flags
+    whole = flags.c_contiguous and flags.writeable and flags.aligned
+    return whole and array.shape == shape and array.dtype == dtype and dtype.isnative
 
 
 def _address(array: Float) -> int:

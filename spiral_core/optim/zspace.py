@@ -16,6 +16,7 @@ from spiral_core.optim.mode import OptimizerMode
 from spiral_core.optim.optimizer import (
     Optimizer,
     check_decay,
+    check_gradients,
     check_rate,
     checked_slots,
     gradient_is_finite,
@@ -181,6 +182,7 @@ class ZSpaceOptimizer(Optimizer):
         self._ratio = 1.0 if mode.lr is None or self._lr == 0 else mode.lr / self._lr
         self._mode = mode
         self._slots = {}
+        self._together = None
 
     def prepare_module(self, module: Module, *, project: bool = False) -> None:
         """Take in the parameters of a module and give them the tapes and means of the mode, empty.
@@ -307,6 +309,8 @@ class ZSpaceOptimizer(Optimizer):
         ------
         NonFiniteError
             A hyperbolic step, and a gradient is not finite (straight steps let it show in the weights).
+        ShapeError
+            A gradient has not the shape of its value.
         StateError
             The module was not prepared for the mode, or a point has left the ball. In each case nothing was changed.
         """
@@ -316,6 +320,7 @@ class ZSpaceOptimizer(Optimizer):
         if factor == 1.0 and (together := self._all_straight(chosen)) is not None:
             together.step(self.lr, self._rule.momentum)
             return
+        check_gradients(chosen)
         for parameter in chosen:
             grad, decay = self._gathered(parameter, factor), self._decay(parameter)
             slots = self._slots[parameter.name]
@@ -337,7 +342,7 @@ class ZSpaceOptimizer(Optimizer):
         """Return what steps all parameters in one call, where the mode and the rule allow that."""
         if self._mode.name != "euclidean" or self._rule.adam is not None:
             return None
-        terms = self.weight_decay, self.groups
+        terms = self.weight_decay, tuple(self.groups)
         if self._together is None or not self._together.fits(chosen, self._slots, terms):
             velocities = [self._slots[parameter.name]["velocity"] for parameter in chosen]
             self._together = Together.of(chosen, velocities, list(map(self._decay, chosen)), terms)

@@ -191,19 +191,20 @@ def test_a_correlation_in_tiles_and_its_gradients_are_their_slow_twins(
     check(layer, x, nn.Workspace(), 1e-4 if dtype is np.float32 else 1e-11)
 
 
-def test_a_nan_reaches_at_least_the_outputs_that_see_it_and_at_most_their_tiles() -> None:
+@pytest.mark.parametrize("pixel", [(0, 0), (3, 4), (4, 3), (5, 5), (7, 0), (7, 7)])
+def test_a_nan_reaches_exactly_the_outputs_that_see_it_in_tiles_too(pixel: tuple[int, int]) -> None:
     layer, workspace = nn.Conv2d("c", 16, 16), nn.Workspace()
     x = draw((2, 8, 8, 16), np.float32, 3)
     clean = layer.forward(x, workspace).copy()
-    x[0, 3, 4, 5] = np.nan
-    found = np.isnan(layer.forward(x, workspace))
-    assert found[0, 2:5, 3:6].all()
-    assert not found[1].any()
-    found[0, 2:6, 2:6] = False
-    assert not found.any()
-    outside = np.ones((8, 8), bool)
-    outside[2:6, 2:6] = False
-    np.testing.assert_array_equal(layer.forward(x, workspace)[0][outside], clean[0][outside])
+    x[0, *pixel, 5] = np.nan
+    seen = np.zeros(clean.shape, bool)
+    i, j = pixel
+    seen[0, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2] = True
+    found = layer.forward(x, workspace)
+    np.testing.assert_array_equal(np.isnan(found), seen)
+    np.testing.assert_array_equal(found[~seen], clean[~seen])
+    x[0, *pixel, 5] = np.inf
+    np.testing.assert_array_equal(np.isfinite(layer.forward(x, workspace)), ~seen)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_courier_that_cannot_be_started_is_started_later(
             assert "no courier can be started now" in capfd.readouterr().err
             until_hung_up(inbox)
             line.mend(time.monotonic())
-            line.ring()
+            line.ring(at_once=True)
             until_hung_up(inbox)
             assert not line.finish(0.0)
         line.mend(time.monotonic() + LAST_RESTART_SECONDS)

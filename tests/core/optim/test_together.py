@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
 from spiral_core import kernels
+from spiral_core.errors import ShapeError
 from spiral_core.nn import Linear, Parameter
 from spiral_core.optim import OptimizerMode, ParameterGroup, ZSpaceOptimizer
 
@@ -92,9 +95,80 @@ def test_every_step_is_that_of_each_parameter_alone(
             p.grad[...] = draws.standard_normal(p.grad.shape)
         twin_step(optimizer, layers.own, values, velocities)
         optimizer.step()
+        alive = {p.value.dtype for p in layers.own if p.name not in optimizer.frozen}
+        assert (optimizer._together is not None) == (len(alive) == 1)
         for p, value, velocity in zip(layers.own, values, velocities, strict=True):
             np.testing.assert_array_equal(p.value, value)
             np.testing.assert_array_equal(optimizer.slots()[f"velocity.{p.name}"], velocity)
+
+
+def test_nothing_is_looked_up_again_while_nothing_is_exchanged() -> None:
+    layers = Layers([4, 6], [np.float32, np.float32])
+    optimizer = ZSpaceOptimizer(0.5, momentum=0.9)
+    optimizer.step(layers)
+    first = optimizer._together
+    assert first is not None
+    optimizer.lr = 0.1
+    optimizer.step(layers)
+    assert optimizer._together is first
+    optimizer.weight_decay = 0.1
+    optimizer.step(layers)
+    assert optimizer._together is not first
+
+
+def test_groups_that_change_in_place_are_seen() -> None:
+    layers = Layers([4, 6], [np.float32, np.float32])
+    optimizer = ZSpaceOptimizer(0.5)
+    optimizer.groups = groups = []  # type: ignore[assignment]
+    optimizer.step(layers)
+    before = [p.value.copy() for p in layers.own]
+    groups.append(ParameterGroup(("bias",), weight_decay=0.5))
+    optimizer.step(layers)
+    np.testing.assert_array_equal(layers.own[0].value, before[0] - np.float32(0.5) * (np.float32(0.5) * before[0]))
+    np.testing.assert_array_equal(layers.own[1].value, before[1])
+
+
+def test_clipped_steps_between_others_carry_the_same_velocity_on() -> None:
+    runs = []
+    for most in (None, 1e9):
+        layers = Layers([4, 6], [np.float32, np.float32])
+        optimizer = ZSpaceOptimizer(0.1, momentum=0.9, max_norm=most)
+        for step in range(4):
+            for p in layers.own:
+                p.grad[...] = np.random.default_rng(step).standard_normal(p.grad.shape)
+            optimizer.step(layers)
+        optimizer.max_norm = 0.5
+        optimizer.step(layers)
+        optimizer.max_norm = most
+        optimizer.step(layers)
+        runs.append([p.value.copy() for p in layers.own])
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
+def test_an_array_that_may_not_be_written_is_refused_and_stays() -> None:
+    layers = Layers([4, 6], [np.float32, np.float32])
+    optimizer = ZSpaceOptimizer(0.5)
+    layers.own[0].grad[...] = 1
+    layers.own[0].value.flags.writeable = False
+    before = layers.own[0].value.copy()
+    with pytest.raises(TypingError, match="readonly"):
+        optimizer.step(layers)
+    np.testing.assert_array_equal(layers.own[0].value, before)
+
+
+@pytest.mark.parametrize("rule", [{}, {"adam": (0.9, 0.99)}])
+def test_a_gradient_of_another_shape_is_refused_and_nothing_moves(rule: dict[str, Any]) -> None:
+    layers = Layers([4, 6], [np.float32, np.float32])
+    optimizer = ZSpaceOptimizer(0.5, **rule)
+    optimizer.prepare_module(layers)
+    before = [p.value.copy() for p in layers.own]
+    layers.own[0].grad[...] = 1
+    layers.own[1].grad = np.ones(2, np.float32)
+    with pytest.raises(ShapeError, match=r"p1\.weight: the gradient must have the shape \(6,\)"):
+        optimizer.step()
+    for p, value in zip(layers.own, before, strict=True):
+        np.testing.assert_array_equal(p.value, value)
 
 
 def test_a_gradient_that_is_a_view_with_gaps_is_stepped_like_any_other() -> None:
