@@ -176,9 +176,9 @@ def _run_server(
         sys.exit(EXIT_INTERRUPTED)
 
     class Server(app.Server):
+        look_seconds = app.Server.look_seconds if engine is None else 0.1
         leaving_at: float | None = None
-        told = False
-        failed = False
+        told = failed = False
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)

@@ -103,10 +103,11 @@ def ack_delays(page: Page, steers: int) -> list[float]:
     """Click the gain slider at one place after the other; give the seconds until each click is acknowledged."""
     page.evaluate(WATCH_ACKS)
     slider = page.get_by_test_id("knob-zspace.gain-slider")
-    box = slider.bounding_box()
-    assert box is not None
     for count in range(steers):
         share = 0.3 + 0.4 * ((count * 7) % 11) / 11
+        # Each time anew: a guard may have raised an alarm, whose banner moves everything down.
+        box = slider.bounding_box()
+        assert box is not None
         page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2, delay=FINGER_MS)
         wait_for(lambda count=count: page.evaluate("window.__acks.length") > count, 10)
         # Off the beat of the steps, so that clicks fall anywhere between two boundaries.

@@ -28,6 +28,7 @@ from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_UNAUTHORIZED, PROTOCOL
 from spiral_core.wire.messages import Stored, ViewHello, ViewWelcome
 from spiral_server import checkup
+from spiral_server.app import Server
 from spiral_server.cli_doctor import doctor as doctor_command
 from spiral_server.launch import tokens
 from spiral_server.launch.private import write_private
@@ -187,6 +188,24 @@ def test_a_server_logs_json_without_a_token_reloads_on_sighup_and_says_good_bye_
 def doctor(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "spiral_server.cli", "doctor", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_server_that_sleeps_hears_at_once_that_it_is_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "look_seconds", 1000.0)
+    # From another thread; `serving` waits ten seconds for the end.
+    with serving(tmp_path / "runs") as house:
+        assert httpx.get(f"{house.url}/healthz").status_code == 200
+    # By a signal, with the usual second between two looks.
+    monkeypatch.undo()
+    program = (
+        "from spiral_server.app import Server; Server.look_seconds = 1000.0; from spiral_server.cli import main; main()"
+    )
+    words = ["serve", "--port", "0", "--logdir", str(tmp_path / "others")]
+    with subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
 
 
 def test_doctor_finds_nothing_on_a_healthy_machine_and_names_what_it_looked_at(tmp_path: Path) -> None:
