@@ -11,7 +11,7 @@ from spiral_core import kernels
 from spiral_core.arrays import AnyArray
 from spiral_core.errors import ArgumentError
 from spiral_core.nn import Parameter
-from spiral_core.optim.optimizer import Optimizer
+from spiral_core.optim.optimizer import Optimizer, check_gradients
 
 
 class Adam(Optimizer):
@@ -87,6 +87,7 @@ class Adam(Optimizer):
 
     def step(self) -> None:
         """Update every parameter."""
+        check_gradients(self.parameters)
         self._steps += 1
         t = int(self._steps)
         beta1, beta2 = self.betas

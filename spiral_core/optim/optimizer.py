@@ -55,7 +55,13 @@ class Optimizer(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """Update every parameter from its gradient; gradients stay as they are."""
+        """Update every parameter from its gradient; gradients stay as they are.
+
+        Raises
+        ------
+        ShapeError
+            A gradient has not the shape of its value; nothing was changed.
+        """
 
     @abstractmethod
     def slots(self) -> dict[str, AnyArray]:

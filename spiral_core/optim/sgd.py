@@ -10,7 +10,7 @@ from spiral_core import kernels
 from spiral_core.arrays import AnyArray
 from spiral_core.errors import ArgumentError
 from spiral_core.nn import Parameter
-from spiral_core.optim.optimizer import Optimizer
+from spiral_core.optim.optimizer import Optimizer, check_gradients
 
 
 class SGD(Optimizer):
@@ -65,6 +65,7 @@ class SGD(Optimizer):
 
     def step(self) -> None:
         """Update every parameter."""
+        check_gradients(self.parameters)
         for parameter, velocity in zip(self.parameters, self._velocity, strict=True):
             dtype = parameter.value.dtype
             kernels.sgd_update(

@@ -8,7 +8,7 @@ import pytest
 
 from oracles import layers_twin
 from spiral_core.arrays import F64
-from spiral_core.errors import ArgumentError, StateDictError
+from spiral_core.errors import ArgumentError, ShapeError, StateDictError
 from spiral_core.nn import Parameter
 from spiral_core.optim import SGD, Adam, Optimizer, gradient_norm
 
@@ -180,6 +180,21 @@ def test_gradients_are_set_to_zero_all_at_once() -> None:
     run(optimizer, gradients(np.float32), range(1))
     optimizer.zero_grad()
     assert not any(p.grad.any() for p in optimizer.parameters)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_a_gradient_of_another_shape_is_refused_and_nothing_moves(kind: type[SGD] | type[Adam]) -> None:
+    ours = [Parameter("a", np.ones(3)), Parameter("b", np.ones(4))]
+    optimizer = kind(ours, 0.1)
+    before = optimizer.state_dict()
+    ours[0].grad[:] = 1.0
+    ours[1].grad = np.ones(2)
+    with pytest.raises(ShapeError, match=r"b: the gradient must have the shape \(4,\)"):
+        optimizer.step()
+    for parameter in ours:
+        np.testing.assert_array_equal(parameter.value, 1.0)
+    for name, array in optimizer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:
