@@ -49,7 +49,7 @@ from spiral_server.routes.socket import FramedSocket
 from spiral_server.settings import Settings
 from spiral_server.store.errors import UnknownRunError
 from spiral_server.store.measured import MeasuredStore
-from spiral_server.transport import bounded
+from spiral_server.transport import bounded, stop_accepting
 
 log = structlog.get_logger(__name__)
 
@@ -282,6 +282,8 @@ class Server(uvicorn.Server):
         """Close our connections, then everything else."""
         state: Any = getattr(self.config.loaded_app, "state", None) or getattr(self.config.app, "state", None)
         hub = getattr(state, "hub", None)
+        for server in self.servers:
+            await stop_accepting(server.sockets)
         if isinstance(hub, Hub):
             await hub.part()
         await super().shutdown(sockets)

@@ -7,6 +7,8 @@ on connections, in all and by address, and times by which the headers and the bo
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterable
 from typing import Any, cast
 
 import h11
@@ -19,6 +21,18 @@ from spiral_server.settings import Settings
 log = structlog.get_logger(__name__)
 
 _ANSWER = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+
+
+async def stop_accepting(listeners: Iterable[socket.socket]) -> None:
+    """Take no more connections; those that were accepted have begun when this is over.
+
+    To be called before `asyncio.Server.close`, which up to Python 3.12 loses a connection that was accepted in the same
+    turn of the loop: nobody closes it (CPython issue 109564).
+    """
+    loop = asyncio.get_running_loop()
+    for listener in listeners:
+        loop.remove_reader(listener.fileno())
+    await asyncio.sleep(0)
 
 
 class BoundedHttp(H11Protocol):

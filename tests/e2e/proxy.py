@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Literal
 
+from spiral_server.transport import stop_accepting
+
 Manner = Literal["pass", "refuse", "swallow"]
 """Refused requests are answered with 403, swallowed ones never."""
 
@@ -100,8 +102,9 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         started.set()
         await stop.wait()
+        await stop_accepting(server.sockets)
         server.close()
-        # A connection that has just been accepted begins in one of the next turns of the loop.
+        # A task that is cancelled may have one thing more to wait for.
         for _ in range(5):
             await asyncio.sleep(0.01)
             # What a browser that is gone will never read must not be waited for.

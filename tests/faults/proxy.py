@@ -19,6 +19,7 @@ from websockets.streams import StreamReader
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
 from spiral_core.wire.messages import EngineHello, EngineWelcome, Message, Stored
+from spiral_server.transport import stop_accepting
 
 SLICE_BYTES = 2048
 """What a throttled line passes on at a time."""
@@ -204,6 +205,7 @@ class Proxy:
         self._loop.close()
 
     async def _leave(self) -> None:
+        await stop_accepting(self._server.sockets)
         self._server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:

@@ -27,6 +27,7 @@ from spiral_core.wire.messages import Ack, Command, EngineHello, EngineWelcome, 
 from spiral_core.wire.parts import Change
 from spiral_core.wire.records import MAGIC
 from spiral_core.wire.session import Role, Session
+from spiral_server.transport import stop_accepting
 
 
 @dataclass
@@ -134,6 +135,13 @@ async def served(peer: Peer, port: int) -> Server:
     return await serve(peer.talk, "127.0.0.1", port, max_size=None)
 
 
+async def shut(server: Server) -> None:
+    """Close a server, to which a courier may be connecting at this moment."""
+    await stop_accepting(server.sockets)
+    server.close()
+    await server.wait_closed()
+
+
 Play = Callable[[Callable[[Engine, int], Awaitable[None]]], Engine]
 
 
@@ -147,7 +155,7 @@ def test_a_server_that_comes_late_gets_everything_from_the_start(scene: Play) ->
         engine.say(100)
         await until(lambda: len(peer.stored) == 200)
         assert await asyncio.to_thread(engine.end, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(201))
@@ -163,7 +171,7 @@ def test_a_connection_that_breaks_is_resumed_behind_what_was_stored(scene: Play)
         await until(lambda: len(peer.stored) >= 120)
         engine.say(5)
         assert await asyncio.to_thread(engine.end, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(126))
@@ -195,7 +203,7 @@ def test_a_resumed_run_brings_what_its_older_logs_still_hold_before_its_own(tmp_
         await until(lambda: (3, 19) in peer.later)
         engine.say(5)
         assert await asyncio.to_thread(engine.end, 5.0)
-        server.close()
+        await shut(server)
 
     asyncio.run(asyncio.wait_for(story(), 40))
     assert peer.stored == list(range(50))
@@ -212,14 +220,13 @@ def test_a_server_that_has_lost_what_it_had_is_given_everything_again(scene: Pla
         server = await served(peer, port)
         engine.say(60)
         await until(lambda: len(peer.stored) == 60)
-        server.close()
-        await server.wait_closed()
+        await shut(server)
         peer.stored.clear()
         server = await served(peer, port)
         engine.say(40)
         await until(lambda: len(peer.stored) >= 100)
         assert await asyncio.to_thread(engine.end, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(101))
@@ -242,7 +249,7 @@ def test_commands_reach_the_inbox_and_each_record_leaves_when_the_bell_rings(sce
             await asyncio.sleep(0.01)
         await until(lambda: len(peer.stored) == 40)
         assert await asyncio.to_thread(engine.end, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     # That they arrived is the doorbell's doing: a courier that is not rung looks at its log only when it connects.
@@ -271,7 +278,7 @@ def test_an_engine_that_does_not_read_its_commands_holds_nothing_up(scene: Play)
             arrived += engine.inbox.drain()
         assert arrived == told
         assert await asyncio.to_thread(engine.end, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(21))
@@ -295,14 +302,13 @@ def test_commands_are_not_handed_down_while_an_older_log_is_carried(tmp_path: Pa
         await asyncio.to_thread(inbox.wait, 0.3)
         early = inbox.drain()
         peer.silent = False
-        server.close()
-        await server.wait_closed()
+        await shut(server)
         peer.commands = orders(1, 2)
         again = await serve(peer.talk, "127.0.0.1", port, max_size=None)
         await until(lambda: (1, 0) in peer.later)
         await asyncio.to_thread(inbox.wait, 10.0)
         later = inbox.drain()
-        again.close()
+        await shut(again)
         courier.process.kill()
         courier.process.wait()
         assert (early, later) == ([], orders(1, 2))
@@ -324,7 +330,7 @@ def test_a_courier_whose_run_was_resumed_says_no_last_word(scene: Play, tmp_path
         server = await served(peer, port)
         await until(lambda: len(peer.stored) == 3)
         assert await asyncio.to_thread(engine.courier.process.wait, 10) == 0
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == [0, 1, 2]
@@ -348,7 +354,7 @@ def test_a_courier_that_was_replaced_once_and_came_back_still_delivers_the_end(s
         await until(lambda: len(peer.stored) == 5)
         peer.break_after = 6
         assert await asyncio.to_thread(engine.end, 8.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(6))
@@ -374,7 +380,7 @@ def test_a_server_that_never_confirms_is_not_taken_to_have_everything(scene: Pla
         engine.say(10)
         await until(lambda: len(peer.stored) == 10)
         assert not await asyncio.to_thread(engine.courier.finish, 0.5)
-        server.close()
+        await shut(server)
 
     scene(story)
 
@@ -396,7 +402,7 @@ def test_an_engine_that_dies_is_spoken_for_by_its_courier(scene: Play, tmp_path:
         with frames.open("ab") as torn:
             torn.write(frames.read_bytes()[len(MAGIC) :][:40])
         assert await asyncio.to_thread(engine.courier.finish, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(12))
@@ -422,7 +428,7 @@ def test_a_courier_that_comes_after_the_end_adds_nothing_to_it(scene: Play, tmp_
         rundir = RunDir(path=tmp_path, id="r")
         late = start(rundir, incarnation=0, server=f"http://127.0.0.1:{port}", token="secret", inbox=engine.inbox)
         assert await asyncio.to_thread(late.finish, 5.0)
-        server.close()
+        await shut(server)
 
     scene(story)
     assert peer.stored == list(range(4))
@@ -459,7 +465,7 @@ def said_when_turned_away(folder: Path, code: int, reason: str) -> str:
         _, said = await asyncio.to_thread(courier.communicate, timeout=15)
         for end in (bell_read, command_read, command_write):
             os.close(end)
-        server.close()
+        await shut(server)
         return said
 
     return asyncio.run(story())
