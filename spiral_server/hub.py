@@ -224,6 +224,7 @@ class Hub:
         self._tell(live, message, data)
         if settled is not None:
             self._tell(live, settled)
+            self._store.hold(0.0)
 
     def _calling(self, callback: Callable[[BaseException | None], None]) -> Callable[[Future[None]], None]:
         """Make a callback for the store's thread that calls back on the event loop."""

@@ -15,6 +15,9 @@ from spiral_server.live import commands
 from spiral_server.live.parties import LiveRun
 from spiral_server.store.protocol import RunStore
 
+HOLD_SECONDS = 0.05
+"""For so long a command and its acknowledgement have disk and interpreter for themselves, if they take so long."""
+
 
 class Journal:
     """The way of commands into the store. All methods run on one event loop.
@@ -80,6 +83,7 @@ class Journal:
             time=self._clock(),
         )
         live.journaling += 1
+        self._store.hold(HOLD_SECONDS)
         task = self._writing[key] = self._start(self._write(live, record))
         task.add_done_callback(lambda _: self._writing.pop(key))
         # The one who asked may hang up; the command goes on.

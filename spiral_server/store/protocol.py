@@ -131,6 +131,9 @@ class RunStore(Protocol):
     def journal(self, record: CommandRecord) -> Future[None]:
         """Keep a command, replacing an older state of it; the future is resolved when it is on disk."""
 
+    def hold(self, seconds: float) -> None:
+        """Begin nothing that nobody waits for, for so long from now; 0 ends it."""
+
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""
 

@@ -205,6 +205,10 @@ class SqliteStore:
         """Keep a command; the future is resolved when it is on disk."""
         return self._writing.submit(Job(check_run_id(record.run), lambda writer: writer.journal(record), ahead=True))
 
+    def hold(self, seconds: float) -> None:
+        """Begin nothing that nobody waits for, for so long from now; 0 ends it."""
+        self._writing.hold(seconds)
+
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""
         self._runs[check_run_id(summary.id)] = summary

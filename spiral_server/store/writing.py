@@ -1,7 +1,8 @@
 """The thread of a store that writes: gathers what arrives within `GATHER_SECONDS` into one commit for each run.
 
-A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: old frames are packed in parts,
-between which they come.
+A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: they are committed by
+themselves as they come, old frames are packed in parts, between which they come, and while one is under way everything
+else holds still (`WritingThread.hold`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 GATHER_SECONDS = 0.02
 """Longest time that a message waits for others to share its commit."""
+HELD_SECONDS = 0.1
+"""Longest time that a message waits while commands come one behind the other."""
 GATHER_JOBS = 256
 """Most jobs of one commit: bounds how long a command can wait for the commit before it."""
 OPEN_RUNS = 16
@@ -46,7 +49,7 @@ class Job:
     alone: bool = False
     """Not inside a transaction; such a job is urgent."""
     ahead: bool = False
-    """Owes nothing to what was gathered before it, and somebody waits: gets a commit of its own, before the others."""
+    """Owes nothing to what is being gathered, and somebody waits: gets a commit of its own, at once."""
     appends: bool = False
     """Part of a gapless sequence: not to be written when the part before it could not be."""
     done: Future[Any] = field(default_factory=Future)
@@ -73,6 +76,7 @@ class WritingThread:
         self._writers: OrderedDict[str, RunWriter] = OrderedDict()
         self._broken: set[str] = set()
         self._jobs: queue.SimpleQueue[Job | RunSummary | None] = queue.SimpleQueue()
+        self._held = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="spiral-store", daemon=True)
         self._thread.start()
@@ -91,6 +95,10 @@ class WritingThread:
         """Keep a line of the list of runs, some time soon."""
         if not self._closed:
             self._jobs.put(summary)
+
+    def hold(self, seconds: float) -> None:
+        """Begin nothing that nobody waits for, for so long from now; 0 ends it."""
+        self._held = time.monotonic() + seconds
 
     def forgive(self, run: str) -> None:
         """Take appends to a run again after one that failed; called by a job."""
@@ -125,17 +133,21 @@ class WritingThread:
         """Wait for work, then for more of it; the last value tells whether to go on."""
         jobs: list[Job] = []
         summaries: dict[str, RunSummary] = {}
-        deadline: float | None = None
+        begun: float | None = None
         while len(jobs) < GATHER_JOBS:
             try:
-                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-                item = self._jobs.get(timeout=wait)
+                item = self._jobs.get(timeout=self._patience(begun))
             except queue.Empty:
-                break
+                if self._patience(begun) == 0.0:
+                    break
+                continue
             if item is None:
                 return jobs, summaries, False
-            if deadline is None:
-                deadline = time.monotonic() + GATHER_SECONDS
+            if isinstance(item, Job) and item.ahead:
+                self._commit(item.run, [item])
+                continue
+            if begun is None:
+                begun = time.monotonic()
             if isinstance(item, RunSummary):
                 summaries[item.id] = item
                 continue
@@ -144,11 +156,14 @@ class WritingThread:
                 break
         return jobs, summaries, True
 
+    def _patience(self, begun: float | None) -> float | None:
+        """Give the seconds to wait for more than what has been gathered since then."""
+        if begun is None:
+            return None
+        until = max(begun + GATHER_SECONDS, min(self._held, begun + HELD_SECONDS))
+        return max(0.0, until - time.monotonic())
+
     def _commit(self, run: str, batch: list[Job]) -> None:
-        if batch[-1].ahead and len(batch) > 1:
-            # It is urgent, so nothing was gathered behind it.
-            *batch, last = batch
-            self._commit(run, [last])
         if batch[-1].alone:
             *batch, last = batch
             if batch:
@@ -171,7 +186,7 @@ class WritingThread:
             return
         for job, result in zip(batch, results, strict=True):
             job.done.set_result(result)
-        while writer.compactable and (self._jobs.empty() or writer.overdue):
+        while writer.compactable and (writer.overdue or (self._jobs.empty() and time.monotonic() >= self._held)):
             if not self._settle(writer.compact_some):
                 break
 
