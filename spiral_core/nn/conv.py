@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -38,6 +38,45 @@ class NormBehind:
     x: Float
     taps: U8
     affine: Float
+
+
+class _Scratch(NamedTuple):
+    """What both passes over a batch need besides the arrays that go in and out, for T threads."""
+
+    geometry: tuple[int, ...]
+    padded: Float
+    """(T, padded image)"""
+    tiles: Float
+    """Where the correlation is done in tiles, else (T, 0)."""
+    centre: Float
+    """(T, D)"""
+    transformed: Float
+    """A weight as a correlation in tiles takes it."""
+
+
+class _Backward(NamedTuple):
+    """What a backward pass writes, for K chunks of images and T threads."""
+
+    chunks: int
+    zeros: Float
+    """(C,)"""
+    turned: Float
+    """(A, B, D, C)"""
+    behind: Float
+    """(T, gradient of an image)"""
+    lanes: Float
+    spread: Float
+    """(T, image that a gradient is spread over)"""
+    grad_weight: Float
+    """(K, A*B*C*D)"""
+    grad_bias: F64
+    """(K, 1, D)"""
+    biases: F64
+    """(K, D), the same"""
+    grad_x: Float
+    """(N, H, W, C)"""
+    grad_rows: Float
+    """(N, H*W*C), the same"""
 
 
 class Conv2d(Module):
@@ -119,7 +158,6 @@ class Conv2d(Module):
             weight = he_normal(shape, prod(shape[:3]), generator_for(name, generator), self.dtype)
         self.weight = Parameter(f"{name}.weight", weight)
         self.bias = Parameter(f"{name}.bias", np.zeros(self.out_channels, self.dtype))
-        self._last_geometry: tuple[tuple[int, ...], tuple[int, ...], int] = (), (), 0
         self._no_moments = np.empty((0, 2, self.out_channels))
 
     def parameters(self) -> list[Parameter]:
@@ -142,35 +180,39 @@ class Conv2d(Module):
 
     def _geometry(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the tuple that the kernels take; the images per chunk depend on shapes alone."""
-        known, found, _ = self._last_geometry
-        if shape != known:
-            _, out_h, out_w, _ = self.output_shape(shape)
-            images = min(max(1, CHUNK_PIXELS // (out_h * out_w)), shape[0])
-            found = (
-                *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w, images,
-            )  # fmt: skip
-            self._last_geometry = shape, found, scratch_size(found, self.out_channels)
-        return found
+        _, out_h, out_w, _ = self.output_shape(shape)
+        images = min(max(1, CHUNK_PIXELS // (out_h * out_w)), shape[0])
+        return (
+            *shape[1:], *self.kernel_size, *self.stride, *self.padding, *self.dilation, out_h, out_w, images,
+        )  # fmt: skip
 
-    def _padded(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
-        """Return scratch for one padded image per thread."""
-        # Asked for with both axes, because the zero border moves when they change at the same product.
-        h, w, c = shape[1:]
+    def _scratch(self, shape: tuple[int, ...], workspace: Workspace) -> _Scratch:
         threads = kernels.get_num_threads()
-        padded = (threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
-        return workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1)
 
-    def _tiles(self, shape: tuple[int, ...], workspace: Workspace) -> Float:
-        """Return scratch for each thread where the correlation is done in tiles, else none."""
-        self._geometry(shape)
-        return workspace.array(self, "tiles", (kernels.get_num_threads(), self._last_geometry[2]), self.dtype)
+        def make() -> _Scratch:
+            geometry, (h, w, c) = self._geometry(shape), shape[1:]
+            # Asked for with both axes, because the zero border moves when they change at the same product.
+            padded = (threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
+            tiles = workspace.array(self, "tiles", (threads, scratch_size(geometry, self.out_channels)), self.dtype)
+            pairs = self.in_channels * self.out_channels if tiles.size else 0
+            return _Scratch(
+                geometry,
+                workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1),
+                tiles,
+                workspace.array(self, "centre", (threads, self.out_channels), self.dtype),
+                workspace.array(self, "weight transformed", (PLACES * pairs,), self.dtype),
+            )
 
-    def _transformed(self, weight: Float, role: str, workspace: Workspace) -> Float:
-        """Return a weight (3, 3, ...) as a correlation in tiles takes it."""
-        pairs = self.in_channels * self.out_channels
-        transformed = workspace.array(self, role, (PLACES * pairs,), self.dtype)
-        kernels.transform_weight(weight.reshape(-1), pairs, transformed)
-        return transformed
+        return workspace.cached(self, "scratch", (shape, threads), make)
+
+    def _outputs(self, shape: tuple[int, ...], workspace: Workspace) -> tuple[Float, Float]:
+        """Return the output, and its rows as the kernels take them."""
+
+        def make() -> tuple[Float, Float]:
+            out = workspace.array(self, "out", self.shape_behind(shape), self.dtype)
+            return out, out.reshape(len(out), -1)
+
+        return workspace.cached(self, "outputs", shape, make)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         return self.convolve(x, self._no_moments, workspace)
@@ -181,25 +223,21 @@ class Conv2d(Module):
         ``moments`` is (N, 2, D), where D is a multiple of 16, or has no entries: then they are not wanted.
         """
         x, weight = precision.operands(self, x, (self.weight,), workspace)
-        out = workspace.array(self, "out", self._shape_behind(x.shape), self.dtype)
-        images = x.shape[0]
-        centre = workspace.array(self, "centre", (kernels.get_num_threads(), self.out_channels), self.dtype)
-        geometry = self._geometry(x.shape)
-        tiles = self._tiles(x.shape, workspace)
+        out, rows = self._outputs(x.shape, workspace)
+        scratch = self._scratch(x.shape, workspace)
+        images, taps = len(x), weight.reshape(-1)
+        if scratch.tiles.size:
+            taps = self._transformed(taps, scratch)
         kernels.run(
-            kernels.convolve,
-            images,
-            x.reshape(images, -1),
-            self._transformed(weight, "weight transformed", workspace) if tiles.size else weight.reshape(-1),
-            self.bias.value,
-            geometry,
-            self._padded(x.shape, workspace),
-            tiles,
-            out.reshape(images, -1),
-            centre,
-            moments,
-        )
+            kernels.convolve, images, x.reshape(images, -1), taps, self.bias.value, scratch.geometry, scratch.padded,
+            scratch.tiles, rows, scratch.centre, moments,
+        )  # fmt: skip
         return out
+
+    def _transformed(self, taps: Float, scratch: _Scratch) -> Float:
+        """Return a weight (3, 3, ...), flat, as a correlation in tiles takes it."""
+        kernels.transform_weight(taps, self.in_channels * self.out_channels, scratch.transformed)
+        return scratch.transformed
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         if not (workspace.accumulate or input_grad):
@@ -213,37 +251,51 @@ class Conv2d(Module):
         self, x: Float, grad: Float, weight: Float, behind: NormBehind, workspace: Workspace, input_grad: bool
     ) -> Float | None:
         """Compute what `_backward` does from what the products take, and from the gradient of a norm behind."""
-        images, threads, geometry = x.shape[0], kernels.get_num_threads(), self._geometry(x.shape)
-        chunks = -(-images // geometry[13])
-        used = chunks if workspace.accumulate else 0
-        grad_weight = workspace.array(self, "grad weight", (used, self.weight.value.size), self.dtype)
-        grad_bias = workspace.array(self, "grad bias", (used, 1, self.out_channels), np.float64)
-        lanes = workspace.array(self, "lanes", (threads, 1, wide_row(self.out_channels)), self.dtype)
-        own = workspace.array(self, "behind", (threads, behind.x.shape[1]), self.dtype)
-        turned, spread, grad_x = self._turned(x, weight, workspace, input_grad)
-        tiles = self._tiles(x.shape, workspace)
-        if tiles.size and input_grad:
-            turned = self._transformed(turned, "weight turned and transformed", workspace)
+        images, scratch = len(x), self._scratch(x.shape, workspace)
+        own = self._backward_arrays(x.shape, behind.x.shape[1], workspace, input_grad)
+        taps = own.turned.reshape(-1)
+        if input_grad:
+            own.turned[...] = weight[::-1, ::-1].transpose(0, 1, 3, 2)
+            if scratch.tiles.size:
+                taps = self._transformed(taps, scratch)
         kernels.run(
-            kernels.convolve_backward, chunks, x.reshape(images, -1), turned, np.zeros(x.shape[3], self.dtype), grad,
-            geometry, behind.x, behind.taps, behind.affine, own, self._padded(x.shape, workspace), tiles, lanes,
-            spread, grad_weight, grad_bias, grad_x,
+            kernels.convolve_backward, own.chunks, x.reshape(images, -1), taps, own.zeros, grad, scratch.geometry,
+            behind.x, behind.taps, behind.affine, own.behind, scratch.padded, scratch.tiles, own.lanes, own.spread,
+            own.grad_weight, own.grad_bias, own.grad_rows,
         )  # fmt: skip
         if workspace.accumulate:
-            biases = grad_bias.reshape(chunks, -1)
-            kernels.add_parts(grad_weight, biases, self.weight.grad.reshape(-1), self.bias.grad)
-        return grad_x.reshape(x.shape) if input_grad else None
+            kernels.add_parts(own.grad_weight, own.biases, self.weight.grad.reshape(-1), self.bias.grad)
+        return own.grad_x if input_grad else None
 
-    def _turned(self, x: Float, weight: Float, workspace: Workspace, input_grad: bool) -> tuple[Float, Float, Float]:
-        """Return weight, scratch and target of the correlation that gives the gradient of the input."""
-        images, (h, w, c) = x.shape[0], x.shape[1:]
-        if not input_grad:
-            nothing = np.empty((0, 0), self.dtype)
-            return nothing.reshape(-1), nothing, nothing
-        threads, (a_taps, b_taps) = kernels.get_num_threads(), self.kernel_size
-        turned = workspace.array(self, "weight turned", (a_taps, b_taps, self.out_channels, c), self.dtype)
-        turned[...] = weight[::-1, ::-1].transpose(0, 1, 3, 2)
-        rows, columns = h + self.dilation[0] * (a_taps - 1), w + self.dilation[1] * (b_taps - 1)
-        spread = workspace.array(self, "spread", (threads, rows, columns, self.out_channels), self.dtype, zero=True)
-        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        return turned.reshape(-1), spread.reshape(threads, -1), grad_x.reshape(images, -1)
+    def _backward_arrays(self, shape: tuple[int, ...], width: int, workspace: Workspace, input_grad: bool) -> _Backward:
+        """Return what a backward pass writes; ``width``: numbers of an image behind the convolution, or none."""
+        threads, accumulate = kernels.get_num_threads(), workspace.accumulate
+
+        def array(role: str, shape: tuple[int, ...], *, zero: bool = False) -> Float:
+            return workspace.array(self, role, shape, self.dtype, zero=zero)
+
+        def make() -> _Backward:
+            (images, h, w, c), d, (a_taps, b_taps) = shape, self.out_channels, self.kernel_size
+            chunks = -(-images // self._geometry(shape)[13])
+            used = chunks if accumulate else 0
+            rows, columns = h + self.dilation[0] * (a_taps - 1), w + self.dilation[1] * (b_taps - 1)
+            # The gradient of the input is a correlation with the turned weight; where nobody wants it, all is empty.
+            wanted = int(input_grad)
+            grad_x = array("grad x", (wanted * images, h, w, c))
+            spread = array("spread", (wanted * threads, rows, columns, d), zero=True)
+            grad_bias = workspace.array(self, "grad bias", (used, 1, d), np.float64)
+            return _Backward(
+                chunks=chunks,
+                zeros=np.zeros(c, self.dtype),
+                turned=array("weight turned", (a_taps, b_taps, wanted * d, c)),
+                behind=array("behind", (threads, width)),
+                lanes=array("lanes", (threads, 1, wide_row(d))),
+                spread=spread.reshape(len(spread), rows * columns * d),
+                grad_weight=array("grad weight", (used, self.weight.value.size)),
+                grad_bias=grad_bias,
+                biases=grad_bias.reshape(used, d),
+                grad_x=grad_x,
+                grad_rows=grad_x.reshape(len(grad_x), h * w * c),
+            )
+
+        return workspace.cached(self, "backward", (shape, width, threads, accumulate, input_grad), make)

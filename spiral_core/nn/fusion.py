@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from spiral_core.nn.norm import WHITENING, BatchNorm2d, ZSpaceBatchNorm2d
 from spiral_core.nn.observation import RecomputedValues
 from spiral_core.nn.pooling import MaxPool2d
 from spiral_core.nn.workspace import Workspace
-from spiral_core.zspace import effective_gain, root_curvature
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,27 @@ class Stage:
     module: Module
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What the backward pass needs: t and z, and with a maximum the winners' input and place."""
+class _Room(NamedTuple):
+    """What a forward pass writes: t and z, sums, and with a maximum the winners' input and place."""
 
-    x: Float
+    winner: Float
+    taps: U8
+    """Both empty without a maximum: all of the input are winners."""
     tangent: Float
     out: Float
-    taps: U8
-    """Empty without a maximum."""
+    flat: Float
+    """The output again, as kernels take it."""
+    sums: F64
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs."""
+
+    room: _Room
     affine: Float
     """mean, inv_std, gamma and beta."""
+    s: float
+    g: float
 
 
 @dataclass(frozen=True)
@@ -110,25 +119,30 @@ class RectifiedNorm(Module):
         """Compute the output; where the moments of the input are known, they are given as `whitening` takes them."""
         norm, flat = self.norm, x.reshape(-1)
         training, mean, inv_std, affine = norm.whitening(flat, norm.features, workspace, moments)
-        curvature, gain = norm.projector()
-        s, g = root_curvature(curvature), effective_gain(gain)
-        sums = norm.sums(self._chunks(x.shape), 4, "pass", workspace)
-        kept = self._run(x, affine, kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), sums, workspace)
+        blend = norm.blend(workspace)
+        room = workspace.cached(self, "forward", x.shape, lambda: self._room(x.shape, workspace))
+        kept = _Kept(room, affine, blend.s_number, blend.g_number)
+        self._run(x, kept)
         workspace.keep(self, kept)
-        values = RecomputedValues(flat, affine[0], affine[1], s)
-        norm.keep_pass(x.shape, (training, mean, inv_std), values, sums, workspace)
-        return kept.out
+        values = RecomputedValues(flat, affine[0], affine[1], blend.s)
+        norm.keep_pass(x.shape, (training, mean, inv_std), values, room.sums, workspace)
+        return room.out
 
     def _chunks(self, shape: tuple[int, ...]) -> int:
         return -(-prod(shape) // chunk_span(self.norm.features))
 
-    def _run(self, x: Float, affine: Float, s: float, g: float, sums: F64, workspace: Workspace) -> _Kept:
-        flat = x.reshape(-1)
-        tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
-        out = workspace.array(self, "out", x.shape, self.dtype)
-        span = chunk_span(self.norm.features)
-        kernels.run(kernels.rectified_norm, len(sums), flat, affine, s, g, span, tangent, out.reshape(-1), sums)
-        return _Kept(flat, tangent, out, np.empty(0, np.uint8), affine)
+    def _room(self, shape: tuple[int, ...], workspace: Workspace) -> _Room:
+        tangent = workspace.array(self, "tangent", (prod(shape),), self.dtype)
+        out = workspace.array(self, "out", shape, self.dtype)
+        sums = self.norm.sums(self._chunks(shape), 4, "pass", workspace)
+        return _Room(np.empty(0, self.dtype), np.empty(0, np.uint8), tangent, out, out.reshape(-1), sums)
+
+    def _run(self, x: Float, kept: _Kept) -> None:
+        room = kept.room
+        kernels.run(
+            kernels.rectified_norm, len(room.sums), x.reshape(-1), kept.affine, kept.s, kept.g,
+            chunk_span(self.norm.features), room.tangent, room.flat, room.sums,
+        )  # fmt: skip
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         behind = self.descend(x, grad, workspace)
@@ -142,17 +156,20 @@ class RectifiedNorm(Module):
         """Add to the gradients of gamma and beta; return what the gradient of the input is computed from."""
         norm = self.norm
         one = observation.pass_behind(norm, x.shape, workspace)
-        kept = workspace.kept(self, _Kept)
+        room, affine, s, g = workspace.kept(self, _Kept)
         flat = grad.reshape(-1)
         span = chunk_span(norm.features)
-        sums = norm.sums(-(-flat.size // span), 4, "backward", workspace)
-        through = workspace.array(self, "through", flat.shape, self.dtype)
+
+        def make() -> tuple[F64, Float]:
+            sums = norm.sums(-(-flat.size // span), 4, "backward", workspace)
+            return sums, workspace.array(self, "through", flat.shape, self.dtype)
+
+        sums, through = workspace.cached(self, "backward", flat.size, make)
         kernels.run(
-            kernels.rectified_norm_backward_sums,
-            len(sums), kept.x, kept.tangent, kept.out.reshape(-1), flat, kept.affine,
-            kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype), span, through, sums,
+            kernels.rectified_norm_backward_sums, len(sums), room.winner if room.taps.size else x.reshape(-1),
+            room.tangent, room.flat, flat, affine, s, g, span, through, sums,
         )  # fmt: skip
-        return Descent(x, through, kept.taps, norm.finish_backward(one, sums, norm.features, workspace))
+        return Descent(x, through, room.taps, norm.finish_backward(one, sums, norm.features, workspace))
 
     def _backward_input(self, behind: Descent, grad_x: Float) -> None:
         span = chunk_span(self.norm.features)
@@ -188,17 +205,21 @@ class RectifiedNormPool(RectifiedNorm):
     def _chunks(self, shape: tuple[int, ...]) -> int:
         return shape[0]
 
-    def _run(self, x: Float, affine: Float, s: float, g: float, sums: F64, workspace: Workspace) -> _Kept:
-        shape = self._shape_behind(x.shape)
-        out, winner, tangent = (
-            workspace.array(self, role, (prod(shape),), self.dtype) for role in ("out", "winner", "winner tangent")
+    def _room(self, shape: tuple[int, ...], workspace: Workspace) -> _Room:
+        behind = self.shape_behind(shape)
+        flat, winner, tangent = (
+            workspace.array(self, role, (prod(behind),), self.dtype) for role in ("out", "winner", "winner tangent")
         )
-        taps = workspace.array(self, "taps", out.shape, np.uint8)
+        taps = workspace.array(self, "taps", flat.shape, np.uint8)
+        sums = self.norm.sums(self._chunks(shape), 4, "pass", workspace)
+        return _Room(winner, taps, tangent, flat.reshape(behind), flat, sums)
+
+    def _run(self, x: Float, kept: _Kept) -> None:
+        room = kept.room
         kernels.run(
-            kernels.rectified_norm_pool,
-            shape[0], x.reshape(-1), x.shape[1:3], affine, s, g, out, winner, tangent, taps, sums,
+            kernels.rectified_norm_pool, len(x), x.reshape(-1), x.shape[1:3], kept.affine, kept.s, kept.g, room.flat,
+            room.winner, room.tangent, room.taps, room.sums,
         )  # fmt: skip
-        return _Kept(winner, tangent, out.reshape(shape), taps, affine)
 
     def _backward_input(self, behind: Descent, grad_x: Float) -> None:
         kernels.run(

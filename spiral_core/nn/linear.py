@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,6 +19,23 @@ from spiral_core.nn.module import Module, Parameter, check_size
 from spiral_core.nn.workspace import Workspace
 
 _THIN = ("product", "multiply_thin", "multiply_thin_backward_weight", "multiply_thin_backward_input")
+
+
+class _Thin(NamedTuple):
+    """What a thin layer writes; a part is the array without the room behind it that the kernels ask for."""
+
+    weight: Float
+    weight_part: Float
+    bias: Float
+    bias_part: Float
+    grad: Float
+    grad_part: Float
+    wide: Float
+    wide_grad: Float
+    out: Float
+    turned: Float
+    zeros: Float
+    grad_x: Float
 
 
 class Linear(Module):
@@ -87,12 +104,9 @@ class Linear(Module):
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         x, weight = precision.operands(self, x, (self.weight,), workspace)
-        out = workspace.array(self, "out", (x.shape[0], self.out_features), self.dtype)
         if self._thin:
-            bias = self._with_room("bias", self.bias.value, workspace)
-            packed, wide = self._with_room("weight", weight, workspace), self._wide("wide", len(x), workspace)
-            kernels.run(kernels.multiply_thin, -(-len(x) // ROWS), x, packed, bias, wide, out)
-            return out
+            return self._forward_thin(x, weight, workspace)
+        out = workspace.array(self, "out", (x.shape[0], self.out_features), self.dtype)
         # A diverged run must go on to show its NaN, so overflow is no warning here.
         with np.errstate(all="ignore"):
             np.matmul(x, weight, out=out)
@@ -112,33 +126,60 @@ class Linear(Module):
                 return None if grad_x is None else np.matmul(grad, weight.T, out=grad_x)
         return self._backward_thin(x, grad, weight, workspace, input_grad)
 
+    def _thin_arrays(self, rows: int, workspace: Workspace) -> _Thin:
+        """Return what the passes of a thin layer over so many rows write."""
+
+        def array(role: str, *shape: int) -> Float:
+            return workspace.array(self, role, shape, self.dtype)
+
+        def make() -> _Thin:
+            room, out_room, grad_room = (
+                workspace.array(self, f"{role} with room", (size + LANES,), self.dtype, zero=True)
+                for role, size in (
+                    ("weight", self.weight.value.size),
+                    ("bias", self.out_features),
+                    ("grad", rows * self.out_features),
+                )
+            )
+            return _Thin(
+                weight=room,
+                weight_part=room[:-LANES].reshape(self.weight.value.shape),
+                bias=out_room,
+                bias_part=out_room[:-LANES],
+                grad=grad_room,
+                grad_part=grad_room[:-LANES].reshape(rows, self.out_features),
+                wide=array("wide", rows * LANES),
+                wide_grad=array("wide grad", self.in_features * LANES),
+                out=array("out", rows, self.out_features),
+                turned=array("weight turned", self.out_features, self.in_features),
+                zeros=workspace.array(self, "zeros", (self.in_features,), self.dtype, zero=True),
+                grad_x=array("grad x", rows, self.in_features),
+            )
+
+        return workspace.cached(self, "thin", rows, make)
+
+    def _forward_thin(self, x: Float, weight: Float, workspace: Workspace) -> Float:
+        own = self._thin_arrays(len(x), workspace)
+        np.copyto(own.weight_part, weight)
+        np.copyto(own.bias_part, self.bias.value)
+        kernels.run(kernels.multiply_thin, -(-len(x) // ROWS), x, own.weight, own.bias, own.wide, own.out)
+        return own.out
+
     def _backward_thin(
         self, x: Float, grad: Float, weight: Float, workspace: Workspace, input_grad: bool
     ) -> Float | None:
+        own = self._thin_arrays(len(x), workspace)
         if workspace.accumulate:
-            packed, wide = (
-                self._with_room("grad", grad, workspace),
-                self._wide("wide grad", self.in_features, workspace),
-            )
-            chunks = -(-self.in_features // INPUTS)
-            kernels.run(kernels.multiply_thin_backward_weight, chunks, x, packed, self._valid, wide, self.weight.grad)
+            np.copyto(own.grad_part, grad)
+            kernels.run(
+                kernels.multiply_thin_backward_weight, -(-self.in_features // INPUTS), x, own.grad, self._valid,
+                own.wide_grad, self.weight.grad,
+            )  # fmt: skip
         if not input_grad:
             return None
-        grad_x = workspace.array(self, "grad x", x.shape, self.dtype)
-        turned = workspace.array(self, "weight turned", weight.shape[::-1], self.dtype)
-        np.copyto(turned, weight.T)
-        zeros = workspace.array(self, "zeros", (self.in_features,), self.dtype, zero=True)
-        kernels.run(kernels.multiply_thin_backward_input, -(-len(x) // ROWS), grad, turned, zeros, grad_x)
-        return grad_x
-
-    def _with_room(self, role: str, values: Float, workspace: Workspace) -> Float:
-        """Return a flat copy with the room behind it that the kernels ask for."""
-        copy = workspace.array(self, f"{role} with room", (values.size + LANES,), self.dtype, zero=True)
-        copy[: values.size] = values.reshape(-1)
-        return copy
-
-    def _wide(self, role: str, rows: int, workspace: Workspace) -> Float:
-        return workspace.array(self, role, (rows * LANES,), self.dtype)
+        np.copyto(own.turned, weight.T)
+        kernels.run(kernels.multiply_thin_backward_input, -(-len(x) // ROWS), grad, own.turned, own.zeros, own.grad_x)
+        return own.grad_x
 
 
 class Flatten(Module):
@@ -151,7 +192,7 @@ class Flatten(Module):
         return shape[0], prod(shape[1:])
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
-        return x.reshape(self._shape_behind(x.shape))
+        return x.reshape(self.shape_behind(x.shape))
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         return grad.reshape(x.shape) if input_grad else None

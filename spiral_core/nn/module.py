@@ -161,8 +161,8 @@ class Module(ABC):
         """
         place = workspace if workspace is not None else self.workspace()
         self._check(x, "input")
-        self._shape_behind(x.shape)
-        y = self._forward(self._plain(x, "input", place), place)
+        self.shape_behind(x.shape)
+        y = self.forward_checked(x, place)
         return y if workspace is not None else y.copy()
 
     def backward(self, x: Float, grad: Float, workspace: Workspace | None = None) -> Float:
@@ -193,14 +193,22 @@ class Module(ABC):
         """Run `backward`, and skip the gradient of the input where nobody needs it (the result is then None)."""
         self._check(x, "input")
         self._check(grad, "grad")
-        expected = self._shape_behind(x.shape)
+        expected = self.shape_behind(x.shape)
         if grad.shape != expected:
             raise ShapeError(f"{self.name}: grad must have the output's shape {expected}, got {grad.shape}")
+        return self.backward_checked(x, grad, workspace, input_grad=input_grad)
+
+    def forward_checked(self, x: Float, workspace: Workspace) -> Float:
+        """Run `forward` on an array whose dtype and shape are known to fit, as between the layers of a chain."""
+        return self._forward(self._plain(x, "input", workspace), workspace)
+
+    def backward_checked(self, x: Float, grad: Float, workspace: Workspace, *, input_grad: bool) -> Float | None:
+        """Run `backward_in` on arrays whose dtypes and shapes are known to fit."""
         return self._backward(
             self._plain(x, "input", workspace), self._plain(grad, "grad", workspace), workspace, input_grad
         )
 
-    def _shape_behind(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape_behind(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return `output_shape`, remembered: the shapes of a training loop repeat."""
         known, found = self._last_shapes
         if shape != known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -24,6 +24,17 @@ from spiral_core.zspace import check_curvature, check_gain, effective_gain, root
 
 def _negative(value: AnyArray) -> str | None:
     return "a variance cannot be negative" if (value < 0).any() else None
+
+
+class Blend(NamedTuple):
+    """Curvature and gain as set, s and g as the projector uses them, and these in the float type of the layer."""
+
+    curvature: float
+    gain: float
+    s: float
+    g: float
+    s_number: float
+    g_number: float
 
 
 WHITENING: Final = ("merge_moments", "follow_statistics", "whiten", "add_chunks", "unwhiten")
@@ -146,17 +157,32 @@ class _BatchNorm(Module):
             moments = np.empty((0, 2, self.features)), 1
         elif moments is None:
             moments = self._moments(x, workspace), chunk_span(self.features) // self.features
-        statistics = workspace.array(self, "statistics", (2, self.features), np.float64)
-        affine = workspace.array(self, "affine", (4, width), self.dtype)
+
+        def make() -> tuple[F64, F64, F64, Float]:
+            statistics = workspace.array(self, "whitening statistics", (2, self.features), np.float64)
+            affine = workspace.array(self, "whitening affine", (4, width), self.dtype)
+            return statistics, statistics[0], statistics[1], affine
+
+        statistics, mean, inv_std, affine = workspace.cached(self, "whitening", width, make)
         kernels.whiten(
             moments[0], x.size // self.features, moments[1], self.momentum, self.epsilon, self.running_mean,
             self.running_var, self.gamma.value, self.beta.value, statistics, affine,
         )  # fmt: skip
-        return training, statistics[0], statistics[1], affine
+        return training, mean, inv_std, affine
 
     def projector(self) -> tuple[float, float]:
         """Return curvature and gain; without a projector the gain is 0."""
         return -1.0, 0.0
+
+    def blend(self, workspace: Workspace) -> Blend:
+        """Return what the projector computes with."""
+        curvature, gain = self.projector()
+
+        def make() -> Blend:
+            s, g = root_curvature(curvature), effective_gain(gain)
+            return Blend(curvature, gain, s, g, kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype))
+
+        return workspace.cached(self, "blend", (curvature, gain), make)
 
     def sums(self, chunks: int, kinds: int, role: str, workspace: Workspace) -> F64:
         """Return a buffer for partial sums."""
@@ -183,8 +209,12 @@ class _BatchNorm(Module):
         (5, width)
             mean, inv_std, inv_std gamma mean(G J), inv_std gamma mean(G J n), inv_std gamma.
         """
-        totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
-        affine = workspace.array(self, "affine backward", (5, width), self.dtype)
+
+        def make() -> tuple[F64, Float]:
+            totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
+            return totals, workspace.array(self, "affine backward", (5, width), self.dtype)
+
+        totals, affine = workspace.cached(self, "unwhitening", width, make)
         # Statistics of the batch depend on x; running ones are constants.
         members = float(one.rows) if one.training else math.inf
         kernels.unwhiten(
@@ -214,20 +244,18 @@ class _BatchNorm(Module):
         statistics = workspace.array(self, "statistics", (3, self.features), np.float64)
         if not training:
             statistics[0], statistics[1] = self.running_mean, self.running_var
-        curvature, gain = self.projector()
-        s, g = root_curvature(curvature), effective_gain(gain)
+        blend = self.blend(workspace)
         affine = workspace.array(self, "affine", (5, self.features), self.dtype)
         tangent = workspace.array(self, "tangent", (x.size,), self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
         sums = self.sums(1, 4, "pass", workspace)
         kernels.run(
             kernels.stripwise_norm, self._strips(x.shape), x, self.gamma.value, self.beta.value, self.epsilon, training,
-            kernels.scalar(s, self.dtype), kernels.scalar(g, self.dtype), statistics, affine, tangent, out.reshape(-1),
-            sums[0],
+            blend.s_number, blend.g_number, statistics, affine, tangent, out.reshape(-1), sums[0],
         )  # fmt: skip
         if training:
             kernels.follow_statistics(statistics, self.momentum, self.running_mean, self.running_var)
-        values = InputValues(self.name, x, tangent, affine[0], affine[1], s)
+        values = InputValues(self.name, x, tangent, affine[0], affine[1], blend.s)
         self.keep_pass(x.shape, (training, statistics[0], statistics[2]), values, sums, workspace)
         return out
 
@@ -235,8 +263,7 @@ class _BatchNorm(Module):
         flat = x.reshape(-1)
         width, span = wide_row(self.features), chunk_span(self.features)
         training, mean, inv_std, affine = self.whitening(flat, width, workspace)
-        curvature, gain = self.projector()
-        s, g = root_curvature(curvature), effective_gain(gain)
+        blend = self.blend(workspace)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
         tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
@@ -246,8 +273,8 @@ class _BatchNorm(Module):
             len(sums),
             flat,
             affine,
-            kernels.scalar(s, self.dtype),
-            kernels.scalar(g, self.dtype),
+            blend.s_number,
+            blend.g_number,
             span,
             self.lanes(width, workspace),
             normed,
@@ -267,8 +294,13 @@ class _BatchNorm(Module):
         workspace: Workspace,
     ) -> None:
         """Remember a forward pass: shape of its input, what `whitening` gave, n and t, and sums per chunk."""
-        curvature, gain = self.projector()
-        totals = workspace.array(self, "totals", (4, self.features), np.float64)
+        blend = self.blend(workspace)
+
+        def make() -> tuple[F64, F64]:
+            totals = workspace.array(self, "totals", (4, self.features), np.float64)
+            return totals, totals[:1]
+
+        totals, tangents = workspace.cached(self, "totals", None, make)
         kernels.add_chunks(sums, totals)
         training, mean, inv_std = whitening
         workspace.keep(
@@ -280,11 +312,11 @@ class _BatchNorm(Module):
                 inv_std=inv_std,
                 values=values,
                 totals=totals,
-                feature_tangents=totals[:1],
-                s=root_curvature(curvature),
-                g=effective_gain(gain),
-                curvature=curvature,
-                gain=gain,
+                feature_tangents=tangents,
+                s=blend.s,
+                g=blend.g,
+                curvature=blend.curvature,
+                gain=blend.gain,
             ),
         )
 

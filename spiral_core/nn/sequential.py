@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from spiral_core.arrays import AnyArray, Float
-from spiral_core.errors import ArgumentError, ShapeError, StateError
+from spiral_core.errors import ArgumentError, DtypeError, ShapeError, StateError
 from spiral_core.nn import fusion
 from spiral_core.nn.fusion import Stage
 from spiral_core.nn.module import Module, Parameter, StateEntry
@@ -119,10 +119,19 @@ class Sequential(Module):
         outputs: list[Float] = []
         y = x
         for stage in stages:
-            y = stage.module.forward(y, workspace)
+            module = stage.module
+            y = self._fitting(module.forward_checked(y, workspace), module.shape_behind(y.shape), module)
             outputs.append(y)
         workspace.keep(self, _Trace(x, stages, outputs))
         return y
+
+    def _fitting(self, array: Float, shape: tuple[int, ...], module: Module) -> Float:
+        """Let through what a layer gave, if the next one can take it: kernels trust the shapes that they are told."""
+        if array.dtype != self.dtype:
+            raise DtypeError(f"{self.name}: {module.name} gave {array.dtype}, the chain is {self.dtype}")
+        if array.shape != shape:
+            raise ShapeError(f"{self.name}: {module.name} gave shape {array.shape}, which was to be {shape}")
+        return array
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         return self._descend(x, grad, workspace, down_to=0, input_grad=input_grad)
@@ -131,18 +140,18 @@ class Sequential(Module):
         trace = workspace.kept(self, _Trace)
         if trace.x.shape != x.shape:
             raise StateError(f"{self.name}: backward for input {x.shape} after a forward of {trace.x.shape}")
-        upstream: Float | None = grad
+        upstream = grad
         for index in range(len(trace.stages) - 1, -1, -1):
             stage = trace.stages[index]
             if stage.first < down_to:
                 break
             # Only the last stage visited may be asked for no gradient.
-            upstream = stage.module.backward_in(
-                trace.input_of(index),
-                cast("Float", upstream),
-                workspace,
-                input_grad=stage.first > down_to or input_grad,
-            )
+            wanted = stage.first > down_to or input_grad
+            before = trace.input_of(index)
+            below = stage.module.backward_checked(before, upstream, workspace, input_grad=wanted)
+            if not wanted:
+                return None
+            upstream = self._fitting(cast("Float", below), before.shape, stage.module)
         return upstream
 
     def outputs(self, workspace: Workspace | None = None) -> dict[str, Float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, TypeVar
 
@@ -50,6 +51,11 @@ class Workspace:
         self._views: dict[tuple[object, str], AnyArray] = {}
         self._buffers: dict[tuple[object, str], AnyArray] = {}
         self._kept: dict[object, object] = {}
+        self._cached: dict[tuple[object, str], tuple[object, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of a copy what is cached: copies of an array and of a view of it have no memory in common."""
+        return {**self.__dict__, "_cached": {}}
 
     def is_training(self, own: bool) -> bool:
         """Return the training flag in force for a layer whose own flag is ``own``."""
@@ -83,6 +89,31 @@ class Workspace:
         if zero:
             view.fill(0)
         return view
+
+    def cached(self, owner: object, role: str, key: object, make: Callable[[], T]) -> T:
+        """Return what ``make`` gave for this key: arrays that belong together, views of them, and numbers.
+
+        To ask for one array takes as long as a kernel takes to fill a small one. ``make`` is called again whenever the
+        key is not that of the last call; for the arrays that it asks for nobody else may ask.
+
+        Parameters
+        ----------
+        owner : object
+            The layer, usually.
+        role : str
+            Which of the owner's sets.
+        key : object
+            All that the result depends on, such as a shape and the number of threads.
+        make : callable
+            Makes it.
+        """
+        place = (owner, role)
+        known = self._cached.get(place)
+        if known is not None and known[0] == key:
+            return known[1]  # type: ignore[no-any-return]
+        made = make()
+        self._cached[place] = key, made
+        return made
 
     def keep(self, owner: object, value: object) -> None:
         """Remember what ``owner`` needs for its backward pass or telemetry, until its next forward pass."""

@@ -27,7 +27,7 @@ MEMORY = {
     ("RunState", "training"),
     ("RunState", "watching"),
     ("Parameter", "grad"),
-    *(("Module", name) for name in ("_default", "_plans", "_last_shapes", "_last_geometry")),
+    *(("Module", name) for name in ("_default", "_plans", "_last_shapes")),
     *(("ZSpaceOptimizer", name) for name in ("frozen", "_rooms", "_together")),
     *(("Dataset", name) for name in ("_epoch", "_order", "_taken", "_moved", "_room", "_scratch", "_held_out")),
 }

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spiral_core import nn
+from spiral_core import kernels, nn
 from spiral_core.arrays import Float
 from spiral_core.errors import ArgumentError, DtypeError, ShapeError, StateError
 
@@ -150,3 +150,80 @@ def test_chains_that_cannot_be_are_refused() -> None:
         nn.Sequential("s", [nn.ReLU("r"), nn.ReLU("q", np.float64)])
     with pytest.raises(ArgumentError, match=r"'q'.*r"):
         nn.Sequential("s", [nn.ReLU("r")]).layer("q")
+
+
+class _Careless(nn.Module):
+    """Gives something else than it promises."""
+
+    def __init__(self, forward: Any = lambda x: x, backward: Any = lambda grad: grad) -> None:
+        super().__init__("careless", np.float32)
+        self.there, self.back = forward, backward
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Float, _: nn.Workspace) -> Float:
+        return self.there(x)  # type: ignore[no-any-return]
+
+    def _backward(self, _: Float, grad: Float, __: nn.Workspace, ___: bool) -> Float | None:
+        return self.back(grad)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"), [(lambda a: a[:, :5], ShapeError), (lambda a: a.astype(np.float64), DtypeError)]
+)
+def test_a_layer_that_gives_something_else_than_it_promises_is_named_before_a_kernel_sees_it(
+    change: Any, error: type[Exception]
+) -> None:
+    x = np.ones((3, 8), np.float32)
+    chain = nn.Sequential("chain", [_Careless(forward=change), nn.Linear("head", 8, 4)])
+    with pytest.raises(error, match="careless gave"):
+        chain.forward(x)
+    chain = nn.Sequential("chain", [nn.Linear("head", 8, 8), _Careless(backward=change)])
+    chain.forward(x)
+    with pytest.raises(error, match="careless gave"):
+        chain.backward(x, np.ones((3, 8), np.float32))
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_batches_of_other_shapes_between_the_passes_leave_no_trace(fuse: bool, threads: None) -> None:
+    """Scratch is kept from pass to pass, with borders of zeros that lie elsewhere for another shape."""
+    generator = np.random.default_rng(3)
+    shapes = [(40, 8, 12, 16), (40, 12, 8, 16), (20, 8, 12, 16), (5, 16, 16, 16)]
+
+    def chain() -> nn.Sequential:
+        return nn.Sequential(
+            "chain",
+            [
+                nn.Conv2d("conv1", 16, 32),
+                nn.ZSpaceBatchNorm2d("norm", 32),
+                nn.ReLU("relu"),
+                nn.MaxPool2d("pool"),
+                nn.Conv2d("conv2", 32, 16, stride=(2, 2), dilation=(2, 1)),
+            ],
+        )
+
+    def passes(model: nn.Sequential, workspace: nn.Workspace, x: Float, wanted: tuple[bool, bool, bool]) -> list[Float]:
+        back, input_grad, workspace.accumulate = wanted
+        y = model.forward(x, workspace)
+        if not back:
+            return [y.copy()]
+        grad = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
+        model.zero_grad()
+        grad_x = model.backward_in(x, grad, workspace, input_grad=input_grad)
+        assert (grad_x is not None) == input_grad
+        return [y.copy(), *([] if grad_x is None else [grad_x.copy()]), *(p.grad.copy() for p in model.parameters())]
+
+    model, place = chain(), nn.Workspace(training=True, fuse=fuse)
+    shape = shapes[0]
+    for turn in range(160):
+        if turn % 16 == 0:
+            shape = shapes[generator.integers(len(shapes))]
+        if turn % 4 == 2:
+            kernels.set_num_threads(int(generator.integers(1, 4)))
+        x = generator.standard_normal(shape, dtype=np.float32)
+        back, input_grad, accumulate = (generator.random(3) < 0.7).tolist()
+        wanted = back, input_grad, accumulate
+        fresh = passes(chain(), nn.Workspace(training=True, fuse=fuse), x, wanted)
+        for ours, theirs in zip(passes(model, place, x, wanted), fresh, strict=True):
+            np.testing.assert_array_equal(ours, theirs)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 from spiral_core import nn
+from spiral_core.arrays import Float
 from spiral_core.errors import StateError
 
 
@@ -47,3 +50,21 @@ def test_every_buffer_starts_on_a_line_of_the_cache() -> None:
             array = workspace.array(size, "out", (size,), dtype)
             assert array.ctypes.data % 64 == 0
             assert (array.size, array.flags.writeable, array.flags.c_contiguous) == (size, True, True)
+
+
+def test_a_copy_makes_anew_what_was_cached() -> None:
+    place = nn.Workspace()
+
+    def make() -> tuple[Float, Float]:
+        array = place.array("layer", "out", (4,), np.float32, zero=True)
+        return array, array[:2]
+
+    array, part = place.cached("layer", "outputs", 4, make)
+    assert place.cached("layer", "outputs", 4, make)[0] is array
+    array[:] = 3
+    place = copy.deepcopy(place)
+    other, part = place.cached("layer", "outputs", 4, make)
+    assert other is not array
+    part[:] = 5
+    assert other.tolist() == [5, 5, 3, 3]
+    assert array.tolist() == [3, 3, 3, 3]
