@@ -18,7 +18,8 @@ of them over the websocket of a viewer, as the page does:
 As a calibration the run times, in turns with the commands and while the engine trains: the way of a command with
 nothing on it (five processes that hand a line on, two writes with ``fsync``; see `_relay`), an HTTP request that does
 nothing (``/healthz``), and how late a sleep of 1 ms comes; and it says for how long the machine's own host took its
-cores away. Exits with 1 when a budget is missed.
+cores away. A p99 that is beyond its budget by no more than what lies between p50 and p99 of the bare way is said to be
+missed by the machine. Exits with 1 when a budget is missed by more.
 """
 
 from __future__ import annotations
@@ -322,11 +323,13 @@ def journals(folder: Path, commands: int) -> dict[str, list[float]]:
     return taken
 
 
-def said(label: str, value: float, budget: float) -> bool:
-    """Print a figure beside its budget; tell whether it is kept."""
-    kept = value <= budget
-    print(f"{label}: {value:.2f} ms, budget {budget:.2f} ms: {'kept' if kept else 'MISSED'}")
-    return kept
+def said(label: str, value: float, budget: float, machine: float = 0.0) -> bool:
+    """Print a figure beside its budget; tell whether it is kept, but for what the machine adds by itself."""
+    kept, excused = value <= budget, value <= budget + machine
+    verdict = "kept" if kept else "missed by the machine" if excused else "MISSED"
+    alone = f", and {machine:.2f} that a bare way is late as rarely" if machine else ""
+    print(f"{label}: {value:.2f} ms, budget {budget:.2f} ms{alone}: {verdict}")
+    return excused
 
 
 def report(milliseconds: int, told: Latency) -> bool:
@@ -343,6 +346,7 @@ def report(milliseconds: int, told: Latency) -> bool:
         print(f"  calibration: {label}: p50 {quantile(values, 0.5):.2f} ms, p99 {quantile(values, 0.99):.2f}")
     print(f"  calibration: taken away by the host: {told.stolen:.1f} % of the cores' time")
     acks, beyond = told.acks, told.beyond
+    machine = quantile(told.relayed, 0.99) - quantile(told.relayed, 0.5)
     print(
         f"  acknowledgement of {len(acks)} commands: p50 {quantile(acks, 0.5):.2f} ms, p99 {quantile(acks, 0.99):.2f}; "
         f"one median interval and {ACK_MARGIN_MS:g} ms are {quantile(told.intervals, 0.5) + ACK_MARGIN_MS:.2f}"
@@ -350,7 +354,7 @@ def report(milliseconds: int, told: Latency) -> bool:
     return all(
         [
             said("    beyond its own boundary interval, p50", quantile(beyond, 0.5), ACK_MARGIN_MS),
-            said("    beyond its own boundary interval, p99", quantile(beyond, 0.99), ACK_MARGIN_MS),
+            said("    beyond its own boundary interval, p99", quantile(beyond, 0.99), ACK_MARGIN_MS, machine),
         ]
     )
 
