@@ -170,6 +170,8 @@ def _train(asked: dict[str, Any], given: set[str]) -> None:
     from spiral_core.engine.config import RunConfig
     from spiral_core.link import runner
 
+    # What was imported stays; to search it for garbage would hold the training up for 50 ms now and then.
+    gc.freeze()
     say: Callable[[str], None] = (lambda _line: None) if asked["quiet"] else (lambda line: typer.echo(line))
     options = runner.Options(**{field: asked[field] for field in runner.Options.__dataclass_fields__})
     if (cores := os.cpu_count()) is not None and (options.threads or 0) > cores:
@@ -242,8 +244,6 @@ def _train_all(planned: list[RunConfig], options: Options, say: Callable[[str], 
     """Train one run after the other; sum up when there are several."""
     from spiral_core.link import runner
 
-    # What was imported stays; to search it for garbage would hold the training up for 50 ms now and then.
-    gc.freeze()
     results: list[Result] = []
     for config in planned:
         say(_plainly(config))

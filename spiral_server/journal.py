@@ -16,7 +16,7 @@ from spiral_server.live.parties import LiveRun
 from spiral_server.store.protocol import RunStore
 
 HOLD_SECONDS = 0.05
-"""For so long a command and its acknowledgement have disk and interpreter for themselves, if they take so long."""
+"""For so long frames wait for a command, unless it or another one is acknowledged before."""
 
 
 class Journal:

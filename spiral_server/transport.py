@@ -24,7 +24,7 @@ _ANSWER = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: 
 
 
 async def stop_accepting(listeners: Iterable[socket.socket]) -> None:
-    """Take no more connections; those that were accepted have begun when this is over.
+    """Take no more connections; those that were accepted have begun when this is over, with TLS their handshakes.
 
     To be called before `asyncio.Server.close`, which up to Python 3.12 loses a connection that was accepted in the same
     turn of the loop: nobody closes it (CPython issue 109564).
@@ -32,7 +32,9 @@ async def stop_accepting(listeners: Iterable[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     for listener in listeners:
         loop.remove_reader(listener.fileno())
-    await asyncio.sleep(0)
+    # In one turn the transport is made, in the next its protocol is told.
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 class BoundedHttp(H11Protocol):

@@ -134,7 +134,7 @@ class RectifiedNorm(Module):
     def _room(self, shape: tuple[int, ...], workspace: Workspace) -> _Room:
         tangent = workspace.array(self, "tangent", (prod(shape),), self.dtype)
         out = workspace.array(self, "out", shape, self.dtype)
-        sums = self.norm.sums(self._chunks(shape), 4, "pass", workspace)
+        sums = self.norm.sums(self._chunks(shape), 4, "pass as one", workspace)
         return _Room(np.empty(0, self.dtype), np.empty(0, np.uint8), tangent, out, out.reshape(-1), sums)
 
     def _run(self, x: Float, kept: _Kept) -> None:
@@ -161,7 +161,7 @@ class RectifiedNorm(Module):
         span = chunk_span(norm.features)
 
         def make() -> tuple[F64, Float]:
-            sums = norm.sums(-(-flat.size // span), 4, "backward", workspace)
+            sums = norm.sums(-(-flat.size // span), 4, "backward as one", workspace)
             return sums, workspace.array(self, "through", flat.shape, self.dtype)
 
         sums, through = workspace.cached(self, "backward", flat.size, make)
@@ -211,7 +211,7 @@ class RectifiedNormPool(RectifiedNorm):
             workspace.array(self, role, (prod(behind),), self.dtype) for role in ("out", "winner", "winner tangent")
         )
         taps = workspace.array(self, "taps", flat.shape, np.uint8)
-        sums = self.norm.sums(self._chunks(shape), 4, "pass", workspace)
+        sums = self.norm.sums(self._chunks(shape), 4, "pass as one", workspace)
         return _Room(winner, taps, tangent, flat.reshape(behind), flat, sums)
 
     def _run(self, x: Float, kept: _Kept) -> None:

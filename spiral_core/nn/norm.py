@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,7 +16,7 @@ from spiral_core.kernels.znorm import chunk_span, wide_row
 from spiral_core.nn import observation
 from spiral_core.nn.kept_input import InputValues
 from spiral_core.nn.module import Module, Parameter, StateEntry, array_entry, check_number, check_size
-from spiral_core.nn.observation import StoredValues, WhitenedValues, ZSpaceBatchNormTelemetry, ZSpacePass
+from spiral_core.nn.observation import Blend, StoredValues, WhitenedValues, ZSpaceBatchNormTelemetry, ZSpacePass
 from spiral_core.nn.steering import ZSpaceNorm
 from spiral_core.nn.workspace import Workspace
 from spiral_core.zspace import check_curvature, check_gain, effective_gain, root_curvature
@@ -24,17 +24,6 @@ from spiral_core.zspace import check_curvature, check_gain, effective_gain, root
 
 def _negative(value: AnyArray) -> str | None:
     return "a variance cannot be negative" if (value < 0).any() else None
-
-
-class Blend(NamedTuple):
-    """Curvature and gain as set, s and g as the projector uses them, and these in the float type of the layer."""
-
-    curvature: float
-    gain: float
-    s: float
-    g: float
-    s_number: float
-    g_number: float
 
 
 WHITENING: Final = ("merge_moments", "follow_statistics", "whiten", "add_chunks", "unwhiten")
@@ -269,19 +258,9 @@ class _BatchNorm(Module):
         out = workspace.array(self, "out", x.shape, self.dtype)
         sums = self.sums(-(-flat.size // span), 4, "pass", workspace)
         kernels.run(
-            kernels.znorm,
-            len(sums),
-            flat,
-            affine,
-            blend.s_number,
-            blend.g_number,
-            span,
-            self.lanes(width, workspace),
-            normed,
-            tangent,
-            out.reshape(-1),
-            sums,
-        )
+            kernels.znorm, len(sums), flat, affine, blend.s_number, blend.g_number, span, self.lanes(width, workspace),
+            normed, tangent, out.reshape(-1), sums,
+        )  # fmt: skip
         self.keep_pass(x.shape, (training, mean, inv_std), StoredValues(normed, tangent), sums, workspace)
         return out
 
@@ -303,22 +282,11 @@ class _BatchNorm(Module):
         totals, tangents = workspace.cached(self, "totals", None, make)
         kernels.add_chunks(sums, totals)
         training, mean, inv_std = whitening
-        workspace.keep(
-            self,
-            ZSpacePass(
-                shape=shape,
-                training=training,
-                mean=mean,
-                inv_std=inv_std,
-                values=values,
-                totals=totals,
-                feature_tangents=tangents,
-                s=blend.s,
-                g=blend.g,
-                curvature=blend.curvature,
-                gain=blend.gain,
-            ),
-        )
+        one = ZSpacePass(
+            shape=shape, training=training, mean=mean, inv_std=inv_std, values=values, totals=totals,
+            feature_tangents=tangents, s=blend.s, g=blend.g, curvature=blend.curvature, gain=blend.gain,
+        )  # fmt: skip
+        workspace.keep(self, one)
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         one = observation.pass_behind(self, x.shape, workspace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -199,6 +199,17 @@ class RecomputedValues:
                 part *= inv_std[: part.shape[-1]]
             sample *= sample.dtype.type(self.s)
             return np.tanh(sample, out=sample)
+
+
+class Blend(NamedTuple):
+    """Curvature and gain as set, s and g as the projector uses them, and these in the float type of the layer."""
+
+    curvature: float
+    gain: float
+    s: float
+    g: float
+    s_number: float
+    g_number: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from spiral_core.arrays import AnyArray, Float
 from spiral_core.errors import ArgumentError, DtypeError, ShapeError, StateError
 from spiral_core.nn import fusion
@@ -127,8 +129,9 @@ class Sequential(Module):
 
     def _fitting(self, array: Float, shape: tuple[int, ...], module: Module) -> Float:
         """Let through what a layer gave, if the next one can take it: kernels trust the shapes that they are told."""
-        if array.dtype != self.dtype:
-            raise DtypeError(f"{self.name}: {module.name} gave {array.dtype}, the chain is {self.dtype}")
+        if not isinstance(array, np.ndarray) or array.dtype != self.dtype:
+            kind = getattr(array, "dtype", type(array).__name__)
+            raise DtypeError(f"{self.name}: {module.name} gave {kind}, the chain is {self.dtype}")
         if array.shape != shape:
             raise ShapeError(f"{self.name}: {module.name} gave shape {array.shape}, which was to be {shape}")
         return array

@@ -1,8 +1,8 @@
 """The thread of a store that writes: gathers what arrives within `GATHER_SECONDS` into one commit for each run.
 
 A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: they are committed by
-themselves as they come, old frames are packed in parts, between which they come, and while one is under way everything
-else holds still (`WritingThread.hold`).
+themselves as they come, old frames are packed in parts, between which they come, and while one is under way nothing is
+begun that can wait (`WritingThread.hold`).
 """
 
 from __future__ import annotations
@@ -145,6 +145,9 @@ class WritingThread:
                 return jobs, summaries, False
             if isinstance(item, Job) and item.ahead:
                 self._commit(item.run, [item])
+                # What was gathered is not to wait until no more of them come.
+                if self._patience(begun) == 0.0:
+                    break
                 continue
             if begun is None:
                 begun = time.monotonic()
