@@ -23,6 +23,10 @@ LOOSE_FRAMES = BLOCK_STEPS + 64
 """Single frames that are kept before a block is made: the youngest stay single, where a repeated step is cheap."""
 LOOSE_FRAMES_BUSY = 16 * BLOCK_STEPS
 """Single frames that may pile up while others wait to write; reading so many takes some 30 ms."""
+MERGE_ROWS = 1500
+"""Rows, and commits, in the write-ahead log before it is merged into the database, which takes 5 ms and two syncs."""
+MERGE_ROWS_BUSY = 8 * MERGE_ROWS
+"""As many while others wait to write."""
 HEAT_MAPS_KEPT = 1000
 """Heat maps of a run before every second of the older ones is dropped; at 16 KB each that is 16 MB."""
 HEAT_MAPS_RECENT = 200
@@ -62,6 +66,9 @@ class RunWriter:
         self.run = run
         path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = migrations.open_current(path)
+        # By itself SQLite merges at the end of some commit, which may be that of a command.
+        self.connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self._unmerged = 0
         self._read_marks()
 
     def _read_marks(self) -> None:
@@ -81,12 +88,14 @@ class RunWriter:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit at the end, or forget everything on an error."""
+        before = self.connection.total_changes
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._keep_frames()
             self._keep_marks()
             self.connection.execute("COMMIT")
+            self._unmerged += 1 + self.connection.total_changes - before
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
@@ -176,18 +185,22 @@ class RunWriter:
     @property
     def compactable(self) -> bool:
         """Whether `compact_some` has something to do."""
-        return self._loose > LOOSE_FRAMES or self._heat_maps > HEAT_MAPS_KEPT
+        return self._loose > LOOSE_FRAMES or self._heat_maps > HEAT_MAPS_KEPT or self._unmerged > MERGE_ROWS
 
     @property
     def overdue(self) -> bool:
         """Whether `compact_some` should not be put off any longer."""
-        return self._loose > LOOSE_FRAMES_BUSY
+        return self._loose > LOOSE_FRAMES_BUSY or self._unmerged > MERGE_ROWS_BUSY
 
     def compact_some(self) -> None:
-        """Do the next part of packing the oldest single frames into a block, or else thin out old heat maps.
+        """Merge the write-ahead log, or do the next part of packing old single frames, or thin out old heat maps.
 
         Frames are read, made into a block and summed up outside of a transaction; a last part writes everything.
         """
+        if self._unmerged > MERGE_ROWS:
+            self._unmerged = 0
+            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            return
         if self._loose <= LOOSE_FRAMES:
             with self.transaction():
                 self._thin_heat_maps()

@@ -87,3 +87,22 @@ def test_what_comes_between_two_parts_of_packing_counts(
     assert values_of(writer, tmp_path) == expected.tolist()
     (blocks,) = writer.connection.execute("SELECT COUNT(*) FROM blocks").fetchone()
     assert blocks == (2 if between is pack_all else 1)
+
+
+def test_the_write_ahead_log_is_merged_by_upkeep_alone_and_stays_small(writer: RunWriter, tmp_path: Path) -> None:
+    """By SQLite itself it would be merged within commits, which commands wait for."""
+    assert writer.connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    log = tmp_path / "r1" / "run.db-wal"
+    database = log.with_name("run.db")
+    merged, sizes = [], []
+    for start in range(COUNT, COUNT + 6000, 3):
+        before = database.stat().st_mtime_ns, database.stat().st_size
+        with writer.transaction():
+            writer.append(entries(start, start + 3))
+        assert (database.stat().st_mtime_ns, database.stat().st_size) == before
+        while writer.compactable:
+            writer.compact_some()
+        merged.append((database.stat().st_mtime_ns, database.stat().st_size) != before)
+        sizes.append(log.stat().st_size)
+    assert sum(merged) >= 4
+    assert max(sizes[1000:]) <= 1.5 * max(sizes[:1000])
