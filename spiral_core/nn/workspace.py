@@ -110,7 +110,8 @@ class Workspace:
         place = (owner, role)
         known = self._cached.get(place)
         if known is not None and known[0] == key:
-            return known[1]  # type: ignore[no-any-return]
+            found: T = known[1]
+            return found
         made = make()
         self._cached[place] = key, made
         return made

@@ -32,10 +32,10 @@ def relay(source: int, sink: int, path: str) -> None:
 @contextlib.contextmanager
 def relays(folder: Path) -> Iterator[socket.socket]:
     """Start the processes; what is written to the socket comes back on it when it has passed them all."""
-    pairs = [socket.socketpair() for _ in WRITES]
+    pairs = [socket.socketpair() for _ in WRITES[1:]]
     ours, last = socket.socketpair()
-    sources = [last, *(pair[1] for pair in pairs[:-1])]
-    sinks = [pair[0] for pair in pairs[:-1]] + [last]
+    sources = [last, *(pair[1] for pair in pairs)]
+    sinks = [*(pair[0] for pair in pairs), last]
     processes = []
     for number, (source, sink, writes) in enumerate(zip(sources, sinks, WRITES, strict=True)):
         words = [str(source.fileno()), str(sink.fileno()), str(folder / f"relay-{number}") if writes else ""]

@@ -237,11 +237,14 @@ def latency(folder: Path, milliseconds: int, commands: int) -> Latency:
     words = ["--data", "fashion", "--steps", "0", "--batch-size", str(batch_for(milliseconds)), "--quiet"]
     words += ["--evaluate-every", "0", "--xai-every", "0", "--lr", "1e-4", "--server", server.url]
     words += ["--logdir", str(server.logdir), "--token", server.token, "--checkpoint-every", "0", "--no-guards"]
-    engine = subprocess.Popen([sys.executable, "-m", "spiral_core.cli", "train", *words])
+    # That its server is gone at the end it says, rightly; here nobody needs to read it.
+    complaints = folder / f"{milliseconds}.log"
+    with complaints.open("w", encoding="utf-8") as log:
+        engine = subprocess.Popen([sys.executable, "-m", "spiral_core.cli", "train", *words], stderr=log)
     try:
         deadline = time.monotonic() + 120
         while not server.run().get("step", 0):
-            assert engine.poll() is None
+            assert engine.poll() is None, complaints.read_text(encoding="utf-8")
             assert time.monotonic() < deadline
             time.sleep(0.1)
         begun, stolen = time.monotonic(), stolen_seconds()
