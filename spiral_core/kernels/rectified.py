@@ -113,6 +113,10 @@ def rectified_norm_pool(
 ) -> None:
     r"""As `rectified_norm`, and take the maximum of each 2 x 2 window of images ``start`` to ``stop``.
 
+    The projector never falls as n grows, for g is in [0, 1]. So the winner is the largest n where gamma is above zero
+    and the least where it is below, and y is computed of the winner alone. Where roundings make two z equal it need
+    not be the first.
+
     Parameters
     ----------
     x : (N*H*W*C,)                           images
@@ -121,7 +125,7 @@ def rectified_norm_pool(
     s, g                                     sqrt(-curvature) and projector gain, in the dtype of ``x``
     out : (N*H/2*W/2*C,)                     maximum of z, written; a NaN always wins
     winner_x, winner_tangent : as ``out``    x and t of the winner, written
-    taps : as ``out``                        the winner as 2 a + b, written; the first of equals wins
+    taps : as ``out``                        the winner as 2 a + b, written; the first of equal n wins
     sums : (N, 4, C)                         written, as `spiral_core.kernels.znorm.znorm` does
     """
     number = x.dtype.type
@@ -134,34 +138,36 @@ def rectified_norm_pool(
         sums[image] = 0
         for c in range(0, channels, LANES):
             mean, inv_std, gamma, beta = load(affine[0], c), load(affine[1], c), load(affine[2], c), load(affine[3], c)
+            # A gamma that is zero or NaN stays what it is: then no element outranks the first.
+            slope = choose(greater(gamma, zero), one, choose(greater(zero, gamma), zero - one, gamma))
             to = image * 4 * channels + c
             for i in range(rows):
                 sum_t, sum_n, sum_tt, count = zero, zero, zero, zero
                 for j in range(columns):
-                    best, best_x, best_t, tap = zero, zero, zero, zero
+                    best, best_x, best_r, tap = zero, zero, zero, zero
                     for k in range(4):
                         at = (image * size[0] + 2 * i + k // 2) * wide + (2 * j + k % 2) * channels + c
                         v = load(x, at)
                         n = (v - mean) * inv_std
                         length = absolute(n)
                         r = tanh_of_size(curve * length)
-                        t = with_sign(r, n)
-                        y = gamma * (rest * n + reach * t) + beta
-                        z = choose(greater(zero, y), zero, y)
+                        rank = slope * n
                         if k == 0:
-                            best, best_x, best_t = z, v, t
+                            best, best_x, best_r = rank, v, r
                         else:
-                            wins = outranks(z, best)
-                            best, best_x = choose(wins, z, best), choose(wins, v, best_x)
-                            best_t, tap = choose(wins, t, best_t), choose(wins, spread(number(k)), tap)
-                        sum_t = sum_t + r
-                        sum_n = sum_n + length
+                            wins = outranks(rank, best)
+                            best, best_x = choose(wins, rank, best), choose(wins, v, best_x)
+                            best_r, tap = choose(wins, r, best_r), choose(wins, spread(number(k)), tap)
+                        sum_t, sum_n = sum_t + r, sum_n + length
                         sum_tt = sum_tt + r * r
                         count = choose(greater(r, edge), count + one, count)
+                    n = (best_x - mean) * inv_std
+                    t = with_sign(best_r, n)
+                    y = gamma * (rest * n + reach * t) + beta
                     window = ((image * rows + i) * columns + j) * channels + c
-                    store(out, window, best)
+                    store(out, window, choose(greater(zero, y), zero, y))
                     store(winner_x, window, best_x)
-                    store(winner_tangent, window, best_t)
+                    store(winner_tangent, window, t)
                     store_bytes(taps, window, tap)
                 add_wide(flat, to, sum_t)
                 add_wide(flat, to + channels, sum_n)

@@ -56,8 +56,8 @@ def block(index: int, image: int, full: int, products: float, *, input_grad: boo
     forward = [
         # mean and squared deviations 4
         Operation(f"convolution {index}, statistics", products + 4 * full, WORD * (image + full)),
-        # whitening 2, s n 1, blend 3, gamma and beta 2, ReLU 1, maximum 3 / 4
-        Operation(f"norm, ReLU, pool {index}", (9.75 + TANH) * full, WORD * (full + 2 * pooled) + pooled),
+        # whitening 2, s n 1, maximum 3 / 4; of winners only: blend 3, gamma and beta 2, ReLU 1
+        Operation(f"norm, ReLU, pool {index}", (3.75 + TANH) * full + 6 * pooled, WORD * (full + 2 * pooled) + pooled),
     ]
     ways = 2 if input_grad else 1
     backward = [

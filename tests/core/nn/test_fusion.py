@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spiral_core import kernels, nn
 from spiral_core.arrays import Float
 from spiral_core.errors import StateError
+from spiral_core.nn.fusion import RectifiedNorm
 
 CLOSE = {np.float32: 3e-6, np.float64: 1e-13}
 """Relative to the largest: the two ways differ in the order of sums and, in float32, nothing else."""
@@ -115,6 +116,50 @@ def test_a_fused_pass_that_accumulates_nothing_leaves_every_gradient_and_gives_t
     found = passes(model, x, nn.Workspace(training=True, accumulate=False, fuse=True))
     np.testing.assert_array_equal(found["grad x"], expected)
     assert not any(parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.5, 1.0])
+def test_of_a_window_the_same_element_wins_whatever_the_sign_of_gamma(gain: float) -> None:
+    model = chain(nn.ZSpaceBatchNorm2d, True, np.float64)
+    norm = model.layer("norm")
+    assert isinstance(norm, nn.ZSpaceBatchNorm2d)
+    norm.set_projector_gain(gain)
+    norm.gamma.value[:] = np.repeat([2.0, 0.0, -0.5, -0.0], FEATURES // 4)
+    # Above zero nearly everywhere; and few different inputs, so that many are equal.
+    norm.beta.value[:] = 2.0
+    x = np.random.default_rng(4).integers(0, 4, (3, 8, 6, FEATURES)).astype(np.float64)
+    alone, as_one = passes(model, x, nn.Workspace()), passes(model, x, nn.Workspace(fuse=True))
+    for name, expected in alone.items():
+        np.testing.assert_allclose(as_one[name], expected, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_a_steered_norm_and_another_array_are_noticed() -> None:
+    model, workspace = chain(nn.ZSpaceBatchNorm2d, True, np.float64), nn.Workspace(fuse=True)
+    norm = model.layer("norm")
+    assert isinstance(norm, nn.ZSpaceBatchNorm2d)
+    draws = np.random.default_rng(4)
+    for step in range(12):
+        if step % 3 == 1:
+            norm.set_curvature(-0.5 - step)
+        elif step % 3 == 2:
+            norm.set_projector_gain(1.0 / step)
+        norm.set_training(step % 4 != 3)
+        x = draws.normal(size=(2 + step // 4 % 2, 6, 4, FEATURES))
+        alone, as_one = passes(model, x, nn.Workspace()), passes(model, x, workspace)
+        for name, expected in alone.items():
+            np.testing.assert_allclose(as_one[name], expected, rtol=0, atol=1e-11, err_msg=f"{step} {name}")
+
+
+def test_two_arrays_of_one_shape_are_told_apart() -> None:
+    module = RectifiedNorm(nn.ZSpaceBatchNorm2d("norm", FEATURES, dtype=np.float64), nn.ReLU("relu", np.float64))
+    draws, workspace = np.random.default_rng(4), nn.Workspace()
+    grad, *inputs = draws.normal(size=(3, 2, 6, 4, FEATURES))
+    for x in (inputs[0], inputs[1], inputs[0]):
+        found = []
+        for place in (workspace, nn.Workspace()):
+            module.forward(x, place)
+            found.append(module.backward(x, grad, place))
+        np.testing.assert_array_equal(*found)
 
 
 def test_what_is_not_kept_is_not_pretended() -> None:
