@@ -47,11 +47,19 @@ def multiply_thin(
                 out[r, d] = wide[r * LANES + d]
 
 
-@kernel("void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], {f}[::1], {f}[:,::1])")
+@kernel("void(int64, int64, int64, {f}[:,::1], {f}[::1], {f}[::1], {f}[::1], {f}[:,::1], {f}[::1])")
 def multiply_thin_backward_weight(
-    start: int, stop: int, slot: int, x: Float, grad: Float, valid: Float, wide: Float, grad_weight: Float
+    start: int,
+    stop: int,
+    slot: int,
+    x: Float,
+    grad: Float,
+    valid: Float,
+    wide: Float,
+    grad_weight: Float,
+    grad_bias: Float,
 ) -> None:
-    """Add the weight's gradient to chunks ``start`` to ``stop`` of `INPUTS` of its rows.
+    """Add the weight's gradient to chunks ``start`` to ``stop`` of `INPUTS` of its rows, and with the first the bias's.
 
     Parameters
     ----------
@@ -60,10 +68,18 @@ def multiply_thin_backward_weight(
     valid : (16,)           1 for the first O, then 0
     wide : (I*16,)          scratch
     grad_weight : (I, O)    added to
+    grad_bias : (O,)        added to
     """
     rows, inputs = x.shape
     outputs = grad_weight.shape[1]
     flat, total = x.reshape(-1), grad_weight.reshape(-1)
+    if start == 0:
+        column = spread(x.dtype.type(0))
+        for r in range(rows):
+            column = column + load(grad, r * outputs)
+        store(wide, 0, column)
+        for d in range(outputs):
+            grad_bias[d] += wide[d]
     own = greater(load(valid, 0), spread(x.dtype.type(0)))
     for chunk in range(start, stop):
         first, last = chunk * INPUTS, min((chunk + 1) * INPUTS, inputs)

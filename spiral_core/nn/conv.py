@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -24,8 +23,7 @@ CHUNK_PIXELS = 1568
 grows with its length, and partial sums are what threads share."""
 
 
-@dataclass(frozen=True)
-class NormBehind:
+class NormBehind(NamedTuple):
     """What the gradient of a convolution's output is computed from, image by image, where a norm follows.
 
     Parameters
@@ -41,7 +39,7 @@ class NormBehind:
 
 
 class _Scratch(NamedTuple):
-    """What both passes over a batch need besides the arrays that go in and out, for T threads."""
+    """What passes over a batch write, and what both of them need besides, for T threads."""
 
     geometry: tuple[int, ...]
     padded: Float
@@ -52,6 +50,10 @@ class _Scratch(NamedTuple):
     """(T, D)"""
     transformed: Float
     """A weight as a correlation in tiles takes it."""
+    out: Float
+    """(N, OH, OW, D)"""
+    rows: Float
+    """(N, OH*OW*D), the same"""
 
 
 class _Backward(NamedTuple):
@@ -62,6 +64,8 @@ class _Backward(NamedTuple):
     """(C,)"""
     turned: Float
     """(A, B, D, C)"""
+    taps: Float
+    """The same, flat."""
     behind: Float
     """(T, gradient of an image)"""
     lanes: Float
@@ -195,24 +199,18 @@ class Conv2d(Module):
             padded = (threads, h + 2 * self.padding[0], w + 2 * self.padding[1], c)
             tiles = workspace.array(self, "tiles", (threads, scratch_size(geometry, self.out_channels)), self.dtype)
             pairs = self.in_channels * self.out_channels if tiles.size else 0
+            out = workspace.array(self, "out", self.shape_behind(shape), self.dtype)
             return _Scratch(
                 geometry,
                 workspace.array(self, "padded", padded, self.dtype, zero=True).reshape(threads, -1),
                 tiles,
                 workspace.array(self, "centre", (threads, self.out_channels), self.dtype),
                 workspace.array(self, "weight transformed", (PLACES * pairs,), self.dtype),
+                out,
+                out.reshape(len(out), -1),
             )
 
         return workspace.cached(self, "scratch", (shape, threads), make)
-
-    def _outputs(self, shape: tuple[int, ...], workspace: Workspace) -> tuple[Float, Float]:
-        """Return the output, and its rows as the kernels take them."""
-
-        def make() -> tuple[Float, Float]:
-            out = workspace.array(self, "out", self.shape_behind(shape), self.dtype)
-            return out, out.reshape(len(out), -1)
-
-        return workspace.cached(self, "outputs", shape, make)
 
     def _forward(self, x: Float, workspace: Workspace) -> Float:
         return self.convolve(x, self._no_moments, workspace)
@@ -223,16 +221,15 @@ class Conv2d(Module):
         ``moments`` is (N, 2, D), where D is a multiple of 16, or has no entries: then they are not wanted.
         """
         x, weight = precision.operands(self, x, (self.weight,), workspace)
-        out, rows = self._outputs(x.shape, workspace)
         scratch = self._scratch(x.shape, workspace)
         images, taps = len(x), weight.reshape(-1)
         if scratch.tiles.size:
             taps = self._transformed(taps, scratch)
         kernels.run(
             kernels.convolve, images, x.reshape(images, -1), taps, self.bias.value, scratch.geometry, scratch.padded,
-            scratch.tiles, rows, scratch.centre, moments,
+            scratch.tiles, scratch.rows, scratch.centre, moments,
         )  # fmt: skip
-        return out
+        return scratch.out
 
     def _transformed(self, taps: Float, scratch: _Scratch) -> Float:
         """Return a weight (3, 3, ...), flat, as a correlation in tiles takes it."""
@@ -253,7 +250,7 @@ class Conv2d(Module):
         """Compute what `_backward` does from what the products take, and from the gradient of a norm behind."""
         images, scratch = len(x), self._scratch(x.shape, workspace)
         own = self._backward_arrays(x.shape, behind.x.shape[1], workspace, input_grad)
-        taps = own.turned.reshape(-1)
+        taps = own.taps
         if input_grad:
             own.turned[...] = weight[::-1, ::-1].transpose(0, 1, 3, 2)
             if scratch.tiles.size:
@@ -284,10 +281,12 @@ class Conv2d(Module):
             grad_x = array("grad x", (wanted * images, h, w, c))
             spread = array("spread", (wanted * threads, rows, columns, d), zero=True)
             grad_bias = workspace.array(self, "grad bias", (used, 1, d), np.float64)
+            turned = array("weight turned", (a_taps, b_taps, wanted * d, c))
             return _Backward(
                 chunks=chunks,
                 zeros=np.zeros(c, self.dtype),
-                turned=array("weight turned", (a_taps, b_taps, wanted * d, c)),
+                turned=turned,
+                taps=turned.reshape(-1),
                 behind=array("behind", (threads, width)),
                 lanes=array("lanes", (threads, 1, wide_row(d))),
                 spread=spread.reshape(len(spread), rows * columns * d),

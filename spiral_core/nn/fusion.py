@@ -23,8 +23,8 @@ from spiral_core.nn import observation, precision
 from spiral_core.nn.activation import ReLU
 from spiral_core.nn.conv import Conv2d, NormBehind
 from spiral_core.nn.module import Module, Parameter
-from spiral_core.nn.norm import WHITENING, BatchNorm2d, ZSpaceBatchNorm2d
-from spiral_core.nn.observation import RecomputedValues
+from spiral_core.nn.norm import WHITENING, BatchNorm2d, Whitening, ZSpaceBatchNorm2d
+from spiral_core.nn.observation import RecomputedValues, ZSpacePass
 from spiral_core.nn.pooling import MaxPool2d
 from spiral_core.nn.workspace import Workspace
 
@@ -52,17 +52,19 @@ class _Room(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs."""
+    """What a forward pass over one array hands to kernels, which does not change while that array comes again."""
 
+    x: Float
+    flat: Float
+    """The same, as kernels take it."""
     room: _Room
-    affine: Float
-    """mean, inv_std, gamma and beta."""
+    whitening: Whitening
     s: float
     g: float
+    one: ZSpacePass
 
 
-@dataclass(frozen=True)
-class Descent:
+class Descent(NamedTuple):
     """What the gradient of a rectified norm's input is computed from.
 
     Parameters
@@ -116,17 +118,26 @@ class RectifiedNorm(Module):
         return self.follow(x, None, workspace)
 
     def follow(self, x: Float, moments: tuple[F64, int] | None, workspace: Workspace) -> Float:
-        """Compute the output; where the moments of the input are known, they are given as `whitening` takes them."""
-        norm, flat = self.norm, x.reshape(-1)
-        training, mean, inv_std, affine = norm.whitening(flat, norm.features, workspace, moments)
-        blend = norm.blend(workspace)
-        room = workspace.cached(self, "forward", x.shape, lambda: self._room(x.shape, workspace))
-        kept = _Kept(room, affine, blend.s_number, blend.g_number)
-        self._run(x, kept)
+        """Compute the output; where the moments of the input are known, they are given as `whiten` takes them."""
+        norm = self.norm
+        training = workspace.is_training(norm.training)
+        # What is cached holds the array, so that no other one has its id.
+        key = id(x), x.shape, training, norm.projector()
+        kept = workspace.cached(self, "forward", key, lambda: self._kept(x, training, workspace))
+        rows = kept.flat.size // norm.features
+        norm.whiten(rows, moments or norm.moments(kept.flat, training, workspace), kept.whitening)
+        self._run(kept)
+        kernels.add_chunks(kept.room.sums, kept.one.totals)
         workspace.keep(self, kept)
-        values = RecomputedValues(flat, affine[0], affine[1], blend.s)
-        norm.keep_pass(x.shape, (training, mean, inv_std), values, room.sums, workspace)
-        return room.out
+        workspace.keep(norm, kept.one)
+        return kept.room.out
+
+    def _kept(self, x: Float, training: bool, workspace: Workspace) -> _Kept:
+        norm, flat = self.norm, x.reshape(-1)
+        own, blend = norm.whitening(norm.features, workspace), norm.blend(workspace)
+        values = RecomputedValues(flat, own.affine[0], own.affine[1], blend.s)
+        one = norm.one_pass(x.shape, (training, own.mean, own.inv_std), values, workspace)
+        return _Kept(x, flat, self._room(x.shape, workspace), own, blend.s_number, blend.g_number, one)
 
     def _chunks(self, shape: tuple[int, ...]) -> int:
         return -(-prod(shape) // chunk_span(self.norm.features))
@@ -137,10 +148,10 @@ class RectifiedNorm(Module):
         sums = self.norm.sums(self._chunks(shape), 4, "pass as one", workspace)
         return _Room(np.empty(0, self.dtype), np.empty(0, np.uint8), tangent, out, out.reshape(-1), sums)
 
-    def _run(self, x: Float, kept: _Kept) -> None:
+    def _run(self, kept: _Kept) -> None:
         room = kept.room
         kernels.run(
-            kernels.rectified_norm, len(room.sums), x.reshape(-1), kept.affine, kept.s, kept.g,
+            kernels.rectified_norm, len(room.sums), kept.flat, kept.whitening.affine, kept.s, kept.g,
             chunk_span(self.norm.features), room.tangent, room.flat, room.sums,
         )  # fmt: skip
 
@@ -156,20 +167,21 @@ class RectifiedNorm(Module):
         """Add to the gradients of gamma and beta; return what the gradient of the input is computed from."""
         norm = self.norm
         one = observation.pass_behind(norm, x.shape, workspace)
-        room, affine, s, g = workspace.kept(self, _Kept)
-        flat = grad.reshape(-1)
-        span = chunk_span(norm.features)
+        kept, flat = workspace.kept(self, _Kept), grad.reshape(-1)
+        room, span = kept.room, chunk_span(norm.features)
 
-        def make() -> tuple[F64, Float]:
+        def make() -> tuple[_Kept, F64, Descent]:
             sums = norm.sums(-(-flat.size // span), 4, "backward as one", workspace)
-            return sums, workspace.array(self, "through", flat.shape, self.dtype)
+            through = workspace.array(self, "through", flat.shape, self.dtype)
+            return kept, sums, Descent(x, through, room.taps, norm.unwhitening(norm.features, workspace)[1])
 
-        sums, through = workspace.cached(self, "backward", flat.size, make)
+        _, sums, behind = workspace.cached(self, "backward", (id(x), id(kept), flat.size), make)
         kernels.run(
-            kernels.rectified_norm_backward_sums, len(sums), room.winner if room.taps.size else x.reshape(-1),
-            room.tangent, room.flat, flat, affine, s, g, span, through, sums,
+            kernels.rectified_norm_backward_sums, len(sums), room.winner if room.taps.size else kept.flat,
+            room.tangent, room.flat, flat, kept.whitening.affine, kept.s, kept.g, span, behind.through, sums,
         )  # fmt: skip
-        return Descent(x, through, room.taps, norm.finish_backward(one, sums, norm.features, workspace))
+        norm.finish_backward(one, sums, norm.features, workspace)
+        return behind
 
     def _backward_input(self, behind: Descent, grad_x: Float) -> None:
         span = chunk_span(self.norm.features)
@@ -214,11 +226,11 @@ class RectifiedNormPool(RectifiedNorm):
         sums = self.norm.sums(self._chunks(shape), 4, "pass as one", workspace)
         return _Room(winner, taps, tangent, flat.reshape(behind), flat, sums)
 
-    def _run(self, x: Float, kept: _Kept) -> None:
-        room = kept.room
+    def _run(self, kept: _Kept) -> None:
+        room, shape = kept.room, kept.x.shape
         kernels.run(
-            kernels.rectified_norm_pool, len(x), x.reshape(-1), x.shape[1:3], kept.affine, kept.s, kept.g, room.flat,
-            room.winner, room.tangent, room.taps, room.sums,
+            kernels.rectified_norm_pool, shape[0], kept.flat, shape[1:3], kept.whitening.affine, kept.s, kept.g,
+            room.flat, room.winner, room.tangent, room.taps, room.sums,
         )  # fmt: skip
 
     def _backward_input(self, behind: Descent, grad_x: Float) -> None:
@@ -270,10 +282,14 @@ class ConvolvedNorm(Module):
             # The convolution multiplies a rounded gradient, which is made from the whole of it.
             return self.conv.backward_in(x, self._gradient(y, grad, workspace), workspace, input_grad=input_grad)
         descent = self.behind.descend(y, grad, workspace)
-        taps = descent.taps.reshape(images, -1) if descent.taps.size else np.empty((0, 0), np.uint8)
-        behind = NormBehind(y.reshape(images, -1), taps, descent.affine)
-        weight, through = self.conv.weight.value, descent.through.reshape(images, -1)
-        return self.conv.convolve_backward(x, through, weight, behind, workspace, input_grad)
+
+        def make() -> tuple[Descent, Float, NormBehind]:
+            taps = descent.taps.reshape(images, -1) if descent.taps.size else np.empty((0, 0), np.uint8)
+            behind = NormBehind(y.reshape(images, -1), taps, descent.affine)
+            return descent, descent.through.reshape(images, -1), behind
+
+        _, through, behind = workspace.cached(self, "backward", id(descent), make)
+        return self.conv.convolve_backward(x, through, self.conv.weight.value, behind, workspace, input_grad)
 
     def _gradient(self, y: Float, grad: Float, workspace: Workspace) -> Float:
         return cast("Float", self.behind.backward_in(y, grad, workspace, input_grad=True))

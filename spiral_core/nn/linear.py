@@ -115,16 +115,15 @@ class Linear(Module):
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         x, grad, weight = precision.operands_backward(self, x, grad, (self.weight,), workspace)
+        if self._thin:
+            return self._backward_thin(x, grad, weight, workspace, input_grad)
         with np.errstate(all="ignore"):
             if workspace.accumulate:
                 self.bias.grad += grad.sum(axis=0)
-                if not self._thin:
-                    product = workspace.array(self, "grad weight", self.weight.value.shape, self.dtype)
-                    self.weight.grad += np.matmul(x.T, grad, out=product)
-            if not self._thin:
-                grad_x = workspace.array(self, "grad x", x.shape, self.dtype) if input_grad else None
-                return None if grad_x is None else np.matmul(grad, weight.T, out=grad_x)
-        return self._backward_thin(x, grad, weight, workspace, input_grad)
+                product = workspace.array(self, "grad weight", self.weight.value.shape, self.dtype)
+                self.weight.grad += np.matmul(x.T, grad, out=product)
+            grad_x = workspace.array(self, "grad x", x.shape, self.dtype) if input_grad else None
+            return None if grad_x is None else np.matmul(grad, weight.T, out=grad_x)
 
     def _thin_arrays(self, rows: int, workspace: Workspace) -> _Thin:
         """Return what the passes of a thin layer over so many rows write."""
@@ -173,7 +172,7 @@ class Linear(Module):
             np.copyto(own.grad_part, grad)
             kernels.run(
                 kernels.multiply_thin_backward_weight, -(-self.in_features // INPUTS), x, own.grad, self._valid,
-                own.wide_grad, self.weight.grad,
+                own.wide_grad, self.weight.grad, self.bias.grad,
             )  # fmt: skip
         if not input_grad:
             return None

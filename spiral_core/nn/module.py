@@ -226,7 +226,8 @@ class Module(ABC):
 
     def _plain(self, array: Float, role: str, workspace: Workspace) -> Float:
         """Kernels are compiled for contiguous writable arrays: anything else is copied once here."""
-        if array.flags.c_contiguous and array.flags.writeable and array.flags.aligned:
+        # Of three flags, what NumPy calls CARRAY.
+        if array.flags.carray:
             return array
         copy = workspace.array(self, f"plain {role}", array.shape, self.dtype)
         copy[...] = array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -24,6 +24,22 @@ from spiral_core.zspace import check_curvature, check_gain, effective_gain, root
 
 def _negative(value: AnyArray) -> str | None:
     return "a variance cannot be negative" if (value < 0).any() else None
+
+
+class Whitening(NamedTuple):
+    """What rows are whitened by, as `_BatchNorm.whiten` finds it.
+
+    Parameters
+    ----------
+    statistics : (2, F)      the two that follow
+    mean, inv_std : (F,)     the latter is 1/sqrt(v + epsilon)
+    affine : (4, width)      mean, inv_std, gamma and beta, as kernels take them
+    """
+
+    statistics: F64
+    mean: F64
+    inv_std: F64
+    affine: Float
 
 
 WHITENING: Final = ("merge_moments", "follow_statistics", "whiten", "add_chunks", "unwhiten")
@@ -85,6 +101,7 @@ class _BatchNorm(Module):
         self.beta = Parameter(f"{name}.beta", np.zeros(features, self.dtype))
         self.running_mean: Float = np.zeros(features, self.dtype)
         self.running_var: Float = np.ones(features, self.dtype)
+        self._no_moments = np.empty((0, 2, features))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape itself."""
@@ -118,46 +135,31 @@ class _BatchNorm(Module):
         """Return the names of the kernels for this number of features."""
         return (*self.KERNELS, *self.STRIPWISE) if self._strips((1, self.features)) else self.KERNELS
 
-    def whitening(
-        self, x: Float, width: int, workspace: Workspace, moments: tuple[F64, int] | None = None
-    ) -> tuple[bool, F64, F64, Float]:
-        """Return what the rows are whitened by; in training the running statistics are moved.
+    def whitening(self, width: int, workspace: Workspace) -> Whitening:
+        """Return what `whiten` writes, with rows of ``affine`` that are ``width`` long."""
 
-        Parameters
-        ----------
-        x : (E,)
-        width : int
-            To which each row of ``affine`` is repeated.
-        workspace : Workspace
-        moments : ((spans, 2, F), int), optional
-            Those of spans of x, and the rows in a span; without them x is walked through here.
-
-        Returns
-        -------
-        training : bool
-            Whether the statistics are those of the batch.
-        mean, inv_std : (F,)
-            The latter is 1/sqrt(v + epsilon).
-        affine : (4, width)
-            mean, inv_std, gamma and beta, as kernels take them.
-        """
-        training = workspace.is_training(self.training)
-        if not training:
-            moments = np.empty((0, 2, self.features)), 1
-        elif moments is None:
-            moments = self._moments(x, workspace), chunk_span(self.features) // self.features
-
-        def make() -> tuple[F64, F64, F64, Float]:
+        def make() -> Whitening:
             statistics = workspace.array(self, "whitening statistics", (2, self.features), np.float64)
             affine = workspace.array(self, "whitening affine", (4, width), self.dtype)
-            return statistics, statistics[0], statistics[1], affine
+            return Whitening(statistics, statistics[0], statistics[1], affine)
 
-        statistics, mean, inv_std, affine = workspace.cached(self, "whitening", width, make)
+        return workspace.cached(self, "whitening", width, make)
+
+    def whiten(self, rows: int, moments: tuple[F64, int], own: Whitening) -> None:
+        """Find what so many rows are whitened by, from moments as `moments` gives them; these move the running ones.
+
+        Where there are none, as in evaluation, the running statistics are used as they are.
+        """
         kernels.whiten(
-            moments[0], x.size // self.features, moments[1], self.momentum, self.epsilon, self.running_mean,
-            self.running_var, self.gamma.value, self.beta.value, statistics, affine,
+            moments[0], rows, moments[1], self.momentum, self.epsilon, self.running_mean, self.running_var,
+            self.gamma.value, self.beta.value, own.statistics, own.affine,
         )  # fmt: skip
-        return training, mean, inv_std, affine
+
+    def moments(self, x: Float, training: bool, workspace: Workspace) -> tuple[F64, int]:
+        """Return mean and squared deviations of spans of x, (E,), and the rows in a span; in evaluation of no span."""
+        if not training:
+            return self._no_moments, 1
+        return self._moments(x, workspace), chunk_span(self.features) // self.features
 
     def projector(self) -> tuple[float, float]:
         """Return curvature and gain; without a projector the gain is 0."""
@@ -181,6 +183,15 @@ class _BatchNorm(Module):
         """Return scratch for four sums along a wide row."""
         return workspace.array(self, "lanes", (kernels.get_num_threads(), 4, width), self.dtype)
 
+    def unwhitening(self, width: int, workspace: Workspace) -> tuple[F64, Float]:
+        """Return what `finish_backward` writes: scratch, and its result."""
+
+        def make() -> tuple[F64, Float]:
+            totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
+            return totals, workspace.array(self, "affine backward", (5, width), self.dtype)
+
+        return workspace.cached(self, "unwhitening", width, make)
+
     def finish_backward(self, one: ZSpacePass, sums: F64, width: int, workspace: Workspace) -> Float:
         """Add to the gradients of gamma and beta; return what the gradient of the input needs.
 
@@ -198,12 +209,7 @@ class _BatchNorm(Module):
         (5, width)
             mean, inv_std, inv_std gamma mean(G J), inv_std gamma mean(G J n), inv_std gamma.
         """
-
-        def make() -> tuple[F64, Float]:
-            totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
-            return totals, workspace.array(self, "affine backward", (5, width), self.dtype)
-
-        totals, affine = workspace.cached(self, "unwhitening", width, make)
+        totals, affine = self.unwhitening(width, workspace)
         # Statistics of the batch depend on x; running ones are constants.
         members = float(one.rows) if one.training else math.inf
         kernels.unwhiten(
@@ -245,48 +251,48 @@ class _BatchNorm(Module):
         if training:
             kernels.follow_statistics(statistics, self.momentum, self.running_mean, self.running_var)
         values = InputValues(self.name, x, tangent, affine[0], affine[1], blend.s)
-        self.keep_pass(x.shape, (training, statistics[0], statistics[2]), values, sums, workspace)
+        one = self.one_pass(x.shape, (training, statistics[0], statistics[2]), values, workspace)
+        kernels.add_chunks(sums, one.totals)
+        workspace.keep(self, one)
         return out
 
     def _forward_rows(self, x: Float, workspace: Workspace) -> Float:
         flat = x.reshape(-1)
         width, span = wide_row(self.features), chunk_span(self.features)
-        training, mean, inv_std, affine = self.whitening(flat, width, workspace)
-        blend = self.blend(workspace)
+        training = workspace.is_training(self.training)
+        own, blend = self.whitening(width, workspace), self.blend(workspace)
+        self.whiten(flat.size // self.features, self.moments(flat, training, workspace), own)
         normed = workspace.array(self, "normed", flat.shape, self.dtype)
         tangent = workspace.array(self, "tangent", flat.shape, self.dtype)
         out = workspace.array(self, "out", x.shape, self.dtype)
         sums = self.sums(-(-flat.size // span), 4, "pass", workspace)
         kernels.run(
-            kernels.znorm, len(sums), flat, affine, blend.s_number, blend.g_number, span, self.lanes(width, workspace),
-            normed, tangent, out.reshape(-1), sums,
+            kernels.znorm, len(sums), flat, own.affine, blend.s_number, blend.g_number, span,
+            self.lanes(width, workspace), normed, tangent, out.reshape(-1), sums,
         )  # fmt: skip
-        self.keep_pass(x.shape, (training, mean, inv_std), StoredValues(normed, tangent), sums, workspace)
+        one = self.one_pass(x.shape, (training, own.mean, own.inv_std), StoredValues(normed, tangent), workspace)
+        kernels.add_chunks(sums, one.totals)
+        workspace.keep(self, one)
         return out
 
-    def keep_pass(
-        self,
-        shape: tuple[int, ...],
-        whitening: tuple[bool, F64, F64],
-        values: WhitenedValues,
-        sums: F64,
-        workspace: Workspace,
-    ) -> None:
-        """Remember a forward pass: shape of its input, what `whitening` gave, n and t, and sums per chunk."""
-        blend = self.blend(workspace)
+    def one_pass(
+        self, shape: tuple[int, ...], whitening: tuple[bool, F64, F64], values: WhitenedValues, workspace: Workspace
+    ) -> ZSpacePass:
+        """Return a forward pass, its totals not yet written.
 
-        def make() -> tuple[F64, F64]:
-            totals = workspace.array(self, "totals", (4, self.features), np.float64)
-            return totals, totals[:1]
-
-        totals, tangents = workspace.cached(self, "totals", None, make)
-        kernels.add_chunks(sums, totals)
+        Parameters
+        ----------
+        shape : tuple                                of the input
+        whitening : (training, mean, inv_std)
+        values : WhitenedValues                      n and t
+        workspace : Workspace
+        """
         training, mean, inv_std = whitening
-        one = ZSpacePass(
+        blend, totals = self.blend(workspace), workspace.array(self, "totals", (4, self.features), np.float64)
+        return ZSpacePass(
             shape=shape, training=training, mean=mean, inv_std=inv_std, values=values, totals=totals,
-            feature_tangents=tangents, s=blend.s, g=blend.g, curvature=blend.curvature, gain=blend.gain,
+            feature_tangents=totals[:1], s=blend.s, g=blend.g, curvature=blend.curvature, gain=blend.gain,
         )  # fmt: skip
-        workspace.keep(self, one)
 
     def _backward(self, x: Float, grad: Float, workspace: Workspace, input_grad: bool) -> Float | None:
         one = observation.pass_behind(self, x.shape, workspace)

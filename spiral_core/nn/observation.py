@@ -164,8 +164,7 @@ class StoredValues:
         return self.tangent[::stride][:QUANTILE_SAMPLE]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RecomputedValues:
+class RecomputedValues(NamedTuple):
     """Values of a pass that has kept its input only.
 
     Parameters

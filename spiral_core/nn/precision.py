@@ -114,7 +114,7 @@ def operands(layer: Module, x: Float, weights: Sequence[Parameter], workspace: W
     narrow = in_force()
     if narrow is None or layer.dtype != np.float32:
         workspace.forget((layer, "operands"))
-        return (x, *(weight.value for weight in weights))
+        return (x, *[weight.value for weight in weights])
     kind = KINDS[narrow]
     copies = tuple(
         narrow_to(kind, array, workspace.array(layer, f"narrow {role}", array.shape, layer.dtype))
@@ -139,7 +139,7 @@ def operands_backward(
     """
     kept = workspace.recall((layer, "operands"), _Operands)
     if kept is None:
-        return (x, grad, *(weight.value for weight in weights))
+        return (x, grad, *[weight.value for weight in weights])
     if kept.x.shape != x.shape:
         raise StateError(f"{layer.name}: forward saw shape {kept.x.shape}, backward got {x.shape}")
     grad = narrow_to(kept.kind, grad, workspace.array(layer, "narrow grad", grad.shape, layer.dtype))

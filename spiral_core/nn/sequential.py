@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from spiral_core.nn.module import Module, Parameter, StateEntry
 from spiral_core.nn.workspace import Workspace
 
 
-@dataclass(frozen=True)
-class _Trace:
+class _Trace(NamedTuple):
     """Input of the chain and output of each stage, from the last forward pass."""
 
     x: Float

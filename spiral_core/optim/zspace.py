@@ -238,8 +238,8 @@ class ZSpaceOptimizer(Optimizer):
                 if parameter.name not in self._slots:
                     self._slots[parameter.name] = self._fresh(parameter, self._mode)
         chosen = self.parameters if module is None else module.parameters()
-        mine = {id(parameter) for parameter in self.parameters}
-        stray = [p.name for p in chosen if p.name not in self._slots or id(p) not in mine]
+        strangers = () if module is None else {id(p) for p in chosen} - {id(p) for p in self.parameters}
+        stray = [p.name for p in chosen if p.name not in self._slots or id(p) in strangers]
         if stray or not chosen:
             raise StateError(
                 f"not prepared for mode {self._mode.name}: {stray or 'anything'}; call prepare_module first"
@@ -255,9 +255,9 @@ class ZSpaceOptimizer(Optimizer):
         """Set the gradients to zero and clear the tapes."""
         for parameter in self.parameters if module is None else module.parameters():
             parameter.grad.fill(0)
-            tape = self._slots.get(parameter.name, {}).get("tape")
-            if tape is not None:
-                tape.fill(0)
+            slots = self._slots.get(parameter.name)
+            if slots is not None and "tape" in slots:
+                slots["tape"].fill(0)
 
     def accumulate(self, module: Module | None = None) -> None:
         """Move the gradients onto the tapes, and set them to zero: call it after each of several backward passes.
@@ -279,7 +279,7 @@ class ZSpaceOptimizer(Optimizer):
 
     def _clip_factor(self, chosen: Sequence[Parameter]) -> float:
         """Return what the gradients are multiplied by, after refusing those that cannot be bent."""
-        for parameter in chosen:
+        for parameter in chosen if self._mode.hyperbolic else ():
             if self._bends(parameter, self._mode) and not gradient_is_finite(parameter):
                 raise NonFiniteError(f"{parameter.name}: the gradient is not finite; nothing was changed")
         return 1.0 if self.max_norm is None else clip_factor(gradient_norm(chosen), self.max_norm)
@@ -315,7 +315,8 @@ class ZSpaceOptimizer(Optimizer):
             The module was not prepared for the mode, or a point has left the ball. In each case nothing was changed.
         """
         chosen = self._thawed(module)
-        self._check_inside([parameter for parameter in chosen if self._on_ball(parameter)], StateError)
+        curved = [parameter for parameter in chosen if self._on_ball(parameter)] if self._mode.hyperbolic else []
+        self._check_inside(curved, StateError)
         factor = self._clip_factor(chosen)
         if factor == 1.0 and (together := self._all_straight(chosen)) is not None:
             together.step(self.lr, self._rule.momentum)

@@ -60,7 +60,7 @@ def test_any_number_of_threads_gives_the_same_bits(threads: None) -> None:
         kernels.set_num_threads(count)
         layer, workspace = nn.Linear("fc", 700, 10), nn.Workspace()
         out, grad_x = layer.forward(x, workspace), layer.backward(x, grad, workspace)
-        found.append(out.tobytes() + grad_x.tobytes() + layer.weight.grad.tobytes())
+        found.append(out.tobytes() + grad_x.tobytes() + layer.weight.grad.tobytes() + layer.bias.grad.tobytes())
     assert found[0] == found[1] == found[2]
 
 
@@ -74,5 +74,7 @@ def test_the_numbers_behind_a_matrix_are_never_used(outputs: int) -> None:
     kernels.multiply_thin(0, 1, 0, x, with_room[0], bias, np.empty(144), out)
     np.testing.assert_allclose(out, x @ weight, atol=1e-14)
     valid = (np.arange(16) < outputs).astype(float)
-    kernels.multiply_thin_backward_weight(0, 1, 0, x, with_room[1], valid, np.empty(80), total)
+    total_bias = np.ones(outputs)
+    kernels.multiply_thin_backward_weight(0, 1, 0, x, with_room[1], valid, np.empty(80), total, total_bias)
     np.testing.assert_allclose(total, x.T @ grad, atol=1e-14)
+    np.testing.assert_array_equal(total_bias, np.full(outputs, 10.0))
