@@ -24,6 +24,8 @@ BLOCK_STEPS = 256
 """Frames in a block: 2 KiB a column, about what one page of the database takes compressed."""
 CHUNK_COLUMNS = 16
 """Columns that are compressed together: few enough to read one series, enough to pay for a call of zlib (10 us)."""
+FRAME_KINDS = 8
+"""Sets of series among the frames of a block up to which they are sorted table by table."""
 _LEVEL = 1
 """Compression level of zlib: floats of a training run hardly shrink further, at four times the cost."""
 
@@ -62,12 +64,16 @@ def checksum(data: bytes, *numbers: int) -> int:
 
 
 def pack(columns: Columns, all_steps: F64) -> bytes:
-    """Pack columns; those that have exactly ``all_steps`` do not repeat them."""
-    dense = [i for i in sorted(columns) if columns[i][0] is all_steps or np.array_equal(columns[i][0], all_steps)]
-    sparse = sorted(columns.keys() - set(dense))
-    groups = [dense[at : at + CHUNK_COLUMNS] for at in range(0, len(dense), CHUNK_COLUMNS)]
-    chunks = [_Chunk(group, b"", _squeeze(np.stack([columns[i][1] for i in group]))) for group in groups]
-    chunks += [_Chunk([i], _squeeze(columns[i][0]), _squeeze(columns[i][1])) for i in sparse]
+    """Pack columns; those of equal steps stand together, and those that have ``all_steps`` do not repeat them."""
+    everywhere = all_steps.tobytes()
+    together: dict[bytes, list[int]] = {everywhere: []}
+    for index in sorted(columns):
+        together.setdefault(columns[index][0].tobytes(), []).append(index)
+    chunks: list[_Chunk] = []
+    for key, series in together.items():
+        steps = b"" if key == everywhere else _squeeze(columns[series[0]][0])
+        groups = [series[at : at + CHUNK_COLUMNS] for at in range(0, len(series), CHUNK_COLUMNS)]
+        chunks += [_Chunk(group, steps, _squeeze(np.stack([columns[i][1] for i in group]))) for group in groups]
     return _encoder.encode(_Packed(_squeeze(all_steps), chunks))
 
 
@@ -141,7 +147,7 @@ class Block(msgspec.Struct, frozen=True):
 def build(frames: Sequence[Frame]) -> Block:
     """Make a block of frames of one incarnation, given in the order of their sequence numbers."""
     steps = np.array([frame.step for frame in frames], dtype=np.float64)
-    columns = _dense_columns(frames, steps) or columns_of(frames)
+    columns = _columns_of_kinds(frames, steps) or columns_of(frames)
     return Block(
         incarnation=frames[0].incarnation,
         first_seq=frames[0].seq,
@@ -154,14 +160,42 @@ def build(frames: Sequence[Frame]) -> Block:
     )
 
 
-def _dense_columns(frames: Sequence[Frame], steps: F64) -> Columns | None:
-    """Sort the numbers of frames by series where all frames have the same series; None where they have not."""
-    index = frames[0].index.data
-    if any(frame.index.data != index for frame in frames):
+def _columns_of_kinds(frames: Sequence[Frame], steps: F64) -> Columns | None:
+    """Sort the numbers of frames by series, table by table; None where frames of too many kinds make that slow.
+
+    Frames of one kind have the same series. Series that the same kinds of frames have share their array of steps.
+    """
+    names = [frame.index.data for frame in frames]
+    kinds: dict[bytes, list[int]] = {name: [] for name in names}
+    if len(kinds) > FRAME_KINDS:
         return None
-    series = frames[0].index.numpy().tolist()
-    if len(set(series)) < len(series):
-        return None
-    table = np.frombuffer(b"".join([frame.values.data for frame in frames]), dtype="<f8")
-    rows = np.ascontiguousarray(table.reshape(len(frames), len(series)).T)
-    return {one: (steps, row) for one, row in zip(series, rows, strict=True)}
+    for place, name in enumerate(names):
+        kinds[name].append(place)
+    tables: list[F64] = []
+    found: dict[int, dict[int, int]] = {}
+    for kind, places in enumerate(kinds.values()):
+        series = frames[places[0]].index.numpy().tolist()
+        if len(set(series)) < len(series):
+            return None
+        numbers = np.frombuffer(b"".join([frames[place].values.data for place in places]), dtype="<f8")
+        tables.append(numbers.reshape(len(places), len(series)))
+        if len(kinds) == 1:
+            return _shared(series, steps, tables[0])
+        for at, one in enumerate(series):
+            found.setdefault(one, {})[kind] = at
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for one, where in found.items():
+        alike.setdefault(tuple(where), []).append(one)
+    members = list(kinds.values())
+    columns: Columns = {}
+    for own, series in alike.items():
+        rows = np.concatenate([members[kind] for kind in own])
+        order = np.argsort(rows)
+        table = np.concatenate([tables[kind][:, [found[one][kind] for one in series]] for kind in own])[order]
+        columns |= _shared(series, steps if len(rows) == len(frames) else steps[rows[order]], table)
+    return columns
+
+
+def _shared(series: Sequence[int], steps: F64, table: F64) -> Columns:
+    """Part a table (steps, series) into columns that share the array of their steps."""
+    return {one: (steps, row) for one, row in zip(series, np.ascontiguousarray(table.T), strict=True)}

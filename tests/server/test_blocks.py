@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spiral_core.errors import DecodeError
+from spiral_core.wire.messages import Frame
+from spiral_core.wire.parts import Array
+from spiral_server.live.merging import columns_of
 from spiral_server.store import pyramid
-from spiral_server.store.blocks import BLOCK_STEPS, build, checksum, unpack
+from spiral_server.store.blocks import BLOCK_STEPS, CHUNK_COLUMNS, Columns, build, checksum, pack, unpack
 
 from .saying import frame
 
@@ -81,3 +85,77 @@ def test_truncated_blocks_are_refused() -> None:
 
 def test_the_checksum_covers_what_the_bytes_are_as_well_as_the_bytes() -> None:
     assert len({checksum(b"a", 1, 2), checksum(b"a", 2, 1), checksum(b"b", 1, 2), checksum(b"a", 1)}) == 4
+
+
+def some(seq: int, series: list[int], step: int | None = None) -> Frame:
+    """Give a frame of some series only; each number is one of a kind."""
+    return msgspec.structs.replace(
+        frame(seq, seq if step is None else step),
+        index=Array.of(np.array(series), "<u2"),
+        values=Array.of(np.array([1000.0 * seq + one for one in series]), "<f8"),
+    )
+
+
+def assert_same(columns: Columns, expected: Columns) -> None:
+    assert columns.keys() == expected.keys()
+    for index, pair in expected.items():
+        assert [part.tobytes() for part in columns[index]] == [part.tobytes() for part in pair]
+
+
+def mixed() -> list[Frame]:
+    """Give a block of 3 series in each frame, 40 more in every fifth, and 2 more in every eighth."""
+    return [
+        some(seq, [*range(3), *range(3, 43 if seq % 5 == 0 else 3), *range(50, 52 if seq % 8 == 0 else 50)])
+        for seq in range(BLOCK_STEPS)
+    ]
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=7), min_size=1, max_size=40))
+def test_any_mixture_of_series_among_frames_makes_the_columns_of_its_frames(rows: list[list[int]]) -> None:
+    frames = [some(seq, series) for seq, series in enumerate(rows)]
+    block = build(frames)
+    assert_same(block.columns, columns_of(frames))
+    assert_same(unpack(block.data), columns_of(frames))
+
+
+@pytest.mark.parametrize("most", [3, 12], ids=["few kinds of frames", "many kinds of frames"])
+def test_columns_of_equal_steps_stand_together(most: int) -> None:
+    frames = [some(seq, list(range(2 * (seq % most + 1)))) for seq in range(60)]
+    _, chunks = msgspec.msgpack.decode(build(frames).data)
+    assert [chunk[0] for chunk in chunks] == [[2 * pair, 2 * pair + 1] for pair in range(most)]
+    _, chunks = msgspec.msgpack.decode(build(mixed()).data)
+    assert [chunk[0] for chunk in chunks] == [[0, 1, 2], [*range(3, 19)], [*range(19, 35)], [*range(35, 43)], [50, 51]]
+    assert [bool(chunk[1]) for chunk in chunks] == [False, True, True, True, True]
+    assert max(len(chunk[0]) for chunk in chunks) == CHUNK_COLUMNS
+
+
+@pytest.mark.parametrize("index", [0, 3, 18, 19, 42, 51])
+def test_one_series_is_read_out_of_a_chunk_that_it_shares(index: int) -> None:
+    frames = mixed()
+    assert_same(unpack(build(frames).data, {index}), {index: columns_of(frames)[index]})
+
+
+def test_a_block_with_a_chunk_for_each_series_that_some_frames_lack_is_read() -> None:
+    """Such are those that were written before such series shared chunks."""
+    columns, steps = build(mixed()).columns, np.arange(float(BLOCK_STEPS))
+    packed = [msgspec.msgpack.decode(pack({index: column}, steps)) for index, column in columns.items()]
+    old = msgspec.msgpack.encode([packed[0][0], [chunk for _, chunks in packed for chunk in chunks]])
+    assert_same(unpack(old), columns)
+
+
+def test_a_damaged_chunk_of_several_series_is_refused() -> None:
+    data = build(mixed()).data
+    steps, chunks = msgspec.msgpack.decode(data)
+    for length in range(0, len(data), 7):
+        with pytest.raises(DecodeError):
+            unpack(data[:length])
+    for place, other in ((1, 4), (4, 1)):
+        for part in (0, 1, 2):
+            wrong = [list(chunk) for chunk in chunks]
+            wrong[place][part] = chunks[other][part]
+            with pytest.raises(DecodeError):
+                unpack(msgspec.msgpack.encode([steps, wrong]))
+    flipped = [list(chunk) for chunk in chunks]
+    flipped[1][2] = flipped[1][2][:100] + bytes([flipped[1][2][100] ^ 1]) + flipped[1][2][101:]
+    with pytest.raises(DecodeError):
+        unpack(msgspec.msgpack.encode([steps, flipped]), {5})
