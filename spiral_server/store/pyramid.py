@@ -9,15 +9,15 @@ not finite.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from spiral_core.arrays import F64
+from spiral_core.arrays import F64, I64
 from spiral_core.errors import DecodeError
-from spiral_server.live.decimation import decimate, in_order
+from spiral_server.live.decimation import apart, decimate_many, in_order, lined_up
 from spiral_server.store.blocks import Columns
 
 FANOUT = 4
@@ -35,12 +35,6 @@ class Tally(NamedTuple):
     points: int
     nonfinite: int
     total: float
-
-    def __add__(self, other: object) -> Tally:
-        """Give the tally of both together."""
-        if not isinstance(other, Tally):
-            return NotImplemented
-        return Tally(self.points + other.points, self.nonfinite + other.nonfinite, self.total + other.total)
 
 
 class Node(NamedTuple):
@@ -74,28 +68,63 @@ def summed_up(columns: Columns) -> Node:
 
 
 def _summed_up(columns: Columns) -> Node:
-    first = next(iter(columns.values()))[0]
+    # The steps of most frames, if not of all: beside them stand series that only some frames have.
+    first = max((steps for steps, _ in columns.values()), key=len)
     points: Columns = {}
     tallies: dict[int, Tally] = {}
     index = [i for i, (steps, _) in columns.items() if steps is first]
     ascending = bool(np.all(first[1:] > first[:-1]))
     if ascending and len(first) > NODE_POINTS and len(first) % BUCKETS == 0:
         table = np.stack([columns[i][1] for i in index])
-        sums = table.sum(axis=1)
-        even = np.logical_and.reduce(np.isfinite(table), axis=1)
+        sums = table.sum(axis=1).tolist()
+        even = np.logical_and.reduce(np.isfinite(table), axis=1).tolist()
         places = _extremes(table)
-        for row, series in enumerate(index):
-            if even[row]:
-                points[series] = (first[places[row]], table[row, places[row]])
-                tallies[series] = Tally(len(first), 0, float(sums[row]))
-    for series in columns.keys() - points.keys():
-        # Of a step that is said twice the later value counts; the earlier one must not be an extreme.
-        steps, values = in_order([columns[series]])
-        finite = values[np.isfinite(values)]
-        reduced = decimate(steps, values, NODE_POINTS, nonfinite=NODE_NONFINITE)
-        points[series] = (reduced.steps, reduced.values)
-        tallies[series] = Tally(len(values), len(values) - len(finite), float(finite.sum()))
+        kept = zip(first[places], np.take_along_axis(table, places, axis=1), strict=True)
+        for series, pair, whole, total in zip(index, kept, even, sums, strict=True):
+            if whole:
+                points[series] = pair
+                tallies[series] = Tally(len(first), 0, total)
+    rest = [series for series in columns if series not in points]
+    if rest:
+        steps, values, lengths = _ascending([columns[series] for series in rest])
+        points |= _reduced(rest, steps, values, lengths)
+        tallies |= zip(rest, _tallies(values, lengths), strict=True)
     return Node(points, tallies)
+
+
+def _ascending(columns: Sequence[tuple[F64, F64]]) -> tuple[F64, F64, I64]:
+    """Line up series, the steps of each ascending."""
+    steps, values, lengths = lined_up([column] for column in columns)
+    rising = steps[1:] > steps[:-1]
+    ends = np.cumsum(lengths)[:-1]
+    rising[ends[(ends > 0) & (ends < len(steps))] - 1] = True
+    if rising.all():
+        return steps, values, lengths
+    # Of a step that is said twice the later value counts; the earlier one must not be an extreme.
+    return lined_up([in_order([column])] for column in columns)
+
+
+def _reduced(index: Sequence[int], steps: F64, values: F64, lengths: I64) -> Columns:
+    """Give the points that a node keeps of series that are lined up."""
+    many = decimate_many(steps, values, lengths, NODE_POINTS, nonfinite=NODE_NONFINITE)
+    return dict(zip(index, apart(many.steps, many.values, many.lengths.tolist()), strict=True))
+
+
+def _tallies(values: F64, lengths: I64) -> list[Tally]:
+    """Tally series that are lined up, each of them as if it were alone, to the last bit of its sum."""
+    finite = np.isfinite(values)
+    ends = np.cumsum(lengths)
+    odd = np.diff(np.searchsorted(np.flatnonzero(~finite), ends), prepend=0)
+    counts = (lengths - odd).tolist()
+    values = values[finite]
+    sums: list[float] = []
+    at = 0
+    # NumPy adds up the rows of a table pairwise, as it does single arrays, but not the parts that `reduceat` is given.
+    for count, same in groupby(counts):
+        rows = len(list(same))
+        sums += values[at : at + rows * count].reshape(rows, count).sum(axis=1).tolist()
+        at += rows * count
+    return [Tally(*numbers) for numbers in zip(lengths.tolist(), odd.tolist(), sums, strict=True)]
 
 
 def _extremes(table: F64) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -111,18 +140,20 @@ def _extremes(table: F64) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 
 def joined(nodes: Sequence[Node]) -> Node:
     """Sum up nodes that follow one another."""
-    points: Columns = {}
-    tallies: dict[int, Tally] = {}
-    for series in sorted({series for node in nodes for series in node.points}):
-        parts = [node.points[series] for node in nodes if series in node.points]
-        steps = np.concatenate([part[0] for part in parts])
-        values = np.concatenate([part[1] for part in parts])
-        reduced = decimate(steps, values, NODE_POINTS, nonfinite=NODE_NONFINITE)
-        points[series] = (reduced.steps, reduced.values)
-        tallies[series] = sum(
-            (node.tallies[series] for node in nodes if series in node.tallies), start=Tally(0, 0, 0.0)
-        )
-    return Node(points, tallies)
+    index = sorted({series for node in nodes for series in node.points})
+    parts = ([node.points[series] for node in nodes if series in node.points] for series in index)
+    tallies = {series: _total([node.tallies[series] for node in nodes if series in node.tallies]) for series in index}
+    return Node(_reduced(index, *lined_up(parts)), tallies)
+
+
+def _total(tallies: Sequence[Tally]) -> Tally:
+    """Give the tally of all together, older first: the sum depends on the order."""
+    points, nonfinite, total = 0, 0, 0.0
+    for tally in tallies:
+        points += tally.points
+        nonfinite += tally.nonfinite
+        total += tally.total
+    return Tally(points, nonfinite, total)
 
 
 def pack(node: Node) -> bytes:
@@ -181,9 +212,7 @@ def unpack(data: bytes) -> Node:
         The bytes are no node.
     """
     node = flat(data)
-    ends = list(accumulate(node.counts))
-    spans = [slice(end - count, end) for end, count in zip(ends, node.counts, strict=True)]
-    points = {series: (node.steps[span], node.values[span]) for series, span in zip(node.series, spans, strict=True)}
+    points = dict(zip(node.series, apart(node.steps, node.values, node.counts), strict=True))
     return Node(points, dict(zip(node.series, node.tallies, strict=True)))
 
 

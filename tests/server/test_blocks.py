@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiral_core.arrays import F64
 from spiral_core.errors import DecodeError
 from spiral_core.wire.messages import Frame
 from spiral_core.wire.parts import Array
+from spiral_server.live.decimation import decimate, in_order
 from spiral_server.live.merging import columns_of
 from spiral_server.store import pyramid
 from spiral_server.store.blocks import BLOCK_STEPS, CHUNK_COLUMNS, Columns, build, checksum, pack, unpack
@@ -159,3 +161,64 @@ def test_a_damaged_chunk_of_several_series_is_refused() -> None:
     flipped[1][2] = flipped[1][2][:100] + bytes([flipped[1][2][100] ^ 1]) + flipped[1][2][101:]
     with pytest.raises(DecodeError):
         unpack(msgspec.msgpack.encode([steps, flipped]), {5})
+
+
+@st.composite
+def uneven(draw: st.DrawFn) -> Columns:
+    """Series of their own steps each, some of which repeat, with values that are not finite."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    columns: Columns = {}
+    for index in draw(st.sets(st.integers(0, 9), min_size=1)):
+        # No longest one whose length is a multiple of the buckets: those are parted by place instead of step.
+        length = draw(st.sampled_from([1, 7, 17, 35, 35, 117]))
+        steps = np.cumsum(random.integers(draw(st.integers(0, 1)), 4, size=length)).astype(np.float64)
+        values = random.normal(size=length) * 10.0 ** random.integers(-9, 9, size=length)
+        odd = random.choice([np.nan, np.inf, -np.inf], size=length)
+        columns[index] = steps, np.where(random.random(length) < draw(st.sampled_from([0, 0.2, 0.9])), odd, values)
+    return columns
+
+
+def kept(steps: F64, values: F64) -> tuple[F64, F64]:
+    return decimate(steps, values, pyramid.NODE_POINTS, nonfinite=pyramid.NODE_NONFINITE)[:2]
+
+
+@given(uneven())
+def test_a_node_holds_of_each_series_what_it_would_of_that_alone(columns: Columns) -> None:
+    node = pyramid.summed_up(columns)
+    alone = {index: in_order([column]) for index, column in columns.items()}
+    assert_same(node.points, {index: kept(*column) for index, column in alone.items()})
+    for index, (_, values) in alone.items():
+        finite = values[np.isfinite(values)]
+        assert node.tallies[index] == (len(values), len(values) - len(finite), float(finite.sum()))
+    assert node.tallies.keys() == columns.keys()
+
+
+@given(st.lists(uneven(), min_size=1, max_size=pyramid.FANOUT))
+def test_joined_nodes_hold_of_each_series_what_they_would_of_that_alone(parts: list[Columns]) -> None:
+    nodes = [pyramid.summed_up(columns) for columns in parts]
+    expected: Columns = {}
+    for index in sorted({index for node in nodes for index in node.points}):
+        own = [node.points[index] for node in nodes if index in node.points]
+        expected[index] = kept(np.concatenate([one for one, _ in own]), np.concatenate([one for _, one in own]))
+        total = 0.0
+        for node in nodes:
+            total += node.tallies[index].total if index in node.tallies else 0.0
+        counts = [node.tallies[index][:2] for node in nodes if index in node.tallies]
+        assert pyramid.joined(nodes).tallies[index] == (*np.sum(counts, axis=0).tolist(), total)
+    assert_same(pyramid.joined(nodes).points, expected)
+
+
+def test_nothing_joined_is_a_node_of_nothing() -> None:
+    assert pyramid.joined([pyramid.Node({}, {})] * 4) == pyramid.Node({}, {})
+
+
+def test_series_of_all_frames_and_of_some_are_summed_up_side_by_side() -> None:
+    columns = build(mixed()).columns
+    node = pyramid.summed_up(columns)
+    assert node.points.keys() == node.tallies.keys() == columns.keys()
+    for index, (steps, values) in columns.items():
+        own, drawn = node.points[index]
+        assert np.isin(own, steps).all()
+        np.testing.assert_array_equal(drawn, 1000 * own + index)
+        assert (own[0], own[-1]) == (steps[0], steps[-1])
+        assert node.tallies[index] == (len(steps), 0, values.sum())
