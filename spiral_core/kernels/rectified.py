@@ -114,8 +114,8 @@ def rectified_norm_pool(
     r"""As `rectified_norm`, and take the maximum of each 2 x 2 window of images ``start`` to ``stop``.
 
     The projector never falls as n grows, for g is in [0, 1]. So the winner is the largest n where gamma is above zero
-    and the least where it is below, and y is computed of the winner alone. Where roundings make two z equal it need
-    not be the first.
+    and the least where it is below, and y is computed of the winner alone. That is the largest z up to a rounding, and
+    of z that roundings make equal not always the first.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def rectified_norm_pool(
     size : (H, W)                            both even
     affine : (4, C)                          mean, inv_std, gamma, beta
     s, g                                     sqrt(-curvature) and projector gain, in the dtype of ``x``
-    out : (N*H/2*W/2*C,)                     maximum of z, written; a NaN always wins
+    out : (N*H/2*W/2*C,)                     maximum of z, written; a NaN in x always wins
     winner_x, winner_tangent : as ``out``    x and t of the winner, written
     taps : as ``out``                        the winner as 2 a + b, written; the first of equal n wins
     sums : (N, 4, C)                         written, as `spiral_core.kernels.znorm.znorm` does
@@ -138,7 +138,7 @@ def rectified_norm_pool(
         sums[image] = 0
         for c in range(0, channels, LANES):
             mean, inv_std, gamma, beta = load(affine[0], c), load(affine[1], c), load(affine[2], c), load(affine[3], c)
-            # A gamma that is zero or NaN stays what it is: then no element outranks the first.
+            # Of gamma zero all finite n are equals; of NaN all y are NaN anyway.
             slope = choose(greater(gamma, zero), one, choose(greater(zero, gamma), zero - one, gamma))
             to = image * 4 * channels + c
             for i in range(rows):

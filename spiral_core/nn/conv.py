@@ -39,7 +39,7 @@ class NormBehind(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """What passes over a batch write, and what both of them need besides, for T threads."""
+    """What the forward pass writes, and what both passes need besides, for T threads."""
 
     geometry: tuple[int, ...]
     padded: Float

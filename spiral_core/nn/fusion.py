@@ -52,7 +52,7 @@ class _Room(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What a forward pass over one array hands to kernels, which does not change while that array comes again."""
+    """What a forward pass hands to kernels: the same while array, training flag, curvature and gain are."""
 
     x: Float
     flat: Float
@@ -170,17 +170,18 @@ class RectifiedNorm(Module):
         kept, flat = workspace.kept(self, _Kept), grad.reshape(-1)
         room, span = kept.room, chunk_span(norm.features)
 
-        def make() -> tuple[_Kept, F64, Descent]:
+        def make() -> tuple[_Kept, F64, tuple[F64, Float], Descent]:
             sums = norm.sums(-(-flat.size // span), 4, "backward as one", workspace)
             through = workspace.array(self, "through", flat.shape, self.dtype)
-            return kept, sums, Descent(x, through, room.taps, norm.unwhitening(norm.features, workspace)[1])
+            own = norm.unwhitening(norm.features, workspace)
+            return kept, sums, own, Descent(x, through, room.taps, own[1])
 
-        _, sums, behind = workspace.cached(self, "backward", (id(x), id(kept), flat.size), make)
+        _, sums, own, behind = workspace.cached(self, "backward", (id(x), id(kept), flat.size), make)
         kernels.run(
             kernels.rectified_norm_backward_sums, len(sums), room.winner if room.taps.size else kept.flat,
             room.tangent, room.flat, flat, kept.whitening.affine, kept.s, kept.g, span, behind.through, sums,
         )  # fmt: skip
-        norm.finish_backward(one, sums, norm.features, workspace)
+        norm.finish_backward(one, sums, own, workspace)
         return behind
 
     def _backward_input(self, behind: Descent, grad_x: Float) -> None:

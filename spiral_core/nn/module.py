@@ -226,7 +226,7 @@ class Module(ABC):
 
     def _plain(self, array: Float, role: str, workspace: Workspace) -> Float:
         """Kernels are compiled for contiguous writable arrays: anything else is copied once here."""
-        # Of three flags, what NumPy calls CARRAY.
+        # C-contiguous, aligned and writeable, in one look.
         if array.flags.carray:
             return array
         copy = workspace.array(self, f"plain {role}", array.shape, self.dtype)

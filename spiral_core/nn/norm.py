@@ -184,7 +184,7 @@ class _BatchNorm(Module):
         return workspace.array(self, "lanes", (kernels.get_num_threads(), 4, width), self.dtype)
 
     def unwhitening(self, width: int, workspace: Workspace) -> tuple[F64, Float]:
-        """Return what `finish_backward` writes: scratch, and its result."""
+        """Return what `finish_backward` writes: scratch (4, F) and its result, whose rows are ``width`` long."""
 
         def make() -> tuple[F64, Float]:
             totals = workspace.array(self, "totals backward", (4, self.features), np.float64)
@@ -192,7 +192,7 @@ class _BatchNorm(Module):
 
         return workspace.cached(self, "unwhitening", width, make)
 
-    def finish_backward(self, one: ZSpacePass, sums: F64, width: int, workspace: Workspace) -> Float:
+    def finish_backward(self, one: ZSpacePass, sums: F64, own: tuple[F64, Float], workspace: Workspace) -> Float:
         """Add to the gradients of gamma and beta; return what the gradient of the input needs.
 
         Parameters
@@ -201,15 +201,15 @@ class _BatchNorm(Module):
             The forward pass.
         sums : (chunks, 4, F)
             Partial sums of G, G p, G J and G J n.
-        width : int
-            To which each row of the result is repeated.
+        own : (scratch, result)
+            Written; of `unwhitening`.
 
         Returns
         -------
         (5, width)
             mean, inv_std, inv_std gamma mean(G J), inv_std gamma mean(G J n), inv_std gamma.
         """
-        totals, affine = self.unwhitening(width, workspace)
+        totals, affine = own
         # Statistics of the batch depend on x; running ones are constants.
         members = float(one.rows) if one.training else math.inf
         kernels.unwhiten(
@@ -305,7 +305,7 @@ class _BatchNorm(Module):
         s, g = kernels.scalar(one.s, self.dtype), kernels.scalar(one.g, self.dtype)
         lanes = self.lanes(width, workspace)
         kernels.run(kernels.znorm_backward_sums, len(sums), normed, tangent, flat, s, g, span, lanes, sums)
-        affine = self.finish_backward(one, sums, width, workspace)
+        affine = self.finish_backward(one, sums, self.unwhitening(width, workspace), workspace)
         if not input_grad:
             return None
         grad_x = workspace.array(self, "grad x", x.shape, self.dtype)

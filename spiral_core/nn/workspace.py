@@ -54,7 +54,10 @@ class Workspace:
         self._cached: dict[tuple[object, str], tuple[object, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out of a copy what is cached: copies of an array and of a view of it have no memory in common."""
+        """Leave out of a copy what is cached.
+
+        Copies of an array and of a view of it have no memory in common, and an id in a key means nothing there.
+        """
         return {**self.__dict__, "_cached": {}}
 
     def is_training(self, own: bool) -> bool:

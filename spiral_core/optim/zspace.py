@@ -315,8 +315,7 @@ class ZSpaceOptimizer(Optimizer):
             The module was not prepared for the mode, or a point has left the ball. In each case nothing was changed.
         """
         chosen = self._thawed(module)
-        curved = [parameter for parameter in chosen if self._on_ball(parameter)] if self._mode.hyperbolic else []
-        self._check_inside(curved, StateError)
+        self._check_inside([parameter for parameter in chosen if self._on_ball(parameter)], StateError)
         factor = self._clip_factor(chosen)
         if factor == 1.0 and (together := self._all_straight(chosen)) is not None:
             together.step(self.lr, self._rule.momentum)

@@ -88,10 +88,12 @@ def unpack(data: bytes, wanted: Collection[int] | None = None) -> Columns:
     columns: Columns = {}
     try:
         packed = _decoder.decode(data)
-        all_steps = _stretch(packed.steps)
+        known = {b"": _stretch(packed.steps)}
         for chunk in packed.chunks:
             if wanted is None or any(index in wanted for index in chunk.index):
-                steps = _stretch(chunk.steps) if chunk.steps else all_steps
+                if chunk.steps not in known:
+                    known[chunk.steps] = _stretch(chunk.steps)
+                steps = known[chunk.steps]
                 rows = _stretch(chunk.values).reshape(len(chunk.index), len(steps))
                 columns |= {
                     index: (steps, row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -148,6 +150,26 @@ def test_a_steered_norm_and_another_array_are_noticed() -> None:
         alone, as_one = passes(model, x, nn.Workspace()), passes(model, x, workspace)
         for name, expected in alone.items():
             np.testing.assert_allclose(as_one[name], expected, rtol=0, atol=1e-11, err_msg=f"{step} {name}")
+
+
+def test_layers_run_alone_in_between_and_copies_change_nothing() -> None:
+    model = chain(nn.ZSpaceBatchNorm2d, True, np.float64)
+    model.layers[:1] = [nn.Conv2d("conv", 2, FEATURES, dtype=np.float64)]
+    model = nn.Sequential("chain", model.layers)
+    draws, workspace = np.random.default_rng(4), nn.Workspace(fuse=True)
+    for fuse in (True, False, True, True):
+        workspace.fuse = fuse
+        x = draws.normal(size=(2, 6, 4, 2))
+        alone, found = passes(model, x, nn.Workspace()), passes(model, x, workspace)
+        for name, expected in alone.items():
+            np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-11, err_msg=name)
+        grad = np.ones((2, 3, 2, FEATURES))
+        model.zero_grad()
+        for own in (copy.deepcopy((model, workspace)), (model, workspace)):
+            grad_x = own[0].backward_in(x, grad, own[1], input_grad=True)
+            seen = [grad_x, *[parameter.grad for parameter in own[0].parameters()]]
+            found[f"copy {own[0] is model}"] = np.concatenate([np.ravel(one) for one in seen])
+        np.testing.assert_array_equal(found["copy True"], found["copy False"])
 
 
 def test_two_arrays_of_one_shape_are_told_apart() -> None:
