@@ -36,7 +36,7 @@ from spiral_server.launch.doorkeeper import Doorkeeper
 from spiral_server.launch.launcher import Launcher
 from spiral_server.launch.listening import own_address
 from spiral_server.metrics import Metrics
-from spiral_server.routes import api, engine, launches, operations, page, reference, upkeep, view, view_http
+from spiral_server.routes import api, engine, launches, operations, page, reference, steer, upkeep, view, view_http
 from spiral_server.routes.doors import (
     SECURITY_HEADERS,
     Doors,
@@ -111,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.readiness = readiness
     app.state.shelf = page.Shelf()
     app.state.conversations = view_http.Conversations()
+    app.router.routes.append(steer.route())
     for part in (api, engine, launches, operations, page, reference, upkeep, view, view_http):
         app.include_router(part.router)
     app.add_middleware(Doors, settings=settings)

@@ -14,7 +14,7 @@ from spiral_core.wire import codec
 from spiral_core.wire.messages import Frame, Logged, Message, RunsListed
 from spiral_server.comparing import Comparisons
 from spiral_server.live.channel import Channel, Outlet, Parcel
-from spiral_server.live.mailbox import URGENT
+from spiral_server.live.mailbox import urgent
 from spiral_server.live.parties import LiveRun, Viewer
 from spiral_server.settings import Pace
 
@@ -118,7 +118,7 @@ class Audience:
             return
         channel.post(message, codec.encode(message) if data is None else data)
         if channel.watched:
-            self._schedule(channel, urgent=type(message) in URGENT)
+            self._schedule(channel, urgent=urgent(message))
 
     def _turn(self, channel: Channel[Viewer], incarnation: int) -> None:
         # Steps begin anew: frames of before must not come after frames of now, whatever way they take.

@@ -83,7 +83,7 @@ class Hub:
         comparisons = Comparisons(self, pace.compare_tick, self._start)
         self.audience = Audience(pace, lambda viewer: self.showing.refresh(viewer), comparisons)
         self.showing = Showing(self, store, self.audience, self._start)
-        self._journal = Journal(store, clock=clock, start=self._start, tell=self._tell)
+        self._journal = Journal(store, clock=clock, tell=self._tell)
         self._runs = LoadedRuns(store, self.knows, self._loaded)
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
         self._links: set[EngineLink] = set()
@@ -224,7 +224,7 @@ class Hub:
         self._tell(live, message, data)
         if settled is not None:
             self._tell(live, settled)
-            self._store.hold(0.0)
+            self._journal.settled()
 
     def _calling(self, callback: Callable[[BaseException | None], None]) -> Callable[[Future[None]], None]:
         """Make a callback for the store's thread that calls back on the event loop."""

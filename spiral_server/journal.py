@@ -6,8 +6,8 @@ The rules stand in `live.commands`; what follows from an engine's answer is fold
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
 
 from spiral_core.wire.messages import CommandRecord, CommandRequest, Message
 from spiral_core.wire.requests import MAX_WAITING
@@ -17,6 +17,8 @@ from spiral_server.store.protocol import RunStore
 
 HOLD_SECONDS = 0.05
 """For so long frames wait for a command, unless it or another one is acknowledged before."""
+TELL_SECONDS = 0.002
+"""For so long they wait for the acknowledgement of one to be told."""
 
 
 class Journal:
@@ -27,8 +29,6 @@ class Journal:
     store : RunStore
     clock : callable
         Wall time in seconds.
-    start : callable
-        Starts a task that outlives the one who asked for it.
     tell : callable
         Tells those who watch a run.
     """
@@ -38,14 +38,12 @@ class Journal:
         store: RunStore,
         *,
         clock: Callable[[], float],
-        start: Callable[[Coroutine[Any, Any, CommandRecord]], asyncio.Task[CommandRecord]],
         tell: Callable[[LiveRun, Message], None],
     ) -> None:
         self._store = store
         self._clock = clock
-        self._start = start
         self._tell = tell
-        self._writing: dict[tuple[str, str], asyncio.Task[CommandRecord]] = {}
+        self._writing: dict[tuple[str, str], asyncio.Future[CommandRecord]] = {}
 
     async def submit(self, live: LiveRun, request: CommandRequest) -> commands.Answer:
         """Judge a command, put it on disk, then hand it to the engine; the same id again gives the same record.
@@ -66,9 +64,9 @@ class Journal:
         if known is not None:
             return commands.Answer(known, True)
         key = (view.run, request.id)
-        task = self._writing.get(key)
-        if task is not None:
-            return commands.Answer(await asyncio.shield(task), True)
+        writing = self._writing.get(key)
+        if writing is not None:
+            return commands.Answer(await asyncio.shield(writing), True)
         if view.ended:
             raise commands.EndedError(f"run {view.run!r} is {view.state}: it takes no more commands")
         commands.check_revision(request, rev=view.rev, knobs=view.knobs)
@@ -84,21 +82,34 @@ class Journal:
         )
         live.journaling += 1
         self._store.hold(HOLD_SECONDS)
-        task = self._writing[key] = self._start(self._write(live, record))
-        task.add_done_callback(lambda _: self._writing.pop(key))
-        # The one who asked may hang up; the command goes on.
-        return commands.Answer(await asyncio.shield(task), False)
+        loop = asyncio.get_running_loop()
+        writing = self._writing[key] = loop.create_future()
 
-    async def _write(self, live: LiveRun, record: CommandRecord) -> CommandRecord:
-        try:
-            await asyncio.wrap_future(self._store.journal(record))
-        finally:
-            live.journaling -= 1
+        def kept(written: Future[None]) -> None:
+            loop.call_soon_threadsafe(self._written, live, record, written.exception())
+
+        self._store.journal(record).add_done_callback(kept)
+        # The one who asked may hang up; the command goes on.
+        return commands.Answer(await asyncio.shield(writing), False)
+
+    def _written(self, live: LiveRun, record: CommandRecord, error: BaseException | None) -> None:
+        """Hand on what is on disk: to the engine first, for that is what everybody waits for."""
+        live.journaling -= 1
+        writing = self._writing.pop((live.view.run, record.id))
+        if error is not None:
+            writing.set_exception(error)
+            # Where the one who asked has hung up, nobody else looks at it; the store has said it.
+            writing.exception()
+            return
         live.view.ledger.add(record)
         if live.engine is not None:
             live.engine.bell.ring()
+        writing.set_result(record)
         self._tell(live, record)
         # The run may have ended while the disk was busy.
         for expired in live.view.expire():
             self._tell(live, expired)
-        return record
+
+    def settled(self) -> None:
+        """Let frames go on: a command has been acknowledged, and those who watch are about to be told."""
+        self._store.hold(TELL_SECONDS)

@@ -32,6 +32,7 @@ class Doorkeeper:
 
     def __init__(self, logdir: Path, owner: str) -> None:
         self._logdir = logdir
+        self._file = logdir / tokens.FILE
         self._owner = owner
         self._stamp: tuple[int, int, int] | None = None
         self._book = TokenBook(owner)
@@ -59,7 +60,7 @@ class Doorkeeper:
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         with suppress(OSError):
-            status = (self._logdir / tokens.FILE).stat()
+            status = self._file.stat()
             return (status.st_mtime_ns, status.st_size, status.st_ino)
         return None
 

@@ -11,7 +11,7 @@ import ipaddress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
-from spiral_server.live.tokens import Holder, Right, TokenBook
+from spiral_server.live.tokens import Holder, Right
 from spiral_server.settings import LOOPBACK_HOSTS, Settings
 
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, not bound
@@ -110,13 +110,12 @@ def token_of(knock: Knock, settings: Settings) -> str | None:
     return _cookie_token(knock.cookie, cookie_name(settings)) or None
 
 
-def admission(token: str | None, book: TokenBook, right: Right) -> Holder | Refusal:
-    """Tell who comes in with a token, or why nobody does."""
+def admission(token: str | None, holder: Holder | None, right: Right) -> Holder | Refusal:
+    """Tell whether the holder of a token comes in, or why nobody does; a wrong token has no holder."""
     if token is None:
         return Refusal(
             401, "no token: open the address that `spiral` printed, or send `Authorization: Bearer TOKEN`", "token"
         )
-    holder = book.holder(token)
     if holder is None:
         return Refusal(401, "wrong token: open the address that `spiral` printed when it started", "token")
     if not holder.may(right):

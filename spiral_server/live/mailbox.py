@@ -50,10 +50,20 @@ LANES: dict[type[Message], Lane] = {
 }
 """Every kind that is not named here is reliable."""
 
-URGENT: frozenset[type[Message]] = frozenset({Ack, CommandRecord, RunChanged})
-"""A person waits for these: they do not wait for the tick."""
+_URGENT: frozenset[type[Message]] = frozenset({Ack, RunChanged})
 
 Key = tuple[str, ...]
+
+
+def urgent(message: Message) -> bool:
+    """Tell whether a person waits for a message, so that it does not wait for the tick.
+
+    That a command is accepted is no news: whoever gave it is answered, and all the others would be told at the very
+    moment at which it is on its way to the engine.
+    """
+    if isinstance(message, CommandRecord):
+        return message.state != "accepted"
+    return type(message) in _URGENT
 
 
 def lane_of(message: Message) -> Lane:

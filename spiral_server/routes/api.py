@@ -1,24 +1,20 @@
-"""``/api``: the runs over HTTP, as JSON."""
+"""``/api``: the runs over HTTP, as JSON; commands come in at `steer`."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
-from spiral_core.wire.messages import CommandRequest
 from spiral_core.wire.parts import SeriesSpec
-from spiral_core.wire.requests import LARGEST, malformed
+from spiral_core.wire.requests import LARGEST
 from spiral_server.hub import Hub
-from spiral_server.live.commands import BusyError, EndedError, StaleError
 from spiral_server.live.snapshot import points_for
-from spiral_server.routes.doors import NO_STORE, answer, origin_ours, token_shown, trouble, visitor_of
+from spiral_server.routes.doors import NO_STORE, answer, token_shown, trouble
 from spiral_server.store.protocol import SeriesQuery, SeriesRead
 
 MOST_POINTS = 20_000
@@ -126,29 +122,3 @@ async def heat_maps(request: Request, run: str, step: Step | None = None) -> Res
     found = await _hub(request).heat_maps(run, step)
     body = await asyncio.to_thread(codec.to_json, {"heat_maps": found})
     return Response(body, media_type="application/json", headers=NO_STORE)
-
-
-@router.post("/runs/{run}/commands", dependencies=[Depends(origin_ours)])
-async def command(request: Request, run: str) -> Response:
-    """Give a command: set knobs, pause, resume, run some steps, stop, write a checkpoint, or evaluate."""
-    try:
-        asked = codec.from_json(await request.body(), CommandRequest)
-    except DecodeError as error:
-        return trouble(400, f"not a command: {error}")
-    reason = malformed(asked)
-    if reason is not None:
-        return trouble(400, reason)
-    asked = msgspec.structs.replace(asked, actor=visitor_of(request).signature(asked.actor))
-    try:
-        record, repeated = await _hub(request).submit(run, asked)
-    except EndedError as error:
-        return trouble(409, str(error))
-    except StaleError as error:
-        return answer({"error": str(error), "rev": error.rev, "values": error.values}, 409)
-    except BusyError as error:
-        return trouble(429, str(error))
-    if repeated:
-        return answer(record)
-    if record.state == "rejected":
-        return answer({"error": record.reason, "record": record}, 422)
-    return answer(record, 202)

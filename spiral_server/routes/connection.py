@@ -51,16 +51,22 @@ REASON_BYTES = 123
 
 
 class ConnectionBell:
-    """Wakes the tasks of one connection (see `spiral_server.live.parties.Bell`)."""
+    """Calls one connection (see `spiral_server.live.parties.Bell`)."""
 
     def __init__(self) -> None:
-        self.wake = asyncio.Event()
+        self._answer: Callable[[], None] | None = None
         self._left = asyncio.Event()
         self._why = RemoteError(CLOSE_INTERNAL, "")
 
     def ring(self) -> None:
         """Something is there to be sent."""
-        self.wake.set()
+        if self._answer is not None:
+            self._answer()
+
+    def open(self, answer: Callable[[], None]) -> None:
+        """Have each ring answered from now on, and what was rung for before."""
+        self._answer = answer
+        answer()
 
     def leave(self, code: int, reason: str) -> None:
         """Ask for the connection to be closed; the first reason counts."""
@@ -147,9 +153,9 @@ class Connection:
         self._early = messages[1:]
         return messages[0]
 
-    async def send(self, messages: Sequence[Message]) -> None:
-        """Send messages as one packet."""
-        await self._socket.send_bytes(self._session.send(messages))
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send messages as one packet, without waiting; on a connection that is being closed nothing happens."""
+        self._frames.write_frame(framed(self._session.send(messages)))
 
     def outlet(self, ready: Callable[[], None]) -> SocketOutlet:
         """Give the way out for packets that many viewers are sent; calls back when it can take more after a jam."""

@@ -21,6 +21,7 @@ from spiral_core.wire.messages import (
 from spiral_core.wire.parts import Change, KnobSpec, RunSummary, SeriesSpec, Setting
 from spiral_core.wire.requests import LARGEST, MAX_ACTOR_CHARS, MAX_ID_CHARS, MAX_SETS
 from spiral_core.wire.training import TrainingOption, TrainingRequest
+from spiral_server.routes import steer
 from spiral_server.routes.answers import (
     BAD_QUESTION,
     NO_RUN,
@@ -321,9 +322,17 @@ def described(app: FastAPI) -> Json:
     for path, methods in document["paths"].items():
         if path.startswith("/api/"):
             paths[path] = {method: {**told, "responses": answers[path][method]} for method, told in methods.items()}
-    paths["/api/runs/{run}/commands"]["post"]["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": of(CommandRequest), "example": codec.plain(_REQUEST)}},
+    listed = paths[steer.PATH]
+    listed["post"] = {
+        "summary": steer.SUMMARY,
+        "description": steer.DESCRIPTION,
+        "operationId": "command",
+        "parameters": listed["get"]["parameters"],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": of(CommandRequest), "example": codec.plain(_REQUEST)}},
+        },
+        "responses": answers[steer.PATH]["post"],
     }
     paths["/api/runs"]["post"]["requestBody"] = {
         "required": True,

@@ -34,6 +34,8 @@ BURST_SECONDS = 4.0
 STRANGERS = 10
 """Those who show no token or a wrong one get the tenth part of the rate."""
 LOGGED_CHARS = 200
+_SHOWN = "spiral.shown"
+"""Key of the token that a request shows, and of its holder, in its scope: looked up once, before every route."""
 
 log = structlog.get_logger(__name__)
 
@@ -125,8 +127,10 @@ def admit(connection: HTTPConnection, right: Right, token: str | None = None) ->
     RefusedError
         401 without a right token, 403 where its role does not do.
     """
-    shown = token or access.token_of(knock_of(connection.headers), settings_of(connection))
-    admitted = access.admission(shown, doorkeeper_of(connection).look(), right)
+    shown, holder = connection.scope[_SHOWN]
+    if token is not None:
+        shown, holder = token, doorkeeper_of(connection).look().holder(token)
+    admitted = access.admission(shown, holder, right)
     if isinstance(admitted, access.Refusal):
         raise RefusedError(admitted.status, admitted.reason, admitted.cause)
     visitor = connection.state.visitor = Visitor(admitted, address_of(connection), shown or "")
@@ -234,6 +238,7 @@ class Doors:
             return access.Refusal(413, TOO_LARGE, "body"), {"Connection": "close"}
         shown = access.token_of(knock_of(headers), self._settings)
         holder = None if shown is None else doorkeeper_of(connection).look().holder(shown)
+        connection.scope[_SHOWN] = shown, holder
         address = address_of(connection)
         if holder is None:
             wait = self._strangers.take(address, time.monotonic())

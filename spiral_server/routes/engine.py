@@ -10,7 +10,7 @@ from spiral_core.wire.messages import EngineHello, EngineWelcome
 from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.parties import EngineLink
-from spiral_server.routes.connection import Connection, first_of
+from spiral_server.routes.connection import Connection
 
 router = APIRouter()
 
@@ -28,22 +28,15 @@ async def _talk(connection: Connection, hub: Hub) -> None:
     assert isinstance(hello, EngineHello)  # noqa: S101 - the session lets nothing else through
     link = await hub.join(hello, connection.bell)
     try:
-        await connection.send([EngineWelcome(protocol=PROTOCOL, stored=link.stored)])
-        await first_of(_take_in(connection, hub, link), _give_out(connection, link))
+        connection.send([EngineWelcome(protocol=PROTOCOL, stored=link.stored)])
+        connection.bell.open(lambda: _give_out(connection, link))
+        while True:
+            await hub.ingest(link, await connection.receive())
     finally:
         hub.leave(link)
 
 
-async def _take_in(connection: Connection, hub: Hub, link: EngineLink) -> None:
-    while True:
-        await hub.ingest(link, await connection.receive())
-
-
-async def _give_out(connection: Connection, link: EngineLink) -> None:
-    bell = connection.bell
-    while True:
-        await bell.wake.wait()
-        bell.wake.clear()
-        messages = link.take()
-        if messages:
-            await connection.send(messages)
+def _give_out(connection: Connection, link: EngineLink) -> None:
+    messages = link.take()
+    if messages:
+        connection.send(messages)

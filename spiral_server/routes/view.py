@@ -45,7 +45,7 @@ async def heed(hub: Hub, viewer: Viewer, message: AnyMessage) -> None:
 
 async def _talk(connection: Connection, hub: Hub, instance: str) -> None:
     await connection.greeting()
-    await connection.send([welcome(instance)])
+    connection.send([welcome(instance)])
     outlet = connection.outlet(lambda: hub.audience.ready(viewer))
     viewer = hub.arrive(outlet)
     try:

@@ -7,7 +7,7 @@ what it does is done in parts of a few milliseconds, so that a command need not 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from spiral_core.wire import codec
 from spiral_core.wire.messages import CommandRecord, Frame, Strip
 from spiral_server.store import migrations, pyramid
 from spiral_server.store.blocks import BLOCK_STEPS, Block, build, checksum, decode_frame
+from spiral_server.store.command_table import CommandTable
 from spiral_server.store.marks import Mark, read_marks
 from spiral_server.store.protocol import Damage, Entry
 
@@ -69,6 +70,7 @@ class RunWriter:
         # By itself SQLite merges at the end of some commit, which may be that of a command.
         self.connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._unmerged = 0
+        self._commands = CommandTable(self.connection)
         self._read_marks()
 
     def _read_marks(self) -> None:
@@ -78,7 +80,7 @@ class RunWriter:
         self._moved: set[int] = set()
         self._loose = self._count("frames")
         self._heat_maps = self._count("messages WHERE kind = 'heat-maps'")
-        self._commands = self._count("commands")
+        self._commands.read()
         rows = self.connection.execute("SELECT incarnation, MAX(ordinal) FROM blocks GROUP BY incarnation")
         self._ordinals = {incarnation: last + 1 for incarnation, last in rows}
 
@@ -166,21 +168,17 @@ class RunWriter:
             self.connection.execute("REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?)", row)
         if self._moved - self._marks.keys():
             # Nothing is there yet; a write all the same.
-            self._keep_count()
+            self._commands.keep_count()
         self._moved.clear()
 
-    def _keep_count(self) -> None:
-        row = (self._commands, checksum(b"", self._commands))
-        self.connection.execute("REPLACE INTO journaled VALUES (1, ?, ?)", row)
-
     def journal(self, record: CommandRecord) -> None:
-        """Write a command, over an older state of it."""
-        data = codec.encode(record)
-        row = (record.number, record.id, data, checksum(data, record.number))
-        older = self.connection.execute("DELETE FROM commands WHERE number = ? OR id = ?", row[:2])
-        self.connection.execute("INSERT INTO commands VALUES (?, ?, ?, ?)", row)
-        self._commands += 1 - older.rowcount
-        self._keep_count()
+        """Write a command, over an older state of it; outside of a transaction it is on disk then."""
+        if self._commands.enter(record):
+            self._unmerged += 3
+            return
+        with nullcontext() if self.connection.in_transaction else self.transaction():
+            self._commands.remove(record)
+            self._commands.enter(record)
 
     @property
     def compactable(self) -> bool:

@@ -203,7 +203,8 @@ class SqliteStore:
 
     def journal(self, record: CommandRecord) -> Future[None]:
         """Keep a command; the future is resolved when it is on disk."""
-        return self._writing.submit(Job(check_run_id(record.run), lambda writer: writer.journal(record), ahead=True))
+        job = Job(check_run_id(record.run), lambda writer: writer.journal(record), alone=True, ahead=True)
+        return self._writing.submit(job)
 
     def hold(self, seconds: float) -> None:
         """Begin nothing that nobody waits for, for so long from now; 0 ends it."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spiral_core.errors import ConfigError
 from spiral_server.live import access
 from spiral_server.live.access import Knock
-from spiral_server.live.tokens import OWNER, Right, Role, TokenBook, TokenRecord, digest_of
+from spiral_server.live.tokens import OWNER, Holder, Right, Role, TokenBook, TokenRecord, digest_of
 from spiral_server.settings import Settings
 
 SETTINGS = Settings(logdir=Path("runs"), instance="abc", host="192.0.2.7", allowed_hosts=("Cockpit.example.org",))
@@ -110,9 +110,13 @@ def test_the_token_that_is_shown_is_found(headers: dict[str, str], shown: str | 
 BOOK = TokenBook("secret", [TokenRecord(role.value, role, digest_of(f"of {role.value}"), 0.0) for role in Role])
 
 
+def admission(token: str | None, right: Right) -> Holder | access.Refusal:
+    return access.admission(token, None if token is None else BOOK.holder(token), right)
+
+
 @pytest.mark.parametrize("token", [None, "", "wrong", digest_of("of viewer"), "\udcff"])
 def test_who_shows_no_token_or_a_wrong_one_is_told_that_it_is_the_token(token: str | None) -> None:
-    refusal = access.admission(token, BOOK, Right.WATCH)
+    refusal = admission(token, Right.WATCH)
     assert isinstance(refusal, access.Refusal)
     assert (refusal.status, refusal.cause) == (401, "token")
 
@@ -126,9 +130,9 @@ def test_who_shows_no_token_or_a_wrong_one_is_told_that_it_is_the_token(token: s
     ],
 )
 def test_a_role_may_do_what_it_is_for_and_nothing_else(role: Role, rights: set[Right]) -> None:
-    assert access.admission("secret", BOOK, Right.STEER) is OWNER
+    assert admission("secret", Right.STEER) is OWNER
     for right in Right:
-        admitted = access.admission(f"of {role.value}", BOOK, right)
+        admitted = admission(f"of {role.value}", right)
         if isinstance(admitted, access.Refusal):
             assert right not in rights
             assert (admitted.status, admitted.cause) == (403, "role")
@@ -151,7 +155,7 @@ def test_no_claim_hides_who_it_was(claim: str) -> None:
 def test_no_header_can_make_the_door_fail(one: str, other: str) -> None:
     shown = Knock(host=one, origin=other, authorization=other, cookie=one)
     assert access.host_refusal(one, SETTINGS) is None or access.origin_refusal(shown)
-    assert isinstance(access.admission(access.token_of(shown, SETTINGS), BOOK, Right.WATCH), access.Refusal)
+    assert isinstance(admission(access.token_of(shown, SETTINGS), Right.WATCH), access.Refusal)
 
 
 def test_a_server_without_a_token_cannot_be_made() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Logged
+from spiral_server.journal import TELL_SECONDS
 from spiral_server.store import writing
 from spiral_server.store.protocol import Entry
 from spiral_server.store.run_writer import LOOSE_FRAMES
@@ -97,7 +98,8 @@ def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monk
             assert len(held) == 1
             await engine.say(ack(5, 1, "c1"))
             await stored(engine, 5)
-            assert held[1:] == [0.0]
+            # Those who watch are told first.
+            assert held[1:] == [TELL_SECONDS]
 
     with serving(tmp_path / "runs") as house:
         play(story(house))
