@@ -51,6 +51,8 @@ log = structlog.get_logger(__name__)
 
 BACKLOG_BYTES = 8 * 1024 * 1024
 """An engine's bytes that may wait for the disk; beyond, its courier is not read, and keeps them in its log."""
+REPORT_SECONDS = 0.02
+"""After a commit, before a courier is told of it: the next one may be over by then."""
 LEAVE_SECONDS = 1.0
 """How long a stopping server waits for its connections to be closed."""
 CLOSE_INTERNAL = 1011
@@ -246,7 +248,17 @@ class Hub:
             self._tell(link.live, expired)
         if last.incarnation == link.incarnation:
             link.stored = max(link.stored, last.seq)
-            link.bell.ring()
+            self._report(link)
+
+    def _report(self, link: EngineLink) -> None:
+        """Tell a courier what is on disk, in a moment: a commit ends many jobs, and nothing waits for it."""
+        if link.told < link.stored and not link.reporting:
+            link.reporting = True
+            asyncio.get_running_loop().call_later(REPORT_SECONDS, self._reported, link)
+
+    def _reported(self, link: EngineLink) -> None:
+        link.reporting = False
+        link.bell.ring()
 
     def _troubled(self, live: LiveRun, reason: str) -> None:
         """Tell those who watch that nothing can be written now; it ends when the engine is taken in again."""

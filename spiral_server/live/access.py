@@ -61,8 +61,10 @@ def _is_port(text: str) -> bool:
 
 
 def host_refusal(host: str | None, settings: Settings) -> Refusal | None:
-    """Refuse a Host that is not ours."""
-    name = host_name(host or "")
+    """Refuse a Host that is not ours, and a request without one."""
+    if host is None:
+        return Refusal(400, "a request must say in its Host header whom it is for (RFC 9112, 3.2)", "host")
+    name = host_name(host)
     own = {_bare(settings.host), *(_bare(entry) for entry in settings.allowed_hosts)}
     if name and (name in LOOPBACK_HOSTS or name in own):
         return None

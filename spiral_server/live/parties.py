@@ -53,6 +53,8 @@ class EngineLink:
         """Last sequence number on disk."""
         self.told = -1
         """Last one that the courier knows to be there."""
+        self.reporting = False
+        """Whether it is about to be told of others."""
         self.sent = 0
         """Number of the last command handed out here."""
         self.backlog = 0
