@@ -25,6 +25,8 @@ class _Rhythm:
 
     last: float = float("-inf")
     due: asyncio.TimerHandle | None = None
+    hurries: bool = False
+    """Whether what a person waits for is about to leave, ahead of the rest."""
 
 
 class Audience:
@@ -138,13 +140,16 @@ class Audience:
     def _schedule(self, channel: Channel[Viewer], *, urgent: bool) -> None:
         loop = asyncio.get_running_loop()
         rhythm = self._rhythms.setdefault(channel, _Rhythm())
-        now = loop.time()
-        at = now if urgent else max(now, rhythm.last + self._pace.tick)
-        if rhythm.due is not None:
-            if rhythm.due.when() <= at:
-                return
-            rhythm.due.cancel()
-        rhythm.due = loop.call_at(at, self._flush, channel, rhythm)
+        if urgent and not rhythm.hurries:
+            rhythm.hurries = True
+            loop.call_soon(self._hurry, channel, rhythm)
+        if not urgent and rhythm.due is None:
+            at = max(loop.time(), rhythm.last + self._pace.tick)
+            rhythm.due = loop.call_at(at, self._flush, channel, rhythm)
+
+    def _hurry(self, channel: Channel[Viewer], rhythm: _Rhythm) -> None:
+        rhythm.hurries = False
+        channel.hurry()
 
     def _flush(self, channel: Channel[Viewer], rhythm: _Rhythm) -> None:
         rhythm.due = None

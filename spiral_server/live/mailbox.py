@@ -150,20 +150,29 @@ class Mailbox:
             self._reliable.append(data)
             self._bytes += len(data)
 
-    def drain(self, limit: int = PACKET_BYTES) -> list[bytes]:
-        """Draw the encoded messages of the next packet; empty when nothing is pending."""
+    def drain(self, limit: int = PACKET_BYTES, *, reliable: bool = False) -> list[bytes]:
+        """Draw the encoded messages of the next packet; empty when nothing is pending.
+
+        ``reliable``: only those that must not be dropped.
+        """
         packet: list[bytes] = []
         room = limit
-        while room > 0 and (data := self._next()) is not None:
+        take = self._next_reliable if reliable else self._next
+        while room > 0 and (data := take()) is not None:
             packet.append(data)
             room -= len(data)
         return packet
 
+    def _next_reliable(self) -> bytes | None:
+        if not self._reliable:
+            return None
+        data = self._reliable.popleft()
+        self._bytes -= len(data)
+        return data
+
     def _next(self) -> bytes | None:
         """Take the next delta: reliable ones first, for frames refer to series declared in them."""
-        if self._reliable:
-            data = self._reliable.popleft()
-            self._bytes -= len(data)
+        if (data := self._next_reliable()) is not None:
             return data
         if self._merged_frames:
             return self._take_merged()
