@@ -138,12 +138,14 @@ class Audience:
         return emptied is None or asyncio.get_running_loop().time() - emptied > self._pace.resume
 
     def _schedule(self, channel: Channel[Viewer], *, urgent: bool) -> None:
-        loop = asyncio.get_running_loop()
-        rhythm = self._rhythms.setdefault(channel, _Rhythm())
+        rhythm = self._rhythms.get(channel)
+        if rhythm is None:
+            rhythm = self._rhythms[channel] = _Rhythm()
         if urgent and not rhythm.hurries:
             rhythm.hurries = True
-            loop.call_soon(self._hurry, channel, rhythm)
+            asyncio.get_running_loop().call_soon(self._hurry, channel, rhythm)
         if not urgent and rhythm.due is None:
+            loop = asyncio.get_running_loop()
             at = max(loop.time(), rhythm.last + self._pace.tick)
             rhythm.due = loop.call_at(at, self._flush, channel, rhythm)
 

@@ -73,6 +73,8 @@ def lane_of(message: Message) -> Lane:
 
 def key_of(message: Message) -> Key | None:
     """Tell what makes a message worthless: a newer one with the same key. None: nothing does."""
+    if lane_of(message) is not Lane.LATEST:
+        return None
     match message:
         case HeatMaps():
             return ("heat-maps", message.method, message.layer)

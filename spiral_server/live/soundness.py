@@ -24,6 +24,11 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         return f"sequence number {message.seq} or step {message.step} is out of range"
     if not math.isfinite(message.time) or abs(message.time) > NEVER:
         return f"wall time {message.time} is no time"
+    if isinstance(message, Frame):
+        index, values = message.index, message.values
+        if index.dtype != "<u2" or values.dtype != "<f8" or len(index.shape) != 1 or index.shape != values.shape:
+            return "a frame needs index (K,) <u2 and values (K,) <f8"
+        return None
     if isinstance(message, Ack):
         # Engines number what they do by themselves below 0.
         for number in (abs(message.number), message.rev, abs(message.by or 0)):
@@ -35,8 +40,4 @@ def unsound(message: Logged, *, run: str, incarnation: int) -> str | None:
         for number in (message.first_step, message.frames, message.stretch):
             if not 0 <= number < LARGEST:
                 return f"a merging of {message.frames} frames from step {message.first_step} on is out of range"
-    if isinstance(message, Frame):
-        index, values = message.index, message.values
-        if index.dtype != "<u2" or values.dtype != "<f8" or len(index.shape) != 1 or index.shape != values.shape:
-            return "a frame needs index (K,) <u2 and values (K,) <f8"
     return None
