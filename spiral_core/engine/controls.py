@@ -92,15 +92,16 @@ def arrive(state: RunState) -> None:
 
 def _set(state: RunState, sets: Sequence[Setting], knobs: Mapping[str, Knob]) -> list[Change]:
     """Write every setting, in the table's order; report the knobs asked for, and every other that moved with them."""
-    before = {name: knob.read(state) for name, knob in knobs.items()}
     asked = {setting.knob: setting.value for setting in sets}
-    for name, knob in knobs.items():
+    movable = [(name, knob) for name, knob in knobs.items() if not knob.alone or name in asked]
+    before = [knob.read(state) for _, knob in movable]
+    for name, knob in movable:
         if name in asked:
             knob.set(state, asked[name])
     changes = []
-    for name, knob in knobs.items():
+    for (name, knob), old in zip(movable, before, strict=True):
         after = knob.read(state)
-        if name in asked or after != before[name]:
+        if name in asked or after != old:
             state.since[name] = state.step + 1
-            changes.append(Change(knob=name, old=before[name], in_force=after))
+            changes.append(Change(knob=name, old=old, in_force=after))
     return changes

@@ -48,6 +48,7 @@ def _switch(rule: Rule) -> Knob:
         f"Whether this rule is followed: {rule}",
         lambda state: state.guards.rule(name).on,
         lambda state, value: state.guards.switch(name, value),
+        alone=True,
     )
 
 
@@ -71,4 +72,5 @@ def _limit(rule: Rule) -> Knob:
         low=low,
         high=high,
         step=1.1 if log else 0.01,
+        alone=True,
     )

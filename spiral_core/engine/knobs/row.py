@@ -28,6 +28,8 @@ class Knob(msgspec.Struct, frozen=True):
     type: Literal["float", "int", "choice", "bool"] = "float"
     choices: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
+    alone: bool = False
+    """Whether no other knob moves this one: it need not be read to see whether one has."""
 
     def spec(self, state: RunState) -> KnobSpec:
         """Give the declaration with the value in force."""
@@ -66,7 +68,13 @@ def choice(
 
 
 def switch(
-    name: str, group: str, words: str, read: Callable[[RunState], bool], write: Callable[[RunState, Any], None]
+    name: str,
+    group: str,
+    words: str,
+    read: Callable[[RunState], bool],
+    write: Callable[[RunState, Any], None],
+    *,
+    alone: bool = False,
 ) -> Knob:
     """Return a knob that is on or off."""
-    return Knob(name, group, words, read, write, step=1, type="bool")
+    return Knob(name, group, words, read, write, step=1, type="bool", alone=alone)

@@ -314,3 +314,30 @@ def test_a_copy_of_the_state_goes_on_as_the_run_itself(at: int) -> None:
     state = play(fashion(), at)
     twin = copy.deepcopy(state)
     assert digest(play(twin)) == digest(play(state)) == digest(play(fashion()))
+
+
+# What is looked at when a knob is set.
+
+
+def another(knob: knobs.Knob, value: Value | None) -> Value:
+    """Give a value that the knob takes and does not hold."""
+    if knob.type == "bool":
+        return not value
+    if knob.type == "choice":
+        return next(choice for choice in knob.choices if choice != value)
+    return knob.high if value != knob.high else knob.low
+
+
+@pytest.mark.parametrize("data", ["needle", "digits"])
+def test_an_outcome_names_every_knob_that_moved_whichever_was_set(data: str) -> None:
+    begun = started(data, precision="float16")
+    applied = 0
+    for name, knob in knobs.table(begun).items():
+        state = copy.deepcopy(begun)
+        before = knobs.in_force(state)
+        outcome = controls.apply(state, command(**{name.replace(".", "__"): another(knob, before[name])}))
+        after = knobs.in_force(state)
+        moved = {other for other in after if after[other] != before[other]}
+        assert moved <= {change.knob for change in outcome.changes}, name
+        applied += outcome.state == "applied"
+    assert applied > 40
