@@ -21,6 +21,7 @@ from spiral_core.errors import RemoteError
 from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPLACED, CLOSE_TRY_AGAIN
 from spiral_core.wire.messages import (
+    Ack,
     AnyMessage,
     CommandRequest,
     EngineHello,
@@ -197,6 +198,8 @@ class Hub:
             A message that no engine of ours sends, or a link that has been replaced.
         """
         live = link.live
+        if live.journaling and not any(isinstance(message, Ack) for message in messages):
+            await self._journal.written(live)
         if live.engine is not link:
             raise RemoteError(CLOSE_REPLACED, "a newer connection of this run has taken over")
         entries: list[Entry] = []

@@ -6,6 +6,7 @@ The rules stand in `live.commands`; what follows from an engine's answer is fold
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -17,8 +18,16 @@ from spiral_server.store.protocol import RunStore
 
 HOLD_SECONDS = 0.05
 """For so long frames wait for a command, unless it or another one is acknowledged before."""
+WRITE_SECONDS = 0.005
+"""For so long, at most, they wait for one that is being written."""
 TELL_SECONDS = 0.002
 """For so long they wait for the acknowledgement of one to be told."""
+
+
+def _make_way() -> None:
+    """Let the courier run, where it has been woken on this core: what this process does next can wait, it cannot."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
 
 
 class Journal:
@@ -104,11 +113,18 @@ class Journal:
         live.view.ledger.add(record)
         if live.engine is not None:
             live.engine.bell.ring()
+            _make_way()
         writing.set_result(record)
         self._tell(live, record)
         # The run may have ended while the disk was busy.
         for expired in live.view.expire():
             self._tell(live, expired)
+
+    async def written(self, live: LiveRun) -> None:
+        """Wait a moment for commands of a run that are on their way to the disk: frames can come behind them."""
+        writing = [future for (run, _), future in self._writing.items() if run == live.view.run]
+        if writing:
+            await asyncio.wait(writing, timeout=WRITE_SECONDS)
 
     def settled(self) -> None:
         """Let frames go on: a command has been acknowledged, and those who watch are about to be told."""

@@ -346,6 +346,7 @@ class Courier:
             # With an older log the end of its engine may be on its way, with which the command expires; where it does
             # not, it is given again to the connection that carries the newest log.
             self._commands.put(codec.encode(message))
+            self._bell.hold()
 
     async def _beat(self, socket: ClientConnection, session: Session) -> None:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,8 @@ import contextlib
 import os
 
 GATHER_SECONDS = 0.01
+HELD_SECONDS = 0.05
+"""Longest time that frames wait while commands come one behind the other."""
 AT_ONCE, SOON = b"!", b"."
 
 
@@ -33,9 +35,10 @@ class Doorbell:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
-        self._rung = asyncio.Event()
-        self._at_once = asyncio.Event()
-        self._answered = float("-inf")
+        self._rung = self._hurried = False
+        self._answered = self._held = float("-inf")
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
         """Set once nothing more will be added to the log."""
 
@@ -53,18 +56,43 @@ class Doorbell:
 
     def nudge(self, *, at_once: bool) -> None:
         """End a wait from within."""
-        self._rung.set()
-        if at_once:
-            self._at_once.set()
+        self._rung = True
+        self._hurried |= at_once
+        self._consider()
+
+    def hold(self) -> None:
+        """Let frames wait a little longer: an answer that a person waits for is about to come, and takes them along."""
+        self._held = asyncio.get_running_loop().time() + GATHER_SECONDS
+
+    @property
+    def _due(self) -> float:
+        """When frames are carried at the latest."""
+        return max(self._answered + GATHER_SECONDS, min(self._held, self._answered + HELD_SECONDS))
+
+    def _consider(self) -> None:
+        if self._waiter is None or self._waiter.done() or not self._rung:
+            return
+        loop = asyncio.get_running_loop()
+        if self._hurried or self._due <= loop.time():
+            self._waiter.set_result(None)
+        elif self._timer is None:
+            self._timer = loop.call_at(self._due, self._ripe)
+
+    def _ripe(self) -> None:
+        self._timer = None
+        self._consider()
 
     async def wait(self) -> None:
         """Wait until there is something to carry; a ring that came since the last wait ended counts."""
         loop = asyncio.get_running_loop()
-        await self._rung.wait()
-        if (until := self._answered + GATHER_SECONDS) > loop.time():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await self._at_once.wait()
-        self._rung.clear()
-        self._at_once.clear()
+        self._waiter = loop.create_future()
+        try:
+            self._consider()
+            await self._waiter
+        finally:
+            self._waiter = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        self._rung = self._hurried = False
         self._answered = loop.time()
