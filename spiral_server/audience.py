@@ -25,8 +25,8 @@ class _Rhythm:
 
     last: float = float("-inf")
     due: asyncio.TimerHandle | None = None
-    hurries: bool = False
-    """Whether what a person waits for is about to leave, ahead of the rest."""
+    hurry: asyncio.Handle | None = None
+    """Set while what a person waits for is about to leave, ahead of the rest."""
 
 
 class Audience:
@@ -141,16 +141,22 @@ class Audience:
         rhythm = self._rhythms.get(channel)
         if rhythm is None:
             rhythm = self._rhythms[channel] = _Rhythm()
-        if urgent and not rhythm.hurries:
-            rhythm.hurries = True
-            asyncio.get_running_loop().call_soon(self._hurry, channel, rhythm)
+        if urgent and rhythm.hurry is None:
+            rhythm.hurry = asyncio.get_running_loop().call_soon(self._hurry, channel, rhythm)
         if not urgent and rhythm.due is None:
             loop = asyncio.get_running_loop()
             at = max(loop.time(), rhythm.last + self._pace.tick)
             rhythm.due = loop.call_at(at, self._flush, channel, rhythm)
 
+    def urge(self, live: LiveRun) -> None:
+        """Send what a person waits for now, before other work is begun."""
+        rhythm = self._rhythms.get(live.channel)
+        if rhythm is not None and rhythm.hurry is not None:
+            rhythm.hurry.cancel()
+            self._hurry(live.channel, rhythm)
+
     def _hurry(self, channel: Channel[Viewer], rhythm: _Rhythm) -> None:
-        rhythm.hurries = False
+        rhythm.hurry = None
         channel.hurry()
 
     def _flush(self, channel: Channel[Viewer], rhythm: _Rhythm) -> None:

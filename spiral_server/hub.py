@@ -212,6 +212,7 @@ class Hub:
         for message, data in entries:
             self._show(live, message, data)
         self._changed(live)
+        self.audience.urge(live)
         if entries:
             size = sum(len(data) for _, data in entries)
             link.backlog += size

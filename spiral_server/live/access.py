@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 
 from spiral_server.live.tokens import Holder, Right
@@ -65,14 +66,18 @@ def host_refusal(host: str | None, settings: Settings) -> Refusal | None:
     if host is None:
         return Refusal(400, "a request must say in its Host header whom it is for (RFC 9112, 3.2)", "host")
     name = host_name(host)
-    own = {_bare(settings.host), *(_bare(entry) for entry in settings.allowed_hosts)}
-    if name and (name in LOOPBACK_HOSTS or name in own):
+    if name and (name in LOOPBACK_HOSTS or name in _own(settings.host, tuple(settings.allowed_hosts))):
         return None
     if settings.host in WILDCARD_HOSTS and _is_address(name):
         return None
     return Refusal(
         403, f"this server does not answer to the host {host!r}; start it with --allowed-host to add one", "host"
     )
+
+
+@lru_cache(maxsize=4)
+def _own(host: str, allowed: tuple[str, ...]) -> frozenset[str]:
+    return frozenset({_bare(host), *(_bare(entry) for entry in allowed)})
 
 
 def _bare(entry: str) -> str:

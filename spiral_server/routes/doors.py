@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,8 +34,9 @@ BURST_SECONDS = 4.0
 STRANGERS = 10
 """Those who show no token or a wrong one get the tenth part of the rate."""
 LOGGED_CHARS = 200
-_SHOWN = "spiral.shown"
-"""Key of the token that a request shows, and of its holder, in its scope: looked up once, before every route."""
+_AT_THE_DOOR = frozenset({b"host", b"origin", b"authorization", b"cookie", b"content-length"})
+_ENTRY = "spiral.entry"
+"""Key of the `_Entry` in the scope of a request."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,14 +82,16 @@ def trouble(status: int, reason: str, headers: dict[str, str] | None = None) -> 
     return answer({"error": reason}, status, headers)
 
 
-def knock_of(headers: Headers) -> access.Knock:
-    """Take the headers that matter at the door."""
-    return access.Knock(
-        host=headers.get("host"),
-        origin=headers.get("origin"),
-        authorization=headers.get("authorization"),
-        cookie=headers.get("cookie"),
+def _knock_of(scope: Scope) -> tuple[access.Knock, str]:
+    """Take the headers that matter at the door, and the length of the body; of repeated ones the first."""
+    found = {name: value.decode("latin-1") for name, value in reversed(scope["headers"]) if name in _AT_THE_DOOR}
+    knock = access.Knock(
+        host=found.get(b"host"),
+        origin=found.get(b"origin"),
+        authorization=found.get(b"authorization"),
+        cookie=found.get(b"cookie"),
     )
+    return knock, found.get(b"content-length", "")
 
 
 def settings_of(connection: HTTPConnection) -> Settings:
@@ -99,6 +102,14 @@ def settings_of(connection: HTTPConnection) -> Settings:
 def _raise(refusal: access.Refusal | None) -> None:
     if refusal is not None:
         raise RefusedError(refusal.status, refusal.reason, refusal.cause)
+
+
+class _Entry(NamedTuple):
+    """What was found out about a request before any route, once for all that is asked of it later."""
+
+    knock: access.Knock
+    token: str | None
+    holder: Holder | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,8 @@ def admit(connection: HTTPConnection, right: Right, token: str | None = None) ->
     RefusedError
         401 without a right token, 403 where its role does not do.
     """
-    shown, holder = connection.scope[_SHOWN]
+    entry: _Entry = connection.scope[_ENTRY]
+    shown, holder = entry.token, entry.holder
     if token is not None:
         shown, holder = token, doorkeeper_of(connection).look().holder(token)
     admitted = access.admission(shown, holder, right)
@@ -155,7 +167,8 @@ def require_origin(connection: HTTPConnection) -> None:
     RefusedError
         403.
     """
-    _raise(access.origin_refusal(knock_of(connection.headers)))
+    entry: _Entry = connection.scope[_ENTRY]
+    _raise(access.origin_refusal(entry.knock))
 
 
 async def token_shown(request: Request) -> None:
@@ -228,17 +241,16 @@ class Doors:
 
     def _refusal(self, connection: HTTPConnection) -> tuple[access.Refusal | None, dict[str, str]]:
         """Judge a request by its headers; give headers for the answer besides."""
-        headers = connection.headers
-        foreign = access.host_refusal(headers.get("host"), self._settings)
+        knock, length = _knock_of(connection.scope)
+        foreign = access.host_refusal(knock.host, self._settings)
         if foreign is not None:
             return foreign, {}
-        length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > MAX_REQUEST_BYTES:
             # Not read to its end, so nothing else can follow on this connection.
             return access.Refusal(413, TOO_LARGE, "body"), {"Connection": "close"}
-        shown = access.token_of(knock_of(headers), self._settings)
+        shown = access.token_of(knock, self._settings)
         holder = None if shown is None else doorkeeper_of(connection).look().holder(shown)
-        connection.scope[_SHOWN] = shown, holder
+        connection.scope[_ENTRY] = _Entry(knock, shown, holder)
         address = address_of(connection)
         if holder is None:
             wait = self._strangers.take(address, time.monotonic())
