@@ -197,9 +197,25 @@ class Hub:
         RemoteError
             A message that no engine of ours sends, or a link that has been replaced.
         """
+        if link.live.journaling and not any(isinstance(message, Ack) for message in messages):
+            await self._journal.written(link.live)
+        self.take_in(link, messages)
+        if link.backlog > BACKLOG_BYTES:
+            await asyncio.gather(asyncio.wrap_future(link.newest), return_exceptions=True)
+
+    def takes_at_once(self, link: EngineLink) -> bool:
+        """Tell whether `ingest` would not wait."""
+        return link.backlog <= BACKLOG_BYTES and not link.live.journaling
+
+    def take_in(self, link: EngineLink, messages: Sequence[AnyMessage]) -> None:
+        """Take in messages of a run without waiting, while `takes_at_once`; see `ingest`.
+
+        Raises
+        ------
+        RemoteError
+            As `ingest`.
+        """
         live = link.live
-        if live.journaling and not any(isinstance(message, Ack) for message in messages):
-            await self._journal.written(live)
         if live.engine is not link:
             raise RemoteError(CLOSE_REPLACED, "a newer connection of this run has taken over")
         entries: list[Entry] = []
@@ -216,10 +232,8 @@ class Hub:
         if entries:
             size = sum(len(data) for _, data in entries)
             link.backlog += size
-            kept = self._store.append(live.view.run, entries)
-            kept.add_done_callback(self._calling(partial(self._kept, link, entries[-1].message, size)))
-            if link.backlog > BACKLOG_BYTES:
-                await asyncio.gather(asyncio.wrap_future(kept), return_exceptions=True)
+            link.newest = self._store.append(live.view.run, entries)
+            link.newest.add_done_callback(self._calling(partial(self._kept, link, entries[-1].message, size)))
 
     def _show(self, live: LiveRun, message: Logged, data: bytes) -> None:
         if not live.view.admits(message):

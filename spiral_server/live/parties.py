@@ -7,6 +7,7 @@ routes.
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from typing import Protocol
 
 from spiral_core.wire.messages import Compare, Frame, Message, Stored, Watch
@@ -59,6 +60,8 @@ class EngineLink:
         """Number of the last command handed out here."""
         self.backlog = 0
         """Bytes that wait for the disk."""
+        self.newest: Future[None] = Future()
+        """Resolved when the newest of them are there."""
 
     def take(self) -> list[Message]:
         """Give what the courier is to be told now: each thing once for each connection."""

@@ -99,6 +99,8 @@ class Connection:
         self._session = session_of(role, self._pace)
         self._bounds = Bounds()
         self._early: list[AnyMessage] = []
+        self._listening = False
+        """Whether nothing that has come is still being dealt with."""
         self.bell = ConnectionBell()
 
     async def accept(self) -> bool:
@@ -132,7 +134,11 @@ class Connection:
         if self._early:
             early, self._early = self._early, []
             return early
-        event = await self._socket.receive()
+        self._listening = True
+        try:
+            event = await self._socket.receive()
+        finally:
+            self._listening = False
         if event["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(event.get("code", 1005))
         packet = event.get("bytes")
@@ -144,6 +150,28 @@ class Connection:
         messages = self._session.receive(packet, now=now)
         self._flush()
         return messages
+
+    def shorten(self, take: Callable[[list[AnyMessage]], None], ready: Callable[[], bool]) -> None:
+        """Have packets taken as they come while that is ready, past the queue and the task behind it.
+
+        Those are two turns of the event loop and two calls of the system for each packet. What is not taken like this
+        is received as ever.
+        """
+
+        def on_packet(packet: bytes) -> bool:
+            if not (self._listening and ready()):
+                return False
+            try:
+                take(self._session.receive(packet, now=time.monotonic()))
+                self._flush()
+            except RemoteError as error:
+                self.bell.leave(error.code, error.reason)
+            except Exception:
+                log.exception("a packet cannot be taken in")
+                self.bell.leave(CLOSE_INTERNAL, "the server failed; its log says why")
+            return True
+
+        self._frames.on_packet = on_packet
 
     async def greeting(self) -> Message:
         """Wait for the peer's first words; what it says in the same breath is received next."""

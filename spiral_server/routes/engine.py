@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
@@ -30,6 +32,7 @@ async def _talk(connection: Connection, hub: Hub) -> None:
     try:
         connection.send([EngineWelcome(protocol=PROTOCOL, stored=link.stored)])
         connection.bell.open(lambda: _give_out(connection, link))
+        connection.shorten(partial(hub.take_in, link), partial(hub.takes_at_once, link))
         while True:
             await hub.ingest(link, await connection.receive())
     finally:

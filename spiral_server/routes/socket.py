@@ -40,6 +40,8 @@ class FramedSocket(WebSocketsSansIOProtocol):
         super().__init__(*words, **named)
         self.on_jam: Callable[[], None] | None = None
         self.on_clear: Callable[[], None] | None = None
+        self.on_packet: Callable[[bytes], bool] | None = None
+        """Offered each packet before it is queued; tells whether it has taken it."""
         self._failed = False
         """Whether the peer has sent what is no websocket frame, and has been told."""
         self._patience = 0.0
@@ -83,6 +85,11 @@ class FramedSocket(WebSocketsSansIOProtocol):
         """Hand a message on; a text that is not even UTF-8 is refused as any text is, and is no failure of ours."""
         if self.curr_msg_data_type == "text":
             self.frames = [b"".join(self.frames).decode(errors="replace").encode()]
+        elif self.on_packet is not None and self.queue.empty() and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            if self.on_packet(self.frames[0]):
+                self.frames = []
+                return
         super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
