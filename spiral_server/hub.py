@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,6 +32,7 @@ from spiral_core.wire.messages import (
 )
 from spiral_core.wire.parts import RunSummary
 from spiral_server.audience import Audience
+from spiral_server.calling import Calling
 from spiral_server.comparing import Comparisons
 from spiral_server.journal import Journal
 from spiral_server.live import commands, snapshot
@@ -90,6 +90,7 @@ class Hub:
         self._runs = LoadedRuns(store, self.knows, self._loaded)
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
         self._links: set[EngineLink] = set()
+        self._calling = Calling()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- runs
@@ -233,7 +234,7 @@ class Hub:
             size = sum(len(data) for _, data in entries)
             link.backlog += size
             link.newest = self._store.append(live.view.run, entries)
-            link.newest.add_done_callback(self._calling(partial(self._kept, link, entries[-1].message, size)))
+            link.newest.add_done_callback(self._calling.back(partial(self._kept, link, entries[-1].message, size)))
 
     def _show(self, live: LiveRun, message: Logged, data: bytes) -> None:
         if not live.view.admits(message):
@@ -245,15 +246,6 @@ class Hub:
         if settled is not None:
             self._tell(live, settled)
             self._journal.settled()
-
-    def _calling(self, callback: Callable[[BaseException | None], None]) -> Callable[[Future[None]], None]:
-        """Make a callback for the store's thread that calls back on the event loop."""
-        loop = asyncio.get_running_loop()
-
-        def call(future: Future[None]) -> None:
-            loop.call_soon_threadsafe(callback, future.exception())
-
-        return call
 
     def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
         link.backlog -= size

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
 
 from spiral_core.wire.messages import CommandRecord, CommandRequest, Message
 from spiral_core.wire.requests import MAX_WAITING
+from spiral_server.calling import Calling
 from spiral_server.live import commands
 from spiral_server.live.parties import LiveRun
 from spiral_server.store.protocol import RunStore
@@ -52,6 +53,7 @@ class Journal:
         self._store = store
         self._clock = clock
         self._tell = tell
+        self._calling = Calling()
         self._writing: dict[tuple[str, str], asyncio.Future[CommandRecord]] = {}
 
     async def submit(self, live: LiveRun, request: CommandRequest) -> commands.Answer:
@@ -91,13 +93,8 @@ class Journal:
         )
         live.journaling += 1
         self._store.hold(HOLD_SECONDS)
-        loop = asyncio.get_running_loop()
-        writing = self._writing[key] = loop.create_future()
-
-        def kept(written: Future[None]) -> None:
-            loop.call_soon_threadsafe(self._written, live, record, written.exception())
-
-        self._store.journal(record).add_done_callback(kept)
+        writing = self._writing[key] = asyncio.get_running_loop().create_future()
+        self._store.journal(record).add_done_callback(self._calling.back(partial(self._written, live, record)))
         # The one who asked may hang up; the command goes on.
         return commands.Answer(await asyncio.shield(writing), False)
 

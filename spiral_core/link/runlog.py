@@ -232,6 +232,7 @@ class RunLogReader:
         self._file = file
         self._opening += 1
         self._part = part
+        self._successor = str(part_path(self._path, part + 1))
         self._offset = len(records.MAGIC)
         self._rest = b""
 
@@ -262,7 +263,7 @@ class RunLogReader:
         """
         while True:
             # Looked for first: a file that has a successor does not grow any more.
-            followed = part_path(self._path, self._part + 1).exists()
+            followed = os.path.exists(self._successor)
             yield from self.records_of_part()
             if not followed:
                 return
@@ -281,7 +282,7 @@ class RunLogReader:
                 yield record
             self._offset += used
             self._rest = self._rest[used:]
-            if not more:
+            if len(more) < _READ_BYTES:
                 return
 
     def _parse(self, begun: int, offset: int) -> Record | None:

@@ -63,7 +63,7 @@ def test_all_who_keep_up_get_the_very_same_packet() -> None:
     assert [message.number for message in baskets[0].of(Tick)] == list(range(2, 21, 2))
 
 
-WORDS = st.sampled_from(["frame", "ack", "maps", "flush", "jam", "clear", "hide", "show", "cut"])
+WORDS = st.sampled_from(["frame", "ack", "maps", "flush", "hurry", "jam", "clear", "hide", "show", "cut"])
 
 
 @given(st.lists(WORDS, max_size=150))
@@ -78,6 +78,8 @@ def test_a_viewer_that_jams_hides_and_is_cut_off_has_in_the_end_what_one_has_tha
             post(channel, say[word])
         elif word == "flush":
             channel.flush()
+        elif word == "hurry":
+            channel.hurry()
         elif word == "jam":
             basket.ready = False
         elif word == "clear":
@@ -112,6 +114,38 @@ def test_a_viewer_that_jams_hides_and_is_cut_off_has_in_the_end_what_one_has_tha
     newest = [message.seq for message in expected if isinstance(message, HeatMaps)][-1:]
     assert [message.seq for message in got if isinstance(message, HeatMaps)][-1:] == newest
     assert reader.settled
+
+
+def test_what_must_not_be_lost_goes_ahead_of_frames_and_the_number_is_complete_with_these() -> None:
+    channel: Channel[Reader] = Channel("r1")
+    _, basket = watching(channel)
+    post(channel, frame(1, 1), ack(2, 1, "a"), heat_maps(3, 1))
+    channel.hurry()
+    assert [type(message) for message in basket.messages] == [Tick, Ack]
+    assert basket.of(Tick)[0].number == 0, "who comes back with this number gets the frame"
+    missed = channel.since(0)
+    assert missed is not None
+    channel.hurry()
+    assert len(basket.parcels) == 1
+    channel.flush()
+    assert [type(message) for message in basket.messages[2:]] == [Tick, Frame, HeatMaps]
+    assert basket.of(Tick)[-1].number == 3
+    post(channel, ack(4, 1, "b"))
+    channel.hurry()
+    assert basket.of(Tick)[-1].number == 4, "nothing else waits"
+
+
+def test_where_one_cannot_take_it_now_nothing_goes_ahead() -> None:
+    channel: Channel[Reader] = Channel("r1")
+    _, steady = watching(channel)
+    jammed, basket = watching(channel)
+    basket.ready = False
+    post(channel, frame(1, 1), ack(2, 1, "a"))
+    channel.hurry()
+    assert [type(message) for message in steady.messages] == [Tick, Ack, Frame]
+    basket.ready = True
+    channel.catch_up(jammed)
+    assert [type(message) for message in basket.messages] == [Tick, Ack, Frame]
 
 
 def test_a_hidden_viewer_gets_what_must_not_be_lost_and_nothing_else() -> None:

@@ -188,7 +188,10 @@ export class RunModel {
         this.inForce(message.changes, message.step, message.rev);
         return "knobs";
       case "thinned":
-        this.thinned = [...this.thinned, message];
+        // After a cut the server may say again what this page has heard.
+        if (!this.thinned.some((one) => one.incarnation === message.incarnation && one.seq === message.seq)) {
+          this.thinned = [...this.thinned, message];
+        }
         return "status";
       case "checkpoint-saved":
         this.checkpoints = [...this.checkpoints.filter((one) => one.file !== message.file), message].filter((one) =>
