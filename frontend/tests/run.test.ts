@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { RunModel } from "../src/store/run";
 import { Series } from "../src/store/series";
-import type { CommandRecord, Frame, RunMessage } from "../src/wire/messages";
+import type { CommandRecord, Frame, RunMessage, Thinned } from "../src/wire/messages";
 import { goldenSnapshot, messagesOf } from "./golden";
 
 function pack(values: number[], dtype: "<f8" | "<u2") {
@@ -75,6 +75,14 @@ describe("deltas", () => {
     model.apply(frame(5, [50], 1));
     model.apply(frame(7, [7]));
     expect([model.step, points(model, "train/loss").steps]).toEqual([5, [1, 2, 3, 4, 5]]);
+  });
+
+  test("that say again after a cut what was merged on disk add nothing", () => {
+    const model = new RunModel(goldenSnapshot());
+    const [known] = model.thinned;
+    const next = { ...(known as Thinned), seq: (known as Thinned).seq + 1 };
+    for (const message of [known as Thinned, next, next]) model.apply(message);
+    expect(model.thinned).toEqual([known, next]);
   });
 
   test("of another run change nothing", () => {

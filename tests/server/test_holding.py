@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Logged
+from spiral_core.wire.messages import Command, Frame, Logged, Stored
 from spiral_server.journal import TELL_SECONDS
+from spiral_server.live.mailbox import urgent
 from spiral_server.store import writing
 from spiral_server.store.protocol import Entry
 from spiral_server.store.run_writer import LOOSE_FRAMES
 from spiral_server.store.sqlite_store import SqliteStore
 
-from .asking import give, play, stored
-from .house import House, courier, serving
+from .asking import give, play, shown, stored
+from .house import House, courier, serving, viewer
 from .saying import ack, asking, frame, opening
 from .test_store import judged
 
@@ -103,3 +106,55 @@ def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monk
 
     with serving(tmp_path / "runs") as house:
         play(story(house))
+
+
+def test_a_disk_that_does_not_take_a_command_keeps_no_frame_from_a_page(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await shown(page)
+            with closing(sqlite3.connect(tmp_path / "runs" / "r1" / "run.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                given = asyncio.create_task(give(house, asking("c1")))
+                while not house.app.state.hub._journal._writing:
+                    await asyncio.sleep(0.01)
+                begun = time.monotonic()
+                for seq in range(4, 8):
+                    await engine.say(frame(seq, seq))
+                    await page.next_of(Frame, lambda one, seq=seq: one.seq == seq)
+                assert time.monotonic() - begun < 2
+                assert not given.done()
+                other.execute("ROLLBACK")
+            assert (await given).status_code == 202
+            assert (await engine.next_of(Command)).id == "c1"
+
+    with serving(tmp_path / "runs") as house:
+        play(story(house))
+
+
+def test_an_engine_is_told_now_and_then_what_is_on_disk_and_not_of_each_packet(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        async with courier(house) as engine:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            packets = 60
+            for seq in range(4, 4 + packets):
+                await engine.say(frame(seq, seq))
+            await stored(engine, 3 + packets)
+            told = [message.seq for message in engine.seen if isinstance(message, Stored)]
+            assert told == sorted(set(told))
+            assert len(told) < packets / 2
+
+    with serving(tmp_path / "runs") as house:
+        play(story(house))
+
+
+def test_that_a_command_is_accepted_waits_for_the_tick_and_what_became_of_it_does_not() -> None:
+    accepted = judged(1)
+    assert accepted.state == "accepted"
+    assert not urgent(accepted)
+    for state in ("applied", "rejected", "superseded", "expired"):
+        assert urgent(msgspec.structs.replace(accepted, state=state))
+    assert urgent(ack(5, 1, "c1"))
+    assert not urgent(frame(4, 1))
