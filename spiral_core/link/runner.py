@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spiral_core import kernels
+from spiral_core import kernels, scheduling
 from spiral_core.engine import guards, planned, step
 from spiral_core.engine.config import RunConfig
 from spiral_core.engine.notices import Notices
@@ -128,6 +128,7 @@ def reopen(reference: str, options: Options) -> Start:
 def train_from(start: Start, options: Options, listen: Listener | None = None) -> Result:
     """Train a run from where it begins, see `train`, and let go of it at the end."""
     directory, incarnation = start.directory, start.incarnation
+    scheduling.usual_turns()
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
     limit = options.log_limit * 1_000_000
