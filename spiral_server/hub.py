@@ -191,7 +191,7 @@ class Hub:
     async def ingest(self, link: EngineLink, messages: Sequence[AnyMessage]) -> None:
         """Take in messages of a run: show them, then have them stored.
 
-        Waits only while too much is on its way to the disk.
+        Waits only while too much is on its way to the disk, and a moment while a command is.
 
         Raises
         ------

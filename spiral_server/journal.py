@@ -108,14 +108,15 @@ class Journal:
             writing.exception()
             return
         live.view.ledger.add(record)
+        # The run may have ended while the disk was busy.
+        expired = live.view.expire()
         if live.engine is not None:
             live.engine.bell.ring()
             _make_way()
         writing.set_result(record)
         self._tell(live, record)
-        # The run may have ended while the disk was busy.
-        for expired in live.view.expire():
-            self._tell(live, expired)
+        for one in expired:
+            self._tell(live, one)
 
     async def written(self, live: LiveRun) -> None:
         """Wait a moment for commands of a run that are on their way to the disk: frames can come behind them."""

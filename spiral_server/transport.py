@@ -1,7 +1,7 @@
 """HTTP connections that cannot be held open for nothing: how many there may be, and how long a request may take.
 
-Uvicorn bounds the pause between two requests by itself. What is here it does not have: bounds on connections, in all
-and by address, on the size of headers, and times by which the headers and the body of a request must be complete.
+Uvicorn bounds the size of headers and the pause between two requests by itself. What is here it does not have: bounds
+on connections, in all and by address, and times by which the headers and the body of a request must be complete.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import socket
 from collections.abc import Iterable
 from typing import Any, cast
 
+import h11
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from spiral_server.metrics import Metrics
 from spiral_server.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-HEADER_BYTES = 64 * 1024
-"""Of the request line and the headers of a request."""
 _ANSWER = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
 
 
@@ -38,16 +37,13 @@ async def stop_accepting(listeners: Iterable[socket.socket]) -> None:
         await asyncio.sleep(0)
 
 
-class BoundedHttp(HttpToolsProtocol):
+class BoundedHttp(H11Protocol):
     """One connection; see `bounded`."""
 
     settings: Settings
     metrics: Metrics
     _deadline: asyncio.TimerHandle | None = None
     _waits_for = ""
-    _under_way = "headers"
-    """What of a request is not complete yet; nothing once it is."""
-    _header_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection, unless there are too many."""
@@ -71,30 +67,12 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             # Turned away, or a websocket now, which has a heartbeat.
             self._wait_for("")
-            return
-        if self._under_way == "headers":
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_BYTES:
-                reason = f"the headers of a request take at most {HEADER_BYTES} bytes"
-                self._turn_away(431, b"Request Header Fields Too Large", "headers", reason)
-                return
-        self._wait_for(self._under_way)
-
-    def on_message_begin(self) -> None:
-        """Take note that a request begins."""
-        self._under_way = "headers"
-        self._header_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Take note that its body follows."""
-        self._under_way = "body"
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Take note that it is complete."""
-        self._under_way = ""
-        super().on_message_complete()
+        elif self.conn.their_state is h11.SEND_BODY:
+            self._wait_for("body")
+        elif self.conn.their_state is h11.IDLE:
+            self._wait_for("headers")
+        else:
+            self._wait_for("")
 
     def _wait_for(self, what: str) -> None:
         """Set the time by which headers or body must be complete; more bytes of the same do not move it."""

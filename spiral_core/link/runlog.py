@@ -264,15 +264,19 @@ class RunLogReader:
         while True:
             # Looked for first: a file that has a successor does not grow any more.
             followed = os.path.exists(self._successor)
-            yield from self.records_of_part()
+            yield from self.records_of_part(complete=followed)
             if not followed:
                 return
             if self._rest:
                 raise RunLogError(f"{self._here} is damaged at byte {self._offset}: its last record is not whole")
             self.enter(self._part + 1)
 
-    def records_of_part(self) -> Iterator[Record]:
-        """Give every whole record from here to the present end of this file alone; see `records`."""
+    def records_of_part(self, *, complete: bool = True) -> Iterator[Record]:
+        """Give every whole record from here to the present end of this file alone; see `records`.
+
+        A read that gives less than was asked for is nearly always the last one. Where the rest comes with the next
+        ring anyway (not ``complete``), it is taken for that.
+        """
         while True:
             more = os.pread(self._file, _READ_BYTES, self._offset + len(self._rest))
             self._rest += more
@@ -282,7 +286,7 @@ class RunLogReader:
                 yield record
             self._offset += used
             self._rest = self._rest[used:]
-            if len(more) < _READ_BYTES:
+            if not more or (len(more) < _READ_BYTES and not complete):
                 return
 
     def _parse(self, begun: int, offset: int) -> Record | None:

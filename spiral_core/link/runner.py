@@ -108,6 +108,7 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
         The run cannot start, or its disk fails. The run log then ends with the status ``failed`` where that can still
         be written.
     """
+    scheduling.usual_turns()
     # Refused before anything is made: a server without an address, and guards that speak of what the run has not.
     if options.server is not None:
         spawn.engine_socket(options.server)
@@ -119,6 +120,7 @@ def train(config: RunConfig, options: Options, listen: Listener | None = None) -
 
 def reopen(reference: str, options: Options) -> Start:
     """Go on with a run, named as ``RUN`` or ``RUN@STEP``; see `resume.reopen`."""
+    scheduling.usual_turns()
     if options.server is not None:
         # Refused before anything is changed.
         spawn.engine_socket(options.server)
@@ -128,7 +130,6 @@ def reopen(reference: str, options: Options) -> Start:
 def train_from(start: Start, options: Options, listen: Listener | None = None) -> Result:
     """Train a run from where it begins, see `train`, and let go of it at the end."""
     directory, incarnation = start.directory, start.incarnation
-    scheduling.usual_turns()
     inbox = Inbox(lifeline=options.lifeline)
     inbox.catch_signals()
     limit = options.log_limit * 1_000_000

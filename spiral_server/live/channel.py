@@ -256,7 +256,7 @@ class Channel(Generic[AnyReader]):
     def _parcels(self, *, reliable: bool = False) -> Iterable[Parcel]:
         while deltas := self._front.drain(PACKET_BYTES, reliable=reliable):
             self.packed += 1
-            # Only the last packet completes the number: what is left in the mailbox may be older than what went.
+            # Where something is left in the mailbox the number is not complete: that may be older than what went.
             number = self.number if not self._front.pending else self._complete
             yield self._packed(number, deltas)
         if not self._front.pending:
@@ -283,6 +283,7 @@ class Channel(Generic[AnyReader]):
         if reader.settled and not self._front.pending and reader in self._behind:
             self._behind.discard(reader)
             self._abreast.add(reader)
+            self._complete = self.number
 
     def hide(self, reader: AnyReader) -> None:
         """Send a viewer nothing but what must not be lost."""

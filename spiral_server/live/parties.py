@@ -18,7 +18,7 @@ from spiral_server.live.run_view import RunView
 
 
 class Bell(Protocol):
-    """Calls the tasks of a courier's connection."""
+    """Calls a courier's connection."""
 
     def ring(self) -> None:
         """Something is there to be sent."""

@@ -165,13 +165,18 @@ class Connection:
                 take(self._session.receive(packet, now=time.monotonic()))
                 self._flush()
             except RemoteError as error:
-                self.bell.leave(error.code, error.reason)
+                self._give_up(error.code, error.reason)
             except Exception:
                 log.exception("a packet cannot be taken in")
-                self.bell.leave(CLOSE_INTERNAL, "the server failed; its log says why")
+                self._give_up(CLOSE_INTERNAL, "the server failed; its log says why")
             return True
 
         self._frames.on_packet = on_packet
+
+    def _give_up(self, code: int, reason: str) -> None:
+        """Close, and take nothing of what has come already behind a packet that could not be taken in."""
+        self._frames.on_packet = lambda _: True
+        self.bell.leave(code, reason)
 
     async def greeting(self) -> Message:
         """Wait for the peer's first words; what it says in the same breath is received next."""

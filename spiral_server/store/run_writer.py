@@ -1,7 +1,8 @@
 """Writes one run's database: messages, commands, and frames that are packed into blocks as they grow old.
 
-Used by one thread at a time, inside a transaction that the caller opens and ends. Only `compact_some` opens its own:
-what it does is done in parts of a few milliseconds, so that a command need not wait for the whole.
+Used by one thread at a time, inside a transaction that the caller opens and ends. Only `journal` needs none, and
+`compact_some` opens its own: what it does is done in parts of a few milliseconds, so that a command need not wait for
+the whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from spiral_core.wire.messages import CommandRecord, Frame, Strip
 from spiral_server.store import migrations, pyramid
 from spiral_server.store.blocks import BLOCK_STEPS, Block, build, checksum, decode_frame
 from spiral_server.store.command_table import CommandTable
+from spiral_server.store.errors import StoreError
 from spiral_server.store.marks import Mark, read_marks
 from spiral_server.store.protocol import Damage, Entry
 
@@ -178,7 +180,8 @@ class RunWriter:
             return
         with nullcontext() if self.connection.in_transaction else self.transaction():
             self._commands.remove(record)
-            self._commands.enter(record)
+            if not self._commands.enter(record):
+                raise StoreError(f"command {record.id!r} cannot be written: the list of commands is damaged")
 
     @property
     def compactable(self) -> bool:

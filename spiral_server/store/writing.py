@@ -189,6 +189,9 @@ class WritingThread:
             return
         for job, result in zip(batch, results, strict=True):
             job.done.set_result(result)
+        self._compact(writer)
+
+    def _compact(self, writer: RunWriter) -> None:
         while writer.compactable and (writer.overdue or (self._jobs.empty() and time.monotonic() >= self._held)):
             if not self._settle(writer.compact_some):
                 break
@@ -198,10 +201,15 @@ class WritingThread:
             if job.work is None:
                 self._let_go(run)
                 job.done.set_result(None)
-            else:
-                job.done.set_result(job.work(self._writer(run)))
+                return
+            writer = self._writer(run)
+            job.done.set_result(job.work(writer))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             self._fail(run, [job], error)
+            return
+        if job.ahead and writer.overdue:
+            # Commands alone fill the write-ahead log too.
+            self._compact(writer)
 
     def _let_go(self, run: str) -> None:
         """Close a run's database and forget its line of the list."""

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from spiral_core.wire import codec
-from spiral_core.wire.messages import Command, Frame, Logged, Stored
+from spiral_core.wire.limits import CLOSE_PROTOCOL
+from spiral_core.wire.messages import Command, EngineWelcome, Frame, Logged, Stored
 from spiral_server.journal import TELL_SECONDS
 from spiral_server.live.mailbox import urgent
-from spiral_server.store import writing
+from spiral_server.store import run_writer, writing
 from spiral_server.store.protocol import Entry
 from spiral_server.store.run_writer import LOOSE_FRAMES
 from spiral_server.store.sqlite_store import SqliteStore
@@ -108,6 +109,18 @@ def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monk
         play(story(house))
 
 
+def test_commands_alone_do_not_let_the_write_ahead_log_grow_without_end(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_writer, "MERGE_ROWS", 30)
+    monkeypatch.setattr(run_writer, "MERGE_ROWS_BUSY", 90)
+    store.append("r1", entries(frame(1, 1))).result(10)
+    for number in range(1, 301):
+        store.journal(judged(number)).result(10)
+    pages = (store._logdir / "r1" / "run.db-wal").stat().st_size / 4096
+    assert pages < 300, "300 commands take three pages each"
+
+
 def test_a_disk_that_does_not_take_a_command_keeps_no_frame_from_a_page(tmp_path: Path) -> None:
     async def story(house: House) -> None:
         async with courier(house) as engine, viewer(house) as page:
@@ -128,6 +141,24 @@ def test_a_disk_that_does_not_take_a_command_keeps_no_frame_from_a_page(tmp_path
                 other.execute("ROLLBACK")
             assert (await given).status_code == 202
             assert (await engine.next_of(Command)).id == "c1"
+
+    with serving(tmp_path / "runs") as house:
+        play(story(house))
+
+
+def test_behind_a_packet_that_cannot_be_taken_in_nothing_is(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        async with courier(house) as engine:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            for message in (frame(4, 2**60), frame(5, 5)):
+                engine.socket.protocol.send_binary(codec.encode_packet([message]))
+            # Both in one write, so that they come in one read.
+            engine.socket.transport.write(b"".join(engine.socket.protocol.data_to_send()))
+            assert await engine.closed() == CLOSE_PROTOCOL
+        async with courier(house) as engine:
+            (welcome,) = (one for one in engine.seen if isinstance(one, EngineWelcome))
+            assert welcome.stored == 3, "what came behind is asked for again"
 
     with serving(tmp_path / "runs") as house:
         play(story(house))
