@@ -6,7 +6,6 @@ The rules stand in `live.commands`; what follows from an engine's answer is fold
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -23,12 +22,6 @@ WRITE_SECONDS = 0.005
 """For so long, at most, they wait for one that is being written."""
 TELL_SECONDS = 0.002
 """For so long they wait for the acknowledgement of one to be told."""
-
-
-def _make_way() -> None:
-    """Let the courier run, where it has been woken on this core: what this process does next can wait, it cannot."""
-    if hasattr(os, "sched_yield"):
-        os.sched_yield()
 
 
 class Journal:
@@ -112,7 +105,6 @@ class Journal:
         expired = live.view.expire()
         if live.engine is not None:
             live.engine.bell.ring()
-            _make_way()
         writing.set_result(record)
         self._tell(live, record)
         for one in expired:
