@@ -83,10 +83,11 @@ def trouble(status: int, reason: str, headers: dict[str, str] | None = None) -> 
 
 
 def _knock_of(scope: Scope) -> tuple[access.Knock, str]:
-    """Take the headers that matter at the door, and the length of the body; of repeated ones the first."""
+    """Take the headers that matter at the door, and the length of the body; of repeated ones the first, but no Host."""
     found = {name: value.decode("latin-1") for name, value in reversed(scope["headers"]) if name in _AT_THE_DOOR}
+    once = [name for name, _ in scope["headers"]].count(b"host") == 1
     knock = access.Knock(
-        host=found.get(b"host"),
+        host=found.get(b"host") if once else None,
         origin=found.get(b"origin"),
         authorization=found.get(b"authorization"),
         cookie=found.get(b"cookie"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -20,10 +22,19 @@ from spiral_core.wire.limits import CLOSE_BAD_DATA, CLOSE_PROTOCOL, CLOSE_TOO_BI
 from spiral_core.wire.messages import Stored, ViewHello, Watch
 from spiral_server.live.rates import Allowance
 
-from .house import House, courier, dial, page, serving
+from .house import House, courier, dial, eventually, page, serving
 from .saying import asking, frame, opening
 
 HEADER_SECONDS, BODY_SECONDS = 0.4, 0.6
+SOON = 5
+"""Seconds in which a connection that is not waited for any longer must end; uvicorn alone would take 15."""
+BEARER = "Authorization: Bearer correct-horse"
+CHUNKED = "Transfer-Encoding: chunked"
+SHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {'A' * 22}==")
+HELLO = codec.encode_packet([ViewHello(protocol=PROTOCOL)])
+ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+JUNK = b"\x00\xff\xfe garbage\r\n\r\n"
+POSTED = f"/api/runs/r1/commands HTTP/1.1\r\nHost: localhost\r\n{BEARER}\r\n{CHUNKED}\r\n\r\n2\r\n{{}}\r\n0"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def knock(house: House, said: bytes = b"") -> socket.socket:
-    line = socket.create_connection(("127.0.0.1", house.port), timeout=20)
+    line = socket.create_connection(("127.0.0.1", house.port), timeout=SOON)
     if said:
         line.sendall(said)
     return line
@@ -53,6 +64,18 @@ def heard(line: socket.socket) -> bytes:
         if not data:
             return bytes(said)
         said += data
+
+
+def answered(line: socket.socket) -> int:
+    """Read one answer; give its status."""
+    answer = HTTPResponse(line)
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+def statuses(said: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1\.1 (\d+)", said)
 
 
 def counted(house: House, cause: str) -> float:
@@ -95,7 +118,7 @@ def test_a_byte_now_and_then_does_not_buy_more_time(house: House) -> None:
 def test_a_body_that_never_ends_is_ended_with_408_and_leaves_no_trace_of_failure(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = head(house, "Authorization: Bearer correct-horse", "Content-Length: 100") + b'{"id"'
+    said = head(house, BEARER, "Content-Length: 100") + b'{"id"'
     with closing(knock(house, said)) as line:
         answer = heard(line)
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -113,26 +136,123 @@ def test_the_times_do_not_hurry_those_who_are_quick(house: House) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused_with_413_unread(house: House) -> None:
-    bearer = "Authorization: Bearer correct-horse"
     begun, before = time.monotonic(), counted(house, "body")
-    with closing(knock(house, head(house, bearer, f"Content-Length: {20 * 2**20}"))) as line:
+    with closing(knock(house, head(house, BEARER, f"Content-Length: {20 * 2**20}"))) as line:
         assert heard(line).startswith(b"HTTP/1.1 413 ")
     assert time.monotonic() - begun < BODY_SECONDS * 5
-    with closing(knock(house, head(house, bearer, "Transfer-Encoding: chunked"))) as line:
+    with closing(knock(house, head(house, BEARER, CHUNKED))) as line:
         line.sendall(b"11000\r\n" + b"x" * 0x11000 + b"\r\n")
         assert line.recv(65536).startswith(b"HTTP/1.1 413 ")
     assert counted(house, "body") == before + 2
 
 
-def test_headers_that_are_too_large_are_refused_with_400(house: House) -> None:
-    with closing(knock(house, b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000)) as line:
-        assert heard(line).startswith(b"HTTP/1.1 400 ")
+@pytest.mark.parametrize(("piece", "end"), [(70_004, "\r\n\r\n"), (500, "")], ids=["whole", "in pieces, without end"])
+@pytest.mark.parametrize(
+    ("begun", "again"),
+    [
+        ("/", "x"),
+        ("/ HTTP/1.1", "\r\nX: y"),
+        ("/ HTTP/1.1\r\nX: ", "x"),
+        (POSTED, "\r\nX: y"),
+        (f"{POSTED}\r\nX: ", "x"),
+    ],
+    ids=["URL", "headers", "header", "trailers", "trailer"],
+)
+def test_headers_and_trailers_that_are_too_large_are_refused_with_431(
+    house: House, begun: str, again: str, piece: int, end: str
+) -> None:
+    before, large = counted(house, "headers"), ((f"POST {begun}" + again * 70_000)[:70_000] + end).encode()
+    with closing(knock(house)) as line:
+        with suppress(OSError):  # refused in the midst of it
+            for begin in range(0, len(large), piece):
+                line.sendall(large[begin : begin + piece])
+        assert heard(line).startswith(b"HTTP/1.1 431 ")
+    assert counted(house, "headers") == before + 1
 
 
-@pytest.mark.parametrize("said", [b"\x00\xff\xfe garbage\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_headers_of_14_kib_are_answered_again_and_again_and_bodies_between_them_are_not_counted(house: House) -> None:
+    asked = head(house, BEARER, "Content-Length: 60000", "X: ", path="/api/runs/none/commands")
+    asked = asked.replace(b"X: ", b"X: " + b"x" * (14 * 1024 - len(asked)))
+    with closing(knock(house)) as line:
+        for _ in range(5):
+            line.sendall(asked + b"x" * 60_000)
+            assert answered(line) == 400
+            line.sendall(asked.replace(b"POST", b"GET").replace(b"60000", b"0"))
+            assert answered(line) == 404
+
+
+def test_a_few_trailers_harm_nothing_and_count_as_no_headers(house: House) -> None:
+    body = b"%x\r\n%b\r\n0\r\nX: y\r\nHost: evil.example\r\n%b\r\n\r\n" % (len(HELLO), HELLO, BEARER.encode())
+    for shown, status in (([BEARER], 201), ([], 401)):
+        with closing(knock(house, head(house, *shown, CHUNKED, path="/http/view") + body)) as line:
+            assert answered(line) == status
+
+
+def test_requests_sent_at_once_are_answered_in_order_and_none_with_the_refusal_of_the_next(house: House) -> None:
+    last = head(house, BEARER, "Connection: close", method="GET", path="/api/runs/none")
+    with closing(knock(house, ASK + head(house, method="GET") + last)) as line:
+        assert statuses(heard(line)) == [b"200", b"401", b"404"]
+    with closing(knock(house, ASK + b"GET http://a:99999/ HTTP/1.1\r\n\r\n")) as line:
+        assert heard(line) == b""
+
+
+def test_too_many_requests_sent_at_once_end_the_connection_and_harm_nobody_else(house: House) -> None:
+    with closing(knock(house, ASK * 1000)) as line:
+        assert len(statuses(heard(line))) < 1000
+    with house.http() as http:
+        assert http.get("/api/runs").status_code == 200
+
+
+def test_what_is_no_request_does_not_keep_a_connection_open(house: House) -> None:
+    early = head(house, "Content-Length: 5")
+    for asked, status, more in ((ASK, 200, b"\r\n"), (early, 401, b"hello")):
+        with closing(knock(house, asked)) as line:
+            assert answered(line) == status
+            line.sendall(more)
+            assert statuses(heard(line)) == [b"408"]
+
+
+@pytest.mark.parametrize(
+    "behind", [JUNK, ASK + JUNK, ASK * 100, b"GET /" + b"x" * 40_000, b""], ids=["junk", "one", "100", "URL", "socket"]
+)
+def test_nothing_is_written_into_an_answer_under_way_and_who_breaks_it_off_is_gone(house: House, behind: bytes) -> None:
+    viewers = house.app.state.hub.audience.viewers
+    before = len(viewers)
+    with house.http() as http:
+        view = http.post("/http/view", content=HELLO).json()["view"]
+    with closing(knock(house, head(house, BEARER, method="GET", path=f"/http/view/{view}/events"))) as line:
+        said = line.recv(65536)
+        line.sendall(behind or head(house, BEARER, *SHAKE, method="GET", path="/ws/view"))
+        assert statuses(said + heard(line)) == [b"200"]
+
+    async def gone() -> bool:
+        return len(viewers) <= before
+
+    asyncio.run(eventually(gone))
+
+
+def test_an_upgrade_with_a_body_or_more_than_a_websocket_reads_is_refused_and_another_ends_it(house: House) -> None:
+    http2 = ["Connection: Upgrade", "Upgrade: h2c"]
+    refused = [*http2, "Content-Length: 9"], [*http2, CHUNKED], [*SHAKE, CHUNKED], [*SHAKE, "X: " + "x" * 10_000]
+    for asked, status in (*((asked, b"400") for asked in refused), (http2, b"200")):
+        with closing(knock(house, head(house, BEARER, *asked, method="GET", path="/healthz"))) as line:
+            assert statuses(heard(line)) == [status], asked
+
+
+@pytest.mark.parametrize("said", [JUNK, b"GET /\r\n\r\n", b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"])
 def test_what_is_no_http_is_refused_with_400(house: House, said: bytes) -> None:
     with closing(knock(house, said)) as line:
         assert heard(line).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("hosts", ["", "localhost evil.example", "evil.example localhost", "localhost localhost"])
+def test_a_request_and_a_websocket_name_one_host(house: House, hosts: str) -> None:
+    before, named = counted(house, "host"), [f"Host: {host}" for host in hosts.split()]
+    for path, more, status in (("/healthz", (), 400), ("/ws/view", SHAKE, 403)):
+        said = "\r\n".join([f"GET {path} HTTP/1.1", BEARER, *named, *more, "", ""])
+        with closing(knock(house, said.encode())) as line:
+            assert answered(line) == status
+    assert counted(house, "host") == before + 2
 
 
 def test_connections_of_one_address_are_bounded_and_room_is_found_again(house: House) -> None:
