@@ -52,7 +52,7 @@ log = structlog.get_logger(__name__)
 
 BACKLOG_BYTES = 8 * 1024 * 1024
 """An engine's bytes that may wait for the disk; beyond, its courier is not read, and keeps them in its log."""
-REPORT_SECONDS = 0.02
+REPORT_SECONDS = 0.1
 """After a commit, before a courier is told of it: the next one may be over by then."""
 LEAVE_SECONDS = 1.0
 """How long a stopping server waits for its connections to be closed."""

@@ -118,4 +118,4 @@ class Journal:
 
     def settled(self) -> None:
         """Let frames go on: a command has been acknowledged, and those who watch are about to be told."""
-        self._store.hold(TELL_SECONDS)
+        self._store.rest(TELL_SECONDS)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.02
 HELD_SECONDS = 0.05
 """Longest time that frames wait while commands come one behind the other."""
 AT_ONCE, SOON = b"!", b"."

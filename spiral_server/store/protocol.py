@@ -132,7 +132,10 @@ class RunStore(Protocol):
         """Keep a command, replacing an older state of it; the future is resolved when it is on disk."""
 
     def hold(self, seconds: float) -> None:
-        """Begin nothing that nobody waits for, for so long from now; 0 ends it."""
+        """Begin nothing that nobody waits for, for so long from now: a command is under way."""
+
+    def rest(self, seconds: float) -> None:
+        """Do what waits, so long from now: the command is over."""
 
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""

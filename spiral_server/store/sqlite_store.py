@@ -207,8 +207,12 @@ class SqliteStore:
         return self._writing.submit(job)
 
     def hold(self, seconds: float) -> None:
-        """Begin nothing that nobody waits for, for so long from now; 0 ends it."""
+        """Begin nothing that nobody waits for, for so long from now: a command is under way."""
         self._writing.hold(seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Do what waits, so long from now: the command is over."""
+        self._writing.rest(seconds)
 
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""

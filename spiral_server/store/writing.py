@@ -2,7 +2,8 @@
 
 A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: they are committed by
 themselves as they come, old frames are packed in parts, between which they come, and while one is under way nothing is
-begun that can wait (`WritingThread.hold`).
+begun that can wait (`WritingThread.hold`). Where commands follow each other, what had to wait is done right behind the
+acknowledgement of one (`WritingThread.rest`), and not when the next one may come.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ from spiral_server.store.run_writer import RunWriter
 
 log = structlog.get_logger(__name__)
 
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.05
 """Longest time that a message waits for others to share its commit."""
 HELD_SECONDS = 0.1
 """Longest time that a message waits while commands come one behind the other."""
+STEERING_SECONDS = 0.5
+"""Whoever has given a command soon gives another one: for so long packing is begun behind acknowledgements alone."""
+REST_SECONDS = 0.006
+"""Behind an acknowledgement, packing is begun for so long; its parts take 1 to 3 ms."""
 GATHER_JOBS = 256
 """Most jobs of one commit: bounds how long a command can wait for the commit before it."""
 OPEN_RUNS = 16
 """Databases kept open for writing."""
+
+
+class _Rest:
+    """Says that a command is over."""
 
 
 @dataclass
@@ -75,8 +84,12 @@ class WritingThread:
         self._unsettled: set[str] = set()
         self._writers: OrderedDict[str, RunWriter] = OrderedDict()
         self._broken: set[str] = set()
-        self._jobs: queue.SimpleQueue[Job | RunSummary | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | RunSummary | _Rest | None] = queue.SimpleQueue()
         self._held = 0.0
+        self._rest = 0.0
+        """Until when packing may be begun behind an acknowledgement."""
+        self._steered = 0.0
+        """Until when it may be begun there alone."""
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="spiral-store", daemon=True)
         self._thread.start()
@@ -97,8 +110,17 @@ class WritingThread:
             self._jobs.put(summary)
 
     def hold(self, seconds: float) -> None:
-        """Begin nothing that nobody waits for, for so long from now; 0 ends it."""
+        """Begin nothing that nobody waits for, for so long from now: a command is under way."""
+        now = time.monotonic()
+        self._held = now + seconds
+        self._steered = now + STEERING_SECONDS
+
+    def rest(self, seconds: float) -> None:
+        """Do what waits, so long from now: the command is over."""
         self._held = time.monotonic() + seconds
+        self._rest = self._held + REST_SECONDS
+        if not self._closed:
+            self._jobs.put(_Rest())
 
     def forgive(self, run: str) -> None:
         """Take appends to a run again after one that failed; called by a job."""
@@ -126,6 +148,8 @@ class WritingThread:
                 by_run.setdefault(job.run, []).append(job)
             for run, batch in by_run.items():
                 self._commit(run, batch)
+            for writer in list(self._writers.values()) if not jobs else ():
+                self._compact(writer)
             for summary in summaries.values():
                 self._settle(partial(self._catalog.note, summary, settled=False))
 
@@ -134,11 +158,12 @@ class WritingThread:
         jobs: list[Job] = []
         summaries: dict[str, RunSummary] = {}
         begun: float | None = None
+        resting = False
         while len(jobs) < GATHER_JOBS:
             try:
-                item = self._jobs.get(timeout=self._patience(begun))
+                item = self._jobs.get(timeout=self._patience(begun, resting))
             except queue.Empty:
-                if self._patience(begun) == 0.0:
+                if self._patience(begun, resting) == 0.0:
                     break
                 continue
             if item is None:
@@ -146,11 +171,14 @@ class WritingThread:
             if isinstance(item, Job) and item.ahead:
                 self._commit(item.run, [item])
                 # What was gathered is not to wait until no more of them come.
-                if self._patience(begun) == 0.0:
+                if self._patience(begun, resting) == 0.0:
                     break
                 continue
             if begun is None:
                 begun = time.monotonic()
+            if isinstance(item, _Rest):
+                resting = True
+                continue
             if isinstance(item, RunSummary):
                 summaries[item.id] = item
                 continue
@@ -159,11 +187,11 @@ class WritingThread:
                 break
         return jobs, summaries, True
 
-    def _patience(self, begun: float | None) -> float | None:
+    def _patience(self, begun: float | None, resting: bool) -> float | None:
         """Give the seconds to wait for more than what has been gathered since then."""
         if begun is None:
             return None
-        until = max(begun + GATHER_SECONDS, min(self._held, begun + HELD_SECONDS))
+        until = max(begun + (0.0 if resting else GATHER_SECONDS), min(self._held, begun + HELD_SECONDS))
         return max(0.0, until - time.monotonic())
 
     def _commit(self, run: str, batch: list[Job]) -> None:
@@ -192,9 +220,14 @@ class WritingThread:
         self._compact(writer)
 
     def _compact(self, writer: RunWriter) -> None:
-        while writer.compactable and (writer.overdue or (self._jobs.empty() and time.monotonic() >= self._held)):
+        while writer.compactable and (writer.overdue or self._is_quiet()):
             if not self._settle(writer.compact_some):
                 break
+
+    def _is_quiet(self) -> bool:
+        """Tell whether nobody waits, nor is likely to before a part of packing is done."""
+        now = time.monotonic()
+        return self._jobs.empty() and now >= self._held and (now < self._rest or now >= self._steered)
 
     def _do_alone(self, run: str, job: Job) -> None:
         try:

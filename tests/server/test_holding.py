@@ -47,9 +47,8 @@ def test_a_command_is_on_disk_at_once_and_frames_wait_until_it_is_over(
     store.journal(judged(1)).result(10)
     time.sleep(3 * writing.GATHER_SECONDS)
     assert not frames.done()
-    store.hold(0.0)
-    store.append("r1", entries(frame(2, 2))).result(10)
-    assert frames.done()
+    store.rest(0.0)
+    frames.result(10)
 
 
 def test_frames_do_not_wait_for_ever_while_commands_come_one_behind_the_other(store: SqliteStore) -> None:
@@ -63,6 +62,46 @@ def test_frames_do_not_wait_for_ever_while_commands_come_one_behind_the_other(st
     assert done[0] == "frame"
 
 
+def test_what_had_to_wait_is_done_behind_an_acknowledgement_and_not_where_the_next_command_may_come(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "STEERING_SECONDS", FOREVER)
+    monkeypatch.setattr(writing, "GATHER_SECONDS", 0.01)
+    store.hold(0.0)
+    many = [frame(seq, seq) for seq in range(LOOSE_FRAMES + 100)]
+    for at in range(0, len(many), 100):
+        store.append("r1", entries(*many[at : at + 100])).result(10)
+    time.sleep(0.3)  # a block takes 5 ms
+    assert blocks(store) == 0
+    monkeypatch.setattr(writing, "REST_SECONDS", 30.0)
+    monkeypatch.setattr(writing, "GATHER_SECONDS", FOREVER)
+    waiting = store.append("r1", entries(frame(len(many), len(many))))
+    begun = time.monotonic()
+    store.rest(0.05)
+    waiting.result(10)
+    assert 0.04 < time.monotonic() - begun < 5, "those who watch are told first"
+    deadline = time.monotonic() + 30
+    while blocks(store) == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_packing_goes_on_by_itself_once_nobody_steers_any_more(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "STEERING_SECONDS", 0.5)
+    store.hold(0.0)
+    many = [frame(seq, seq) for seq in range(LOOSE_FRAMES + 100)]
+    for at in range(0, len(many), 100):
+        store.append("r1", entries(*many[at : at + 100])).result(10)
+    time.sleep(0.6)
+    store.append("r1", entries(frame(len(many), len(many)))).result(10)
+    deadline = time.monotonic() + 30
+    while blocks(store) == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_old_frames_are_not_packed_while_a_command_is_under_way(store: SqliteStore) -> None:
     store.hold(FOREVER)
     many = [frame(seq, seq) for seq in range(LOOSE_FRAMES + 100)]
@@ -71,23 +110,14 @@ def test_old_frames_are_not_packed_while_a_command_is_under_way(store: SqliteSto
     store.journal(judged(1)).result(10)
     time.sleep(0.3)  # a block takes 5 ms
     assert blocks(store) == 0
-    store.hold(0.0)
-    store.append("r1", entries(frame(len(many), len(many)))).result(10)
-    deadline = time.monotonic() + 30
-    while blocks(store) == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[float] = []
-    real = SqliteStore.hold
-
-    def hold(store: SqliteStore, seconds: float) -> None:
-        held.append(seconds)
-        real(store, seconds)
-
-    monkeypatch.setattr(SqliteStore, "hold", hold)
+    rested: list[float] = []
+    hold, rest = SqliteStore.hold, SqliteStore.rest
+    monkeypatch.setattr(SqliteStore, "hold", lambda store, seconds: (held.append(seconds), hold(store, seconds)))
+    monkeypatch.setattr(SqliteStore, "rest", lambda store, seconds: (rested.append(seconds), rest(store, seconds)))
 
     async def story(house: House) -> None:
         async with courier(house) as engine:
@@ -99,11 +129,12 @@ def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monk
             assert held[0] > 0
             await engine.say(frame(4, 1))
             await stored(engine, 4)
-            assert len(held) == 1
+            assert rested == []
             await engine.say(ack(5, 1, "c1"))
             await stored(engine, 5)
+            assert len(held) == 1
             # Those who watch are told first.
-            assert held[1:] == [TELL_SECONDS]
+            assert rested == [TELL_SECONDS]
 
     with serving(tmp_path / "runs") as house:
         play(story(house))
