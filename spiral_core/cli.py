@@ -167,11 +167,13 @@ def train(
 def _train(asked: dict[str, Any], given: set[str]) -> None:
     """Train what was asked for; ``given`` are the options that a person has written."""
     # Imported here: the engine loads NumPy and Numba, and --help should not.
+    from spiral_core import hugepages
     from spiral_core.engine.config import RunConfig
     from spiral_core.link import runner
 
     # What was imported stays; to search it for garbage would hold the training up for 50 ms now and then.
     gc.freeze()
+    hugepages.collapse()
     say: Callable[[str], None] = (lambda _line: None) if asked["quiet"] else (lambda line: typer.echo(line))
     options = runner.Options(**{field: asked[field] for field in runner.Options.__dataclass_fields__})
     if (cores := os.cpu_count()) is not None and (options.threads or 0) > cores:

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 import spiral_core
-from spiral_core import scheduling
+from spiral_core import hugepages, scheduling
 from spiral_core.errors import SpiralError
 from spiral_core.wire.limits import MAX_PACKET_BYTES
 from spiral_server import logs, memory
@@ -214,7 +214,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 def own_process() -> None:
     """Arrange a process that is a server and no more, before its threads begin: one heap, and the event loop first.
 
-    Its turns are short (see `scheduling`).
+    Its turns are short (see `scheduling`), its pages large (see `hugepages`).
 
     By itself a thread that computes, as the store's, keeps the interpreter for 5 ms each time that the loop wants it
     back, and all that was imported is searched for garbage in which there is none. Both delay commands.
@@ -224,6 +224,7 @@ def own_process() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
+    hugepages.collapse()
 
 
 class Server(uvicorn.Server):

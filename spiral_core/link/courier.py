@@ -27,7 +27,7 @@ from pathlib import Path
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from spiral_core import scheduling
+from spiral_core import hugepages, scheduling
 from spiral_core.errors import DecodeError, LocalError, RemoteError, RunLogError
 from spiral_core.link import applied
 from spiral_core.link.commandpipe import CommandPipe
@@ -378,6 +378,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What was imported stays; to search it for garbage takes 10 ms, in which no command arrives.
     gc.freeze()
+    hugepages.collapse()
     scheduling.short_turns()
     return asyncio.run(_main(options))
 
