@@ -22,6 +22,7 @@ from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPL
 from spiral_core.wire.messages import (
     Ack,
     AnyMessage,
+    CommandRecord,
     CommandRequest,
     EngineHello,
     Frame,
@@ -65,6 +66,11 @@ T = TypeVar("T")
 def _notable(summary: RunSummary) -> tuple[object, ...]:
     """Give what everybody is told of when it changes."""
     return (summary.status, summary.connected, summary.name, summary.trouble)
+
+
+def _can_wait(link: EngineLink, messages: Sequence[AnyMessage]) -> bool:
+    """Tell whether messages can come behind a command that is being written."""
+    return link.live.journaling > 0 and not any(isinstance(message, Ack) for message in messages)
 
 
 class Hub:
@@ -198,18 +204,18 @@ class Hub:
         RemoteError
             A message that no engine of ours sends, or a link that has been replaced.
         """
-        if link.live.journaling and not any(isinstance(message, Ack) for message in messages):
+        if _can_wait(link, messages):
             await self._journal.written(link.live)
         self.take_in(link, messages)
         if link.backlog > BACKLOG_BYTES:
             await asyncio.gather(asyncio.wrap_future(link.newest), return_exceptions=True)
 
-    def takes_at_once(self, link: EngineLink) -> bool:
+    def takes_at_once(self, link: EngineLink, messages: Sequence[AnyMessage]) -> bool:
         """Tell whether `ingest` would not wait."""
-        return link.backlog <= BACKLOG_BYTES and not link.live.journaling
+        return link.backlog <= BACKLOG_BYTES and not _can_wait(link, messages)
 
     def take_in(self, link: EngineLink, messages: Sequence[AnyMessage]) -> None:
-        """Take in messages of a run without waiting, while `takes_at_once`; see `ingest`.
+        """Take in messages of a run without waiting, where `takes_at_once`; see `ingest`.
 
         Raises
         ------
@@ -350,15 +356,25 @@ class Hub:
 
     # --- commands
 
+    def loaded(self, run: str) -> LiveRun | None:
+        """Give a run where it is in memory, as one whose engine is connected."""
+        return self._runs.get(run)
+
+    def give(self, live: LiveRun, request: CommandRequest) -> tuple[asyncio.Future[CommandRecord], bool]:
+        """Take in a command (see `Journal.give`)."""
+        return self._journal.give(live, request)
+
     async def submit(self, run: str, request: CommandRequest) -> commands.Answer:
-        """Take in a command (see `Journal.submit`).
+        """Take in a command, and wait until it is on disk (see `Journal.give`).
 
         Raises
         ------
         StoreError
             There is no such run, or the journal cannot be written; then the command has not been given.
         """
-        return await self._journal.submit(await self.live(run), request)
+        record, repeated = self._journal.give(await self.live(run), request)
+        # The one who asked may hang up; the command goes on.
+        return commands.Answer(await asyncio.shield(record), repeated)
 
     # --- the end
 

@@ -49,8 +49,12 @@ class Journal:
         self._calling = Calling()
         self._writing: dict[tuple[str, str], asyncio.Future[CommandRecord]] = {}
 
-    async def submit(self, live: LiveRun, request: CommandRequest) -> commands.Answer:
-        """Judge a command, put it on disk, then hand it to the engine; the same id again gives the same record.
+    def give(self, live: LiveRun, request: CommandRequest) -> tuple[asyncio.Future[CommandRecord], bool]:
+        """Judge a command, have it put on disk, then handed to the engine; the same id again gives the same record.
+
+        The future is resolved with the record once that is on disk, or with a `StoreError` where the journal cannot be
+        written; then the command has not been given. It is shared: who waits for it must not cancel it. Whether the
+        command was known already is told at once.
 
         Raises
         ------
@@ -60,17 +64,18 @@ class Journal:
             Something was applied since the revision that the command expects.
         BusyError
             Too many commands wait.
-        StoreError
-            The journal cannot be written; then the command has not been given.
         """
+        loop = asyncio.get_running_loop()
         view = live.view
         known = view.ledger.find(request.id)
         if known is not None:
-            return commands.Answer(known, True)
+            there = loop.create_future()
+            there.set_result(known)
+            return there, True
         key = (view.run, request.id)
         writing = self._writing.get(key)
         if writing is not None:
-            return commands.Answer(await asyncio.shield(writing), True)
+            return writing, True
         if view.ended:
             raise commands.EndedError(f"run {view.run!r} is {view.state}: it takes no more commands")
         commands.check_revision(request, rev=view.rev, knobs=view.knobs)
@@ -86,10 +91,9 @@ class Journal:
         )
         live.journaling += 1
         self._store.hold(HOLD_SECONDS)
-        writing = self._writing[key] = asyncio.get_running_loop().create_future()
+        writing = self._writing[key] = loop.create_future()
         self._store.journal(record).add_done_callback(self._calling.back(partial(self._written, live, record)))
-        # The one who asked may hang up; the command goes on.
-        return commands.Answer(await asyncio.shield(writing), False)
+        return writing, False
 
     def _written(self, live: LiveRun, record: CommandRecord, error: BaseException | None) -> None:
         """Hand on what is on disk: to the engine first, for that is what everybody waits for."""

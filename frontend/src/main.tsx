@@ -4,7 +4,7 @@ import { App } from "./App";
 import { hold, release } from "./charts/scheduler";
 import { handle } from "./handle";
 import { chartWidth, runOfAddress } from "./net/address";
-import { postCommand } from "./net/commands";
+import { giveCommand } from "./net/commands";
 import { connection, hand } from "./net/early";
 import { overHttp } from "./net/launches";
 import { fetchPoints } from "./net/points";
@@ -41,7 +41,7 @@ function compareAddress(): void {
 }
 
 applyLook(document.documentElement);
-setTransport(postCommand);
+setTransport(giveCommand((run, request) => connection.steer(run, request)));
 setLaunchTransport(overHttp);
 refineOnZoom(fetchPoints, chartWidth());
 

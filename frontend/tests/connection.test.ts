@@ -3,7 +3,7 @@ import { backoff } from "../src/lib/backoff";
 import { Connection, type Surroundings } from "../src/net/connection";
 import type { Ear, Line, Road } from "../src/net/roads";
 import type { Link } from "../src/store/live";
-import type { ServerToViewer, ViewerToServer } from "../src/wire/messages";
+import type { CommandRequest, ServerToViewer, ViewerToServer } from "../src/wire/messages";
 import { decodePacket } from "../src/wire/packet";
 import { golden } from "./golden";
 
@@ -32,6 +32,8 @@ class Wire implements Line {
     this.ear.heard(golden(name));
   }
 }
+
+const command = (id: string): CommandRequest => ({ id, verb: "pause" });
 
 type Answer = "welcome" | "unauthorized" | "silence";
 
@@ -157,6 +159,45 @@ describe("a connection", () => {
     jobs[jobs.length - 1]?.job();
     wire().greet();
     expect(last()).toEqual({ type: "visibility", visible: false });
+  });
+
+  test("gives a command over the open websocket and hears what became of it at the door", async () => {
+    const { connection, wire } = stage();
+    connection.connect();
+    expect(await connection.steer("r-1", command("c0"))).toBeNull();
+    wire().greet();
+    const told = ["c2", "c3", "c4"].map((id) => connection.steer("r-1", command(id)));
+    expect(wire().said.slice(-3)).toEqual(["c2", "c3", "c4"].map((id) => ({ type: "steer", run: "r-1", request: command(id) })));
+    wire().hear("steered");
+    expect((await Promise.all(told)).map((one) => [one?.id, one?.status])).toEqual([["c2", 422], ["c3", 202], ["c4", 409]]);
+  });
+
+  test("tells that a command will not be answered once the connection is lost, or after a while", async () => {
+    const { connection, wire, jobs, due } = stage();
+    connection.connect();
+    wire().greet();
+    const lost = connection.steer("r-1", command("c7"));
+    wire().ear.closed(1006);
+    expect(await lost).toBeNull();
+    jobs[jobs.length - 1]?.job();
+    wire().greet();
+    const late = connection.steer("r-1", command("c8"));
+    due(10)?.job();
+    expect(await late).toBeNull();
+    wire().hear("steered");
+  });
+
+  test("gives no command over a road that is made of requests", async () => {
+    const { connection, wire, jobs } = stage("welcome");
+    connection.connect();
+    wire().ear.closed(1006);
+    await vi.waitFor(() => expect(jobs[jobs.length - 1]?.seconds).toBe(backoff(0, 0.5)));
+    jobs[jobs.length - 1]?.job();
+    wire().ear.closed(1006);
+    await vi.waitFor(() => expect(wire().road).toBe("events"));
+    wire().greet();
+    expect(await connection.steer("r-1", command("c1"))).toBeNull();
+    expect(wire().said.some((message) => message.type === "steer")).toBe(false);
   });
 
   test("takes the next road when the server answers plain requests and twice no websocket", async () => {

@@ -58,6 +58,10 @@ test("what the page says can be read back, and is left for Python to read", () =
       { type: "watch", run: "", width: 900, epoch: "e1", since: 70_000 },
       { type: "visibility", visible: false },
     ],
+    steer: [
+      { type: "steer", run: "needle-針", request: { id: "c1", verb: "set", sets: [{ knob: "zspace.gain", value: 0.25 }], expected_rev: 7, source: "ui" } },
+      { type: "steer", run: "r-1", request: { id: "c2", verb: "step", steps: 10, supersede: true } },
+    ],
     heartbeat: [
       { type: "ping", time: 12.5 },
       { type: "pong", time: 3 },

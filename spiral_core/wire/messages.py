@@ -25,6 +25,7 @@ from spiral_core.wire.parts import (
     SeriesSpec,
     Setting,
     Struct,
+    Value,
     Verb,
 )
 from spiral_core.wire.run_messages import Ack as Ack
@@ -268,31 +269,11 @@ class RunChanged(Message, tag="run-changed", frozen=True, kw_only=True):
     run: RunSummary
 
 
-EngineToServer: TypeAlias = EngineHello | Ping | Pong | RunMessage
-ServerToEngine: TypeAlias = EngineWelcome | Stored | Command | Ping | Pong
-ViewerToServer: TypeAlias = ViewHello | Watch | Compare | Visibility | Ping | Pong
-ServerToViewer: TypeAlias = (
-    ViewWelcome
-    | RunsListed
-    | Snapshot
-    | Resumed
-    | Tick
-    | Merged
-    | RunChanged
-    | Compared
-    | Points
-    | CommandRecord
-    | Ping
-    | Pong
-    | RunMessage
-)
-AnyMessage: TypeAlias = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer
-
-# --- REST ---------------------------------------------------------------------------------------------------------
-
-
 class CommandRequest(Struct, frozen=True, kw_only=True):
-    """Body of ``POST /api/runs/{id}/commands``; the fields mean what they mean in `Asked`."""
+    """A command as people ask for it, in a `Steer` or as the body of ``POST /api/runs/{id}/commands``.
+
+    The fields mean what they mean in `Asked`.
+    """
 
     id: str
     """Chosen by the client, 1 to 64 characters; the same id twice is the same command."""
@@ -304,3 +285,49 @@ class CommandRequest(Struct, frozen=True, kw_only=True):
     supersede: bool = False
     actor: str = ""
     source: Literal["ui", "cli", "api"] = "api"
+
+
+class Steer(Message, tag="steer", frozen=True, kw_only=True):
+    """Viewer to server: a command, over a connection that is open already; `Steered` answers it."""
+
+    run: str
+    request: CommandRequest
+
+
+class Steered(Message, tag="steered", frozen=True, kw_only=True):
+    """Server to viewer: what has become of a `Steer` at the door; what the engine makes of it follows as `Ack`."""
+
+    id: str
+    """Of the request."""
+    status: int
+    """What HTTP would answer: 202 accepted, 200 the same as before, 409 ended or stale, 422 refused, and so on."""
+    record: CommandRecord | None
+    """The journal's record, where there is one."""
+    reason: str
+    """Why not; "" where it is accepted."""
+    rev: int | None
+    """Where it is stale, the revision in force."""
+    values: dict[str, Value | None]
+    """Where it is stale, the values in force of the knobs that were asked for."""
+
+
+EngineToServer: TypeAlias = EngineHello | Ping | Pong | RunMessage
+ServerToEngine: TypeAlias = EngineWelcome | Stored | Command | Ping | Pong
+ViewerToServer: TypeAlias = ViewHello | Watch | Compare | Visibility | Steer | Ping | Pong
+ServerToViewer: TypeAlias = (
+    ViewWelcome
+    | RunsListed
+    | Snapshot
+    | Resumed
+    | Tick
+    | Merged
+    | RunChanged
+    | Compared
+    | Points
+    | CommandRecord
+    | Steered
+    | Ping
+    | Pong
+    | RunMessage
+)
+AnyMessage: TypeAlias = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer

@@ -41,6 +41,8 @@ from spiral_core.wire.messages import (
     RunMessage,
     RunsListed,
     Snapshot,
+    Steer,
+    Steered,
     Stored,
     Tick,
     ViewHello,
@@ -76,9 +78,9 @@ Sayable: TypeAlias = dict[State, frozenset[type[Message]]]
 _RUN: frozenset[type[Message]] = frozenset(get_args(RunMessage))
 _BEAT: frozenset[type[Message]] = frozenset({Ping, Pong})
 _DOWN: frozenset[type[Message]] = frozenset({Stored, Command})
-_ASK: frozenset[type[Message]] = frozenset({Watch, Compare, Visibility})
+_ASK: frozenset[type[Message]] = frozenset({Watch, Compare, Visibility, Steer})
 _SHOW: frozenset[type[Message]] = frozenset(
-    {RunsListed, Snapshot, Resumed, Tick, Merged, RunChanged, CommandRecord, Compared, Points}
+    {RunsListed, Snapshot, Resumed, Tick, Merged, RunChanged, CommandRecord, Compared, Points, Steered}
 )
 
 GRAMMAR: dict[Role, Sayable] = {

@@ -99,6 +99,8 @@ class Connection:
         self._session = session_of(role, self._pace)
         self._bounds = Bounds()
         self._early: list[AnyMessage] = []
+        self._looked_at: list[AnyMessage] | None = None
+        """Messages of a packet that was not taken as it came (see `shorten`)."""
         self._listening = False
         """Whether nothing that has come is still being dealt with."""
         self.bell = ConnectionBell()
@@ -144,6 +146,10 @@ class Connection:
         packet = event.get("bytes")
         if packet is None:
             raise RemoteError(CLOSE_BAD_DATA, "packets are binary, not text")
+        messages, self._looked_at = self._looked_at, None
+        return self._read(packet) if messages is None else messages
+
+    def _read(self, packet: bytes) -> list[AnyMessage]:
         now = time.monotonic()
         if self._role is Role.VIEW:
             self._bounds.check(packet, now)
@@ -151,19 +157,21 @@ class Connection:
         self._flush()
         return messages
 
-    def shorten(self, take: Callable[[list[AnyMessage]], None], ready: Callable[[], bool]) -> None:
-        """Have packets taken as they come while that is ready, past the queue and the task behind it.
+    def shorten(self, take: Callable[[list[AnyMessage]], bool]) -> None:
+        """Offer packets as they come, past the queue and the task behind it, while nothing is being dealt with there.
 
         Those are two turns of the event loop and two calls of the system for each packet. What is not taken like this
-        is received as ever.
+        is received as ever; ``take`` tells whether it has taken all messages, or none of them.
         """
 
         def on_packet(packet: bytes) -> bool:
-            if not (self._listening and ready()):
+            if not self._listening:
                 return False
             try:
-                take(self._session.receive(packet, now=time.monotonic()))
-                self._flush()
+                messages = self._read(packet)
+                if not take(messages):
+                    self._looked_at = messages
+                    return False
             except RemoteError as error:
                 self._give_up(error.code, error.reason)
             except Exception:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 from spiral_core.wire.limits import PROTOCOL
-from spiral_core.wire.messages import EngineHello, EngineWelcome
+from spiral_core.wire.messages import AnyMessage, EngineHello, EngineWelcome
 from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.parties import EngineLink
@@ -32,11 +32,18 @@ async def _talk(connection: Connection, hub: Hub) -> None:
     try:
         connection.send([EngineWelcome(protocol=PROTOCOL, stored=link.stored)])
         connection.bell.open(lambda: _give_out(connection, link))
-        connection.shorten(partial(hub.take_in, link), partial(hub.takes_at_once, link))
+        connection.shorten(partial(_take, hub, link))
         while True:
             await hub.ingest(link, await connection.receive())
     finally:
         hub.leave(link)
+
+
+def _take(hub: Hub, link: EngineLink, messages: list[AnyMessage]) -> bool:
+    if not hub.takes_at_once(link, messages):
+        return False
+    hub.take_in(link, messages)
+    return True
 
 
 def _give_out(connection: Connection, link: EngineLink) -> None:

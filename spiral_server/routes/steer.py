@@ -1,10 +1,15 @@
-"""``POST /api/runs/{run}/commands``: where commands come in, past FastAPI.
+"""Where commands come in: as a `Steer` over the websocket of a page, and as ``POST /api/runs/{run}/commands``.
 
-Somebody waits for what becomes of a command. To find the route among all others and to ask for its dependencies one by
-one, as FastAPI does it, takes longer than everything else that is asked here.
+Somebody waits for what becomes of a command. A page has a connection that has been looked at when it was opened, and
+says a command there: no headers, no route and no task stand before the journal. What comes by HTTP goes past FastAPI:
+to find the route among all others and to ask for its dependencies one by one takes longer than everything else that is
+asked here.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -14,16 +19,115 @@ from starlette.types import Receive, Scope, Send
 
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
-from spiral_core.wire.messages import CommandRequest
+from spiral_core.wire.messages import AnyMessage, CommandRecord, CommandRequest, Steer, Steered
 from spiral_core.wire.requests import malformed
 from spiral_server.hub import Hub
+from spiral_server.live import access
 from spiral_server.live.commands import BusyError, EndedError, StaleError
+from spiral_server.live.parties import LiveRun
 from spiral_server.live.tokens import Right
-from spiral_server.routes.doors import admit, answer, require_origin, trouble
+from spiral_server.routes.doors import Visitor, admit, answer, require_origin, trouble
+from spiral_server.store.errors import StoreError, UnknownRunError
 
 PATH = "/api/runs/{run}/commands"
 SUMMARY = "Command"
 DESCRIPTION = "Give a command: set knobs, pause, resume, run some steps, stop, write a checkpoint, or evaluate."
+
+
+def _entered(identity: str, record: CommandRecord, *, repeated: bool) -> Steered:
+    """Say what the journal has."""
+    status = 200 if repeated else 422 if record.state == "rejected" else 202
+    return Steered(id=identity, status=status, record=record, reason=record.reason, rev=None, values={})
+
+
+def _refused(identity: str, error: Exception) -> Steered | None:
+    """Say why the journal has nothing; None where that is no answer to a command."""
+    match error:
+        case StaleError():
+            return Steered(id=identity, status=409, record=None, reason=str(error), rev=error.rev, values=error.values)
+        case EndedError():
+            status = 409
+        case BusyError():
+            status = 429
+        case UnknownRunError():
+            status = 404
+        case StoreError():
+            status = 503
+        case _:
+            return None
+    return _trouble(identity, status, str(error))
+
+
+def _trouble(identity: str, status: int, reason: str) -> Steered:
+    return Steered(id=identity, status=status, record=None, reason=reason, rev=None, values={})
+
+
+class PageSteering:
+    """The commands of one page.
+
+    Parameters
+    ----------
+    hub : Hub
+    visitor : Visitor
+        Whose page it is.
+    say : callable
+        Answers the page.
+    """
+
+    def __init__(self, hub: Hub, visitor: Visitor, say: Callable[[Steered], None]) -> None:
+        self._hub = hub
+        self._visitor = visitor
+        self._say = say
+
+    def take(self, messages: Sequence[AnyMessage]) -> bool:
+        """Give commands for runs that are in memory, without waiting; False where there is anything else."""
+        steers = [(message, self._hub.loaded(message.run)) for message in messages if isinstance(message, Steer)]
+        found = [(message, live) for message, live in steers if live is not None]
+        if len(found) < len(messages):
+            return False
+        for message, live in found:
+            self._give(live, message.request)
+        return True
+
+    async def give(self, message: Steer) -> None:
+        """Give a command, for which the run may have to be read back."""
+        try:
+            live = await self._hub.live(message.run)
+        except StoreError as error:
+            self._refuse(message.request.id, error)
+        else:
+            self._give(live, message.request)
+
+    def _give(self, live: LiveRun, asked: CommandRequest) -> None:
+        holder = access.admission(self._visitor.token, self._visitor.holder, Right.STEER)
+        if isinstance(holder, access.Refusal):
+            self._say(_trouble(asked.id, holder.status, holder.reason))
+            return
+        reason = malformed(asked)
+        if reason is not None:
+            self._say(_trouble(asked.id, 400, reason))
+            return
+        try:
+            record, repeated = self._hub.give(live, _signed(asked, self._visitor))
+        except (EndedError, StaleError, BusyError, StoreError) as error:
+            self._refuse(asked.id, error)
+            return
+
+        def written(done: asyncio.Future[CommandRecord]) -> None:
+            error = done.exception()
+            if error is None:
+                self._say(_entered(asked.id, done.result(), repeated=repeated))
+            elif isinstance(error, Exception):
+                self._refuse(asked.id, error)
+
+        record.add_done_callback(written)
+
+    def _refuse(self, identity: str, error: Exception) -> None:
+        self._say(_refused(identity, error) or _trouble(identity, 500, "the server failed; its log says why"))
+
+
+def _signed(asked: CommandRequest, visitor: Visitor) -> CommandRequest:
+    return msgspec.structs.replace(asked, actor=visitor.signature(asked.actor))
 
 
 async def _command(request: Request) -> Response:
@@ -38,20 +142,23 @@ async def _command(request: Request) -> Response:
     reason = malformed(asked)
     if reason is not None:
         return trouble(400, reason)
-    asked = msgspec.structs.replace(asked, actor=visitor.signature(asked.actor))
     try:
-        record, repeated = await hub.submit(request.path_params["run"], asked)
-    except EndedError as error:
-        return trouble(409, str(error))
-    except StaleError as error:
-        return answer({"error": str(error), "rev": error.rev, "values": error.values}, 409)
-    except BusyError as error:
-        return trouble(429, str(error))
-    if repeated:
-        return answer(record)
-    if record.state == "rejected":
-        return answer({"error": record.reason, "record": record}, 422)
-    return answer(record, 202)
+        record, repeated = await hub.submit(request.path_params["run"], _signed(asked, visitor))
+    except (EndedError, StaleError, BusyError) as error:
+        told = _refused(asked.id, error)
+        assert told is not None  # noqa: S101 - these three are all answers
+        return _response(told)
+    return _response(_entered(asked.id, record, repeated=repeated))
+
+
+def _response(told: Steered) -> Response:
+    if told.rev is not None:
+        return answer({"error": told.reason, "rev": told.rev, "values": told.values}, told.status)
+    if told.record is None:
+        return trouble(told.status, told.reason)
+    if told.status == 422:
+        return answer({"error": told.reason, "record": told.record}, told.status)
+    return answer(told.record, told.status)
 
 
 class _Endpoint:

@@ -6,13 +6,15 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 import spiral_core
-from spiral_core.wire.limits import PROTOCOL
-from spiral_core.wire.messages import AnyMessage, Compare, ViewWelcome, Visibility, Watch
+from spiral_core.errors import RemoteError
+from spiral_core.wire.limits import CLOSE_PROTOCOL, PROTOCOL
+from spiral_core.wire.messages import AnyMessage, Compare, Steer, ViewWelcome, Visibility, Watch
 from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.parties import Viewer
 from spiral_server.routes.connection import Connection
-from spiral_server.routes.doors import settings_of
+from spiral_server.routes.doors import settings_of, visitor_of
+from spiral_server.routes.steer import PageSteering
 
 router = APIRouter()
 
@@ -22,7 +24,7 @@ async def view(socket: WebSocket) -> None:
     """Talk with one page."""
     connection = Connection(socket, Role.VIEW)
     if await connection.accept():
-        await connection.converse(_talk(connection, socket.app.state.hub, settings_of(socket).instance))
+        await connection.converse(_talk(connection, socket))
 
 
 def welcome(instance: str) -> ViewWelcome:
@@ -31,7 +33,13 @@ def welcome(instance: str) -> ViewWelcome:
 
 
 async def heed(hub: Hub, viewer: Viewer, message: AnyMessage) -> None:
-    """Do what a page asks for."""
+    """Do what a page asks to see.
+
+    Raises
+    ------
+    RemoteError
+        It asks for something else.
+    """
     match message:
         case Watch():
             await hub.showing.watch(viewer, message)
@@ -39,19 +47,37 @@ async def heed(hub: Hub, viewer: Viewer, message: AnyMessage) -> None:
             await hub.audience.comparisons.compare(viewer, message)
         case Visibility():
             hub.audience.see(viewer, visible=message.visible)
+        case Steer():
+            raise RemoteError(CLOSE_PROTOCOL, "here commands are posted: POST api/runs/{run}/commands")
         case _:
             pass
 
 
-async def _talk(connection: Connection, hub: Hub, instance: str) -> None:
+async def _talk(connection: Connection, socket: WebSocket) -> None:
+    hub: Hub = socket.app.state.hub
     await connection.greeting()
-    connection.send([welcome(instance)])
+    connection.send([welcome(settings_of(socket).instance)])
+    steering = PageSteering(hub, visitor_of(socket), lambda told: connection.send([told]))
     outlet = connection.outlet(lambda: hub.audience.ready(viewer))
     viewer = hub.arrive(outlet)
+
+    def take(messages: list[AnyMessage]) -> bool:
+        # What comes behind the word that nobody looks is not to be sent any more.
+        looks = [message for message in messages if isinstance(message, Visibility)]
+        if len(looks) < len(messages):
+            return steering.take(messages)
+        for message in looks:
+            hub.audience.see(viewer, visible=message.visible)
+        return True
+
     try:
+        connection.shorten(take)
         while True:
             for message in await connection.receive():
-                await heed(hub, viewer, message)
+                if isinstance(message, Steer):
+                    await steering.give(message)
+                else:
+                    await heed(hub, viewer, message)
     finally:
         outlet.end()
         hub.audience.depart(viewer)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Response, expect
+from playwright.sync_api import Browser, Page, WebSocket, expect
 
 from e2e.cockpit import Cockpit, wait_for
+from spiral_core.wire import codec
+from spiral_core.wire.messages import CommandRequest, Steer, Steered
 
 GAIN, RATE = "zspace.gain", "optim.lr"
 
@@ -19,12 +21,21 @@ class Visitor:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.asked: list[tuple[int, dict[str, Any]]] = []
-        page.on("response", self._note)
+        self.asked: list[tuple[int, CommandRequest]] = []
+        self._given: dict[str, CommandRequest] = {}
+        page.on("websocket", self._follow)
 
-    def _note(self, response: Response) -> None:
-        if response.url.endswith("/commands") and response.request.method == "POST":
-            self.asked.append((response.status, json.loads(response.request.post_data or "{}")))
+    def _follow(self, socket: WebSocket) -> None:
+        socket.on("framesent", lambda packet: self._note(packet))
+        socket.on("framereceived", lambda packet: self._note(packet))
+
+    def _note(self, packet: bytes | str) -> None:
+        assert isinstance(packet, bytes)
+        for message in codec.decode_packet(packet):
+            if isinstance(message, Steer):
+                self._given[message.request.id] = message.request
+            elif isinstance(message, Steered):
+                self.asked.append((message.status, self._given[message.id]))
 
     def state(self) -> dict[str, Any]:
         return self.page.evaluate("window.spiral.state()")
@@ -48,9 +59,10 @@ class Visitor:
 
 def visit(chromium: Browser, demo: Cockpit) -> Visitor:
     page = chromium.new_context(viewport={"width": 1600, "height": 1000}, locale="en-US").new_page()
+    visitor = Visitor(page)
     page.goto(demo.page)
     page.wait_for_selector(f'[data-testid="knob-{GAIN}-slider"]', timeout=20_000)
-    return Visitor(page)
+    return visitor
 
 
 @pytest.fixture
@@ -143,8 +155,8 @@ def test_a_value_for_a_later_step_waits_in_the_journal_until_then(one: Visitor, 
     expect(row).to_contain_text(f"waits for step {wanted}")
     expect(one.page.get_by_test_id(f"knob-{GAIN}")).to_have_attribute("data-state", "settled")
     (asked,) = one.asked
-    assert asked[1]["at_step"] == wanted
-    assert "expected_rev" not in asked[1]
+    assert asked[1].at_step == wanted
+    assert asked[1].expected_rev is None
 
     one.page.get_by_test_id("btn-resume").click()
     wait_for(lambda: demo.run()["step"] > wanted + 2, 30)
@@ -163,13 +175,13 @@ def test_a_slider_sends_that_its_values_follow_quickly_and_a_typed_value_stands_
     value = float(slider.input_value())
     wait_for(lambda: one.in_force(GAIN) == pytest.approx(value), 10)
     assert len(one.asked) >= 4
-    assert all(asked["supersede"] for _, asked in one.asked)
+    assert all(asked.supersede for _, asked in one.asked)
     assert one.page.get_by_test_id(f"knob-{GAIN}-refusal").count() == 0, "a person is not in their own way"
     one.asked.clear()
     one.type_in(GAIN, "0.5")
     one.enter(GAIN)
     wait_for(lambda: one.in_force(GAIN) == 0.5, 10)
-    assert "supersede" not in one.asked[0][1]
+    assert not one.asked[0][1].supersede
 
 
 def test_somebody_who_steers_another_knob_is_not_in_the_way(one: Visitor, other: Visitor) -> None:

@@ -238,6 +238,13 @@ def packets() -> dict[str, list[m.Message]]:
             record(6, "expired", verb="step", sets=[], steps=10, reason="the run ended"),
             *guarded(),
         ],
+        "steered": [
+            m.Steered(id="c3", status=202, record=record(3, "accepted"), reason="", rev=None, values={}),
+            m.Steered(id="c4", status=409, record=None, reason="古い", rev=2, values={"zspace.gain": 0.25}),
+            m.Steered(
+                id="c2", status=422, record=record(2, "rejected", reason="理由"), reason="理由", rev=None, values={}
+            ),
+        ],
         "resumed": [m.Resumed(run="r-1", since=12), m.Tick(run="r-1", number=14), frame(10, 4, special[:2])],
         "merged": [
             m.Tick(run="r-1", number=2),

@@ -13,7 +13,8 @@ import pytest
 
 from frontend import golden_wire
 from spiral_core.wire import codec, limits, schema
-from spiral_core.wire.messages import AnyMessage, Ping, Pong, ViewHello, Visibility, Watch
+from spiral_core.wire.messages import AnyMessage, CommandRequest, Ping, Pong, Steer, ViewHello, Visibility, Watch
+from spiral_core.wire.parts import Setting
 from spiral_core.wire.training import training_options
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,22 @@ def test_the_tests_of_the_page_pass(spoken: Path) -> None:
         ("hello", [ViewHello(protocol=limits.PROTOCOL)]),
         ("watch", [Watch(run="needle-針", width=1600)]),
         ("resume", [Watch(run="", width=900, epoch="e1", since=70_000), Visibility(visible=False)]),
+        (
+            "steer",
+            [
+                Steer(
+                    run="needle-針",
+                    request=CommandRequest(
+                        id="c1",
+                        verb="set",
+                        sets=[Setting(knob="zspace.gain", value=0.25)],
+                        expected_rev=7,
+                        source="ui",
+                    ),
+                ),
+                Steer(run="r-1", request=CommandRequest(id="c2", verb="step", steps=10, supersede=True)),
+            ],
+        ),
         ("heartbeat", [Ping(time=12.5), Pong(time=3.0)]),
     ],
 )

@@ -1,14 +1,30 @@
 import type { Answer } from "../store/steering";
-import type { CommandRecord, CommandRequest, Value } from "../wire/messages";
+import type { CommandRecord, CommandRequest, Steered, Value } from "../wire/messages";
 import { address } from "./address";
 
 const PATIENCE_MS = 10_000;
 
+/** Says a command over the connection that is open; gives null where that cannot be, or no answer is going to come. */
+export type Saying = (run: string, request: CommandRequest) => Promise<Steered | null>;
+
 /**
- * Post a command. Accepted is not applied: what the engine made of it comes over the websocket. A command whose answer
+ * Give a command. Accepted is not applied: what the engine made of it comes over the websocket. A command whose answer
  * is lost may be sent again under the same id; the server knows it and does not apply it twice.
  */
-export async function postCommand(run: string, request: CommandRequest): Promise<Answer> {
+export function giveCommand(say: Saying): (run: string, request: CommandRequest) => Promise<Answer> {
+  return async (run, request) => {
+    const told = await say(run, request);
+    return told === null ? postCommand(run, request) : understood(told);
+  };
+}
+
+function understood({ status, record, reason, rev, values }: Steered): Answer {
+  if (status < 300 && record !== null) return { kind: "record", record };
+  if (rev !== null) return { kind: "stale", reason, rev, values };
+  return { kind: "refused", reason, record };
+}
+
+async function postCommand(run: string, request: CommandRequest): Promise<Answer> {
   const url = address(`api/runs/${encodeURIComponent(run)}/commands`);
   const body = JSON.stringify(request);
   for (let attempt = 0; ; attempt++) {

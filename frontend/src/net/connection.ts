@@ -10,8 +10,10 @@ import {
   HEARTBEAT_SECONDS,
   PROTOCOL,
   SILENCE_SECONDS,
+  type CommandRequest,
   type Compare,
   type ServerToViewer,
+  type Steered,
   type ViewerToServer,
 } from "../wire/messages";
 import { DecodeError, decodePacket, encodePacket } from "../wire/packet";
@@ -50,6 +52,9 @@ export const browser: Surroundings = {
 /** A road on which no greeting comes back within this time leads nowhere: some proxies neither pass nor refuse. */
 const OPEN_SECONDS = 5;
 
+/** A command that is not answered within this time is not going to be. */
+const ANSWER_SECONDS = 10;
+
 /** Once may be a server that was just being started. */
 const FAILURES = 2;
 
@@ -78,6 +83,8 @@ export class Connection {
   private greeted = false;
   private welcomed = false;
   private cursor: Cursor | null = null;
+  /** Who waits for the answer to which command. */
+  private readonly waiting = new Map<string, (told: Steered | null) => void>();
   private cancelRetry: () => void = () => undefined;
   private cancelWatchdog: () => void = () => undefined;
   private cancelBeat: () => void = () => undefined;
@@ -131,6 +138,27 @@ export class Connection {
     if (this.visible === visible) return;
     this.visible = visible;
     if (this.greeted) this.say({ type: "visibility", visible });
+  }
+
+  /**
+   * Give a command here, where that is sooner heard than a request of its own. Null where it cannot be said here, or
+   * where the answer is not going to come: then nobody knows whether it was heard.
+   */
+  steer(run: string, request: CommandRequest): Promise<Steered | null> {
+    if (!this.welcomed || this.way !== "websocket") return Promise.resolve(null);
+    return new Promise((resolve) => {
+      const cancel = this.around.later(ANSWER_SECONDS, () => this.answer(request.id, null));
+      this.waiting.set(request.id, (told) => {
+        cancel();
+        resolve(told);
+      });
+      this.say({ type: "steer", run, request });
+    });
+  }
+
+  private answer(id: string, told: Steered | null): void {
+    this.waiting.get(id)?.(told);
+    this.waiting.delete(id);
   }
 
   private get way(): Road {
@@ -190,6 +218,7 @@ export class Connection {
   private note(message: ServerToViewer): void {
     if (message.type === "snapshot") this.cursor = { run: message.run.id, epoch: message.epoch, number: message.number };
     else if (message.type === "tick" && message.run === this.cursor?.run) this.cursor.number = message.number;
+    else if (message.type === "steered") this.answer(message.id, message);
   }
 
   private beat(): void {
@@ -211,6 +240,7 @@ export class Connection {
     this.cancelBeat();
     const line = this.line;
     this.line = null;
+    for (const id of [...this.waiting.keys()]) this.answer(id, null);
     line?.close(code >= 3000 ? code : CLOSE_NORMAL);
   }
 

@@ -121,9 +121,9 @@ export type EngineToServer = EngineHello | Ping | Pong | RunMessage;
 
 export type ServerToEngine = EngineWelcome | Stored | Command | Ping | Pong;
 
-export type ViewerToServer = ViewHello | Watch | Compare | Visibility | Ping | Pong;
+export type ViewerToServer = ViewHello | Watch | Compare | Visibility | Steer | Ping | Pong;
 
-export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Resumed | Tick | Merged | RunChanged | Compared | Points | CommandRecord | Ping | Pong | RunMessage;
+export type ServerToViewer = ViewWelcome | RunsListed | Snapshot | Resumed | Tick | Merged | RunChanged | Compared | Points | CommandRecord | Steered | Ping | Pong | RunMessage;
 
 export type AnyMessage = EngineToServer | ServerToEngine | ViewerToServer | ServerToViewer;
 
@@ -626,7 +626,11 @@ export interface RunChanged {
   run: RunSummary;
 }
 
-/** Body of ``POST /api/runs/{id}/commands``; the fields mean what they mean in `Asked`. */
+/**
+ * A command as people ask for it, in a `Steer` or as the body of ``POST /api/runs/{id}/commands``.
+ *
+ * The fields mean what they mean in `Asked`.
+ */
 export interface CommandRequest {
   /** Chosen by the client, 1 to 64 characters; the same id twice is the same command. */
   id: string;
@@ -638,4 +642,28 @@ export interface CommandRequest {
   supersede?: boolean;
   actor?: string;
   source?: "ui" | "cli" | "api";
+}
+
+/** Viewer to server: a command, over a connection that is open already; `Steered` answers it. */
+export interface Steer {
+  type: "steer";
+  run: string;
+  request: CommandRequest;
+}
+
+/** Server to viewer: what has become of a `Steer` at the door; what the engine makes of it follows as `Ack`. */
+export interface Steered {
+  type: "steered";
+  /** Of the request. */
+  id: string;
+  /** What HTTP would answer: 202 accepted, 200 the same as before, 409 ended or stale, 422 refused, and so on. */
+  status: number;
+  /** The journal's record, where there is one. */
+  record: CommandRecord | null;
+  /** Why not; "" where it is accepted. */
+  reason: string;
+  /** Where it is stale, the revision in force. */
+  rev: number | null;
+  /** Where it is stale, the values in force of the knobs that were asked for. */
+  values: Record<string, Value | null>;
 }
