@@ -1,11 +1,11 @@
 """How long from a command to its acknowledgement, and what a journal costs that is on disk before anybody is told.
 
-    python tests/benchmarks/steering.py [--commands 200]
+    python tests/benchmarks/steering.py [--commands 200] [--road websocket]
 
-Starts a real server, an engine with its courier, and one client, which posts commands over HTTP and hears what becomes
-of them over the websocket of a viewer, as the page does:
+Starts a real server, an engine with its courier, and one client, which gives commands over the websocket of a viewer
+and hears there what becomes of them, as the page does (with ``--road http`` it posts them, as a script may):
 
-- *acknowledgement*: from the moment before the request is sent to the moment when the `Ack` is decoded; p50 and p99, at
+- *acknowledgement*: from the moment before a command is packed to the moment when its `Ack` is decoded; p50 and p99, at
   steps of about 1, 10 and 100 ms. The steps are made of computing (batches of `z_cnn`), not of waiting, because an
   engine that waits for its pace answers at once. The budget is one boundary interval plus 5 ms: that of the
   command, between the two updates before the one that it steers first. So 5 ms for p50 and p99 of what is beyond it;
@@ -26,7 +26,6 @@ missed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
@@ -47,13 +46,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks._relay import pass_once, relays
 from benchmarks._viewers import BareSocket
 from e2e.cockpit import Cockpit, finish, start
+from spiral_core import scheduling
 from spiral_core.engine import step
 from spiral_core.engine.config import for_data
 from spiral_core.engine.state import initial_state
 from spiral_core.link.applied import AppliedLog, Entry
 from spiral_core.wire import codec
 from spiral_core.wire.limits import PROTOCOL
-from spiral_core.wire.messages import Ack, CommandRecord, Frame, Ping, Pong, ViewHello, Watch
+from spiral_core.wire.messages import (
+    Ack,
+    CommandRecord,
+    CommandRequest,
+    Frame,
+    Ping,
+    Pong,
+    Steer,
+    Steered,
+    ViewHello,
+    Watch,
+)
 from spiral_core.wire.parts import Change, Setting
 from spiral_server.store.sqlite_store import SqliteStore
 
@@ -88,25 +99,30 @@ def batch_for(milliseconds: float) -> int:
 
 
 class Client:
-    """Gives commands over one HTTP connection, which is kept, and hears of them over a websocket.
+    """Gives commands and hears of them over a websocket; beside it, one connection for requests is kept.
 
     Parameters
     ----------
     server : Cockpit
     run : str
+    road : str
+        On which commands are given: websocket or http.
     """
 
-    def __init__(self, server: Cockpit, run: str) -> None:
+    def __init__(self, server: Cockpit, run: str, road: str) -> None:
         place = urlsplit(server.url)
         assert place.hostname
         assert place.port
-        self._commands = f"/api/runs/{run}/commands"
+        self._run = run
+        self._road = road
         self._head = f"HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {server.token}\r\n"
         self._http = socket.create_connection((place.hostname, place.port))
         self._http.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answer = b""
         self._view = BareSocket(place.port, server.token, "view")
         self._view.say(ViewHello(protocol=PROTOCOL), Watch(run=run, width=800))
+        # What is measured is not how long the client itself waits for a core that the engine computes on.
+        scheduling.short_turns()
         self._poll = select.poll()
         for one in (self._http, self._view.socket):
             self._poll.register(one, select.POLLIN)
@@ -137,6 +153,8 @@ class Client:
         for packet in self._view.read():
             for message in codec.decode_packet(packet):
                 match message:
+                    case Steered():
+                        assert message.status == 202, message.reason
                     case Ack():
                         assert message.state == "applied", message.reason
                         self.acks[message.id] = time.perf_counter(), message.step
@@ -162,14 +180,14 @@ class Client:
     def give(self, number: int) -> tuple[float, int]:
         """Set the gain; give the milliseconds until the acknowledgement, and the first update under the new value."""
         identity = f"b{number}"
-        body = {
-            "id": identity,
-            "verb": "set",
-            "sets": [{"knob": "zspace.gain", "value": 0.2 + 0.001 * (number % 100)}],
-        }
+        value = 0.2 + 0.001 * (number % 100)
+        request = CommandRequest(id=identity, verb="set", sets=[Setting(knob="zspace.gain", value=value)])
         begun = time.perf_counter()
-        status, answer = self.ask("POST", self._commands, json.dumps(body).encode())
-        assert status == 202, answer
+        if self._road == "websocket":
+            self._view.say(Steer(run=self._run, request=request))
+        else:
+            status, answer = self.ask("POST", f"/api/runs/{self._run}/commands", codec.to_json(request))
+            assert status == 202, answer
         assert self.listen(begun + 20, lambda: identity in self.acks), f"no acknowledgement of {identity}"
         heard, step = self.acks[identity]
         return (heard - begun) * 1e3, step
@@ -202,21 +220,23 @@ def stolen_seconds() -> float:
     return int(fields[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def converse(server: Cockpit, run: str, commands: int) -> Latency:
+def converse(server: Cockpit, run: str, commands: int, road: str) -> Latency:
     """Steer a run that trains, at moments that have nothing to do with its steps."""
     chance = random.Random(0)
     told = Latency([], [], [], [], [])
     given: list[tuple[float, int]] = []
-    client = Client(server, run)
+    client = Client(server, run, road)
     assert client.listen(time.perf_counter() + 60, lambda: len(client.stamps) >= 3), "no frames come"
     deadline = time.monotonic() + SECONDS
     for number in range(commands + 5):
         taken = client.give(number)
         if number >= 5:  # the first ones open connections and databases
             given.append(taken)
+        # The store does behind an acknowledgement what had to wait.
+        client.listen(time.perf_counter() + chance.uniform(0.01, 0.03))
         told.late.append(timed(lambda: time.sleep(1e-3)) - 1)
         told.bare.append(timed(lambda: client.ask("GET", "/healthz")))
-        client.listen(time.perf_counter() + chance.uniform(0.01, 0.05))
+        client.listen(time.perf_counter() + chance.uniform(0.005, 0.025))
         if time.monotonic() > deadline:
             break
     client.listen(time.perf_counter() + 1)
@@ -230,7 +250,7 @@ def converse(server: Cockpit, run: str, commands: int) -> Latency:
     return told
 
 
-def latency(folder: Path, milliseconds: int, commands: int) -> Latency:
+def latency(folder: Path, milliseconds: int, commands: int, road: str = "websocket") -> Latency:
     """Start server and engine, and steer."""
     chance = random.Random(1)
     server = start(folder / f"{milliseconds}", "serve", "--port", "0")
@@ -248,7 +268,7 @@ def latency(folder: Path, milliseconds: int, commands: int) -> Latency:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         begun, stolen = time.monotonic(), stolen_seconds()
-        told = converse(server, server.run()["id"], commands)
+        told = converse(server, server.run()["id"], commands, road)
         finish(server)
         with relays(folder / f"{milliseconds}") as relay:
             for _ in range(commands):
@@ -363,10 +383,11 @@ def report(milliseconds: int, told: Latency) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commands", type=int, default=200)
+    parser.add_argument("--road", choices=("websocket", "http"), default="websocket")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        kept = [report(length, latency(folder, length, options.commands)) for length in STEP_MS]
+        kept = [report(length, latency(folder, length, options.commands, options.road)) for length in STEP_MS]
         taken = journals(folder, options.commands)
     bare = quantile(taken["fsync"], 0.5)
     print(f"calibration: a bare write of 4 KiB with fsync p50 {bare:.3f} ms, p99 {quantile(taken['fsync'], 0.99):.3f}")
