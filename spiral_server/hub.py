@@ -22,7 +22,6 @@ from spiral_core.wire.limits import CLOSE_GOING_AWAY, CLOSE_PROTOCOL, CLOSE_REPL
 from spiral_core.wire.messages import (
     Ack,
     AnyMessage,
-    CommandRecord,
     CommandRequest,
     EngineHello,
     Frame,
@@ -92,7 +91,7 @@ class Hub:
         comparisons = Comparisons(self, pace.compare_tick, self._start)
         self.audience = Audience(pace, lambda viewer: self.showing.refresh(viewer), comparisons)
         self.showing = Showing(self, store, self.audience, self._start)
-        self._journal = Journal(store, clock=clock, tell=self._tell)
+        self.journal = Journal(store, clock=clock, tell=self._tell)
         self._runs = LoadedRuns(store, self.knows, self._loaded)
         self._summaries = {summary.id: snapshot.unplugged(summary) for summary in store.runs()}
         self._links: set[EngineLink] = set()
@@ -205,7 +204,7 @@ class Hub:
             A message that no engine of ours sends, or a link that has been replaced.
         """
         if _can_wait(link, messages):
-            await self._journal.written(link.live)
+            await self.journal.written(link.live)
         self.take_in(link, messages)
         if link.backlog > BACKLOG_BYTES:
             await asyncio.gather(asyncio.wrap_future(link.newest), return_exceptions=True)
@@ -251,7 +250,7 @@ class Hub:
         self._tell(live, message, data)
         if settled is not None:
             self._tell(live, settled)
-            self._journal.settled()
+            self.journal.settled()
 
     def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
         link.backlog -= size
@@ -360,19 +359,9 @@ class Hub:
         """Give a run where it is in memory, as one whose engine is connected."""
         return self._runs.get(run)
 
-    def give(self, live: LiveRun, request: CommandRequest) -> tuple[asyncio.Future[CommandRecord], bool]:
-        """Take in a command (see `Journal.give`)."""
-        return self._journal.give(live, request)
-
     async def submit(self, run: str, request: CommandRequest) -> commands.Answer:
-        """Take in a command, and wait until it is on disk (see `Journal.give`).
-
-        Raises
-        ------
-        StoreError
-            There is no such run, or the journal cannot be written; then the command has not been given.
-        """
-        record, repeated = self._journal.give(await self.live(run), request)
+        """Take in a command, and wait until it is on disk (see `Journal.give` and `LoadedRuns.live`)."""
+        record, repeated = self.journal.give(await self.live(run), request)
         # The one who asked may hang up; the command goes on.
         return commands.Answer(await asyncio.shield(record), repeated)
 

@@ -108,7 +108,7 @@ class PageSteering:
             self._say(_trouble(asked.id, 400, reason))
             return
         try:
-            record, repeated = self._hub.give(live, _signed(asked, self._visitor))
+            record, repeated = self._hub.journal.give(live, _signed(asked, self._visitor))
         except (EndedError, StaleError, BusyError, StoreError) as error:
             self._refuse(asked.id, error)
             return

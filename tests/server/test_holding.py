@@ -161,7 +161,7 @@ def test_a_disk_that_does_not_take_a_command_keeps_no_frame_from_a_page(tmp_path
             with closing(sqlite3.connect(tmp_path / "runs" / "r1" / "run.db", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 given = asyncio.create_task(give(house, asking("c1")))
-                while not house.app.state.hub._journal._writing:
+                while not house.app.state.hub.journal._writing:
                     await asyncio.sleep(0.01)
                 begun = time.monotonic()
                 for seq in range(4, 8):
