@@ -19,7 +19,7 @@ from pathlib import Path
 
 HUGE_BYTES = 2 * 1024 * 1024
 """Of a huge page, on x86-64, and on ARM where a page has 4 KiB."""
-_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+_MADV_COLLAPSE = 25
 _ALLOWED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _MAPS = Path("/proc/self/smaps")
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
@@ -28,7 +28,7 @@ _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
 def collapse() -> int:
     """Move what is allocated now into huge pages, as far as it fills them; give the bytes that have been moved.
 
-    To be called when a process has imported what it needs: what comes later is not moved. Takes some 20 ms.
+    To be called when a process has imported what it needs: what comes later is not moved. Takes 10 to 80 ms.
     """
     if not sys.platform.startswith("linux"):
         return 0
@@ -40,7 +40,6 @@ def collapse() -> int:
         madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         for begin, end in list(_filled(_MAPS.read_text(encoding="utf-8", errors="replace").splitlines())):
             # Where there is no room, or the system does not know how, the pages stay what they are.
-            madvise(begin, end - begin, _MADV_HUGEPAGE)
             if madvise(begin, end - begin, _MADV_COLLAPSE) == 0:
                 moved += end - begin
     return moved

@@ -250,7 +250,8 @@ class Hub:
         self._tell(live, message, data)
         if settled is not None:
             self._tell(live, settled)
-            self.journal.settled()
+            if settled.number > 0:
+                self.journal.settled()
 
     def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
         link.backlog -= size
@@ -357,7 +358,7 @@ class Hub:
 
     def loaded(self, run: str) -> LiveRun | None:
         """Give a run where it is in memory, as one whose engine is connected."""
-        return self._runs.get(run)
+        return self._runs.staying(run)
 
     async def submit(self, run: str, request: CommandRequest) -> commands.Answer:
         """Take in a command, and wait until it is on disk (see `Journal.give` and `LoadedRuns.live`)."""

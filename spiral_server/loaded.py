@@ -47,6 +47,10 @@ class LoadedRuns:
         """Give a run if it is in memory."""
         return self._runs.get(run)
 
+    def staying(self, run: str) -> LiveRun | None:
+        """Give a run if it is in memory and not about to be deleted."""
+        return None if run in self._leaving else self._runs.get(run)
+
     def forget(self, run: str) -> None:
         """Have a run read anew when it is asked for next."""
         self._runs.pop(run, None)

@@ -182,7 +182,7 @@ describe("a connection", () => {
     jobs[jobs.length - 1]?.job();
     wire().greet();
     const late = connection.steer("r-1", command("c8"));
-    due(10)?.job();
+    due(2)?.job();
     expect(await late).toBeNull();
     wire().hear("steered");
   });

@@ -21,10 +21,10 @@ MOST_NESTED = 32
 """Most maps and lists inside each other in the configuration of a run: who writes it out must not run out of stack."""
 
 VIEWER_PACKET_BYTES = 16 * 1024
-"""Largest packet of a viewer, which says whom it is and what it wants to see."""
+"""Largest packet of a viewer, which says who it is, what it wants to see, and commands."""
 
 VIEWER_PACKETS_PER_SECOND = 50.0
-"""Packets of a viewer, over a while; a page that is resized asks for another width at each frame."""
+"""Packets and commands of a viewer, over a while; a page that is resized asks for another width at each frame."""
 
 COURIER_PACKET_BYTES = 256 * 1024
 """A courier closes a packet at this size, so that one packet never holds up the server's loop for long."""

@@ -24,7 +24,7 @@ from spiral_core.wire.limits import (
     VIEWER_PACKET_BYTES,
     VIEWER_PACKETS_PER_SECOND,
 )
-from spiral_core.wire.messages import AnyMessage, Message
+from spiral_core.wire.messages import AnyMessage, Message, Steer
 from spiral_core.wire.session import Role, Session
 from spiral_server.hub import CLOSE_INTERNAL
 from spiral_server.live.channel import Parcel
@@ -101,7 +101,7 @@ class Connection:
         self._early: list[AnyMessage] = []
         self._looked_at: list[AnyMessage] | None = None
         """Messages of a packet that was not taken as it came (see `shorten`)."""
-        self._listening = False
+        self.listening = False
         """Whether nothing that has come is still being dealt with."""
         self.bell = ConnectionBell()
 
@@ -136,11 +136,11 @@ class Connection:
         if self._early:
             early, self._early = self._early, []
             return early
-        self._listening = True
+        self.listening = True
         try:
             event = await self._socket.receive()
         finally:
-            self._listening = False
+            self.listening = False
         if event["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(event.get("code", 1005))
         packet = event.get("bytes")
@@ -154,19 +154,20 @@ class Connection:
         if self._role is Role.VIEW:
             self._bounds.check(packet, now)
         messages = self._session.receive(packet, now=now)
+        if self._role is Role.VIEW:
+            self._bounds.charge(messages, now)
         self._flush()
         return messages
 
     def shorten(self, take: Callable[[list[AnyMessage]], bool]) -> None:
-        """Offer packets as they come, past the queue and the task behind it, while nothing is being dealt with there.
+        """Offer packets as they come, past the queue and the task behind it, while none waits there.
 
         Those are two turns of the event loop and two calls of the system for each packet. What is not taken like this
-        is received as ever; ``take`` tells whether it has taken all messages, or none of them.
+        is received as ever; ``take`` tells whether it has taken all messages, or none of them. What was received last
+        may still be being dealt with: see `listening`.
         """
 
         def on_packet(packet: bytes) -> bool:
-            if not self._listening:
-                return False
             try:
                 messages = self._read(packet)
                 if not take(messages):
@@ -197,6 +198,11 @@ class Connection:
     def send(self, messages: Sequence[Message]) -> None:
         """Send messages as one packet, without waiting; on a connection that is being closed nothing happens."""
         self._frames.write_frame(framed(self._session.send(messages)))
+
+    @property
+    def room(self) -> asyncio.Event:
+        """Set while what is sent is taken by the peer, or by buffers in between."""
+        return self._frames.writable
 
     def outlet(self, ready: Callable[[], None]) -> SocketOutlet:
         """Give the way out for packets that many viewers are sent; calls back when it can take more after a jam."""
@@ -305,6 +311,20 @@ class Bounds:
         """
         if len(packet) > VIEWER_PACKET_BYTES:
             raise RemoteError(CLOSE_TOO_BIG, f"a viewer's packet takes at most {VIEWER_PACKET_BYTES} bytes")
+        self._take(now)
+
+    def charge(self, messages: Sequence[Message], now: float) -> None:
+        """Count commands that come in one packet as if each came by itself.
+
+        Raises
+        ------
+        RemoteError
+            Too many.
+        """
+        for _ in [message for message in messages if isinstance(message, Steer)][1:]:
+            self._take(now)
+
+    def _take(self, now: float) -> None:
         if self._allowance.take("", now) > 0:
             raise RemoteError(
                 CLOSE_TOO_OFTEN, f"a viewer sends at most {VIEWER_PACKETS_PER_SECOND:.0f} packets a second"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
@@ -32,7 +30,7 @@ async def _talk(connection: Connection, hub: Hub) -> None:
     try:
         connection.send([EngineWelcome(protocol=PROTOCOL, stored=link.stored)])
         connection.bell.open(lambda: _give_out(connection, link))
-        connection.shorten(partial(_take, hub, link))
+        connection.shorten(lambda messages: connection.listening and _take(hub, link, messages))
         while True:
             await hub.ingest(link, await connection.receive())
     finally:

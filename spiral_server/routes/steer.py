@@ -9,10 +9,11 @@ asked here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -22,11 +23,19 @@ from spiral_core.wire import codec
 from spiral_core.wire.messages import AnyMessage, CommandRecord, CommandRequest, Steer, Steered
 from spiral_core.wire.requests import malformed
 from spiral_server.hub import Hub
-from spiral_server.live import access
 from spiral_server.live.commands import BusyError, EndedError, StaleError
 from spiral_server.live.parties import LiveRun
 from spiral_server.live.tokens import Right
-from spiral_server.routes.doors import Visitor, admit, answer, require_origin, trouble
+from spiral_server.routes.doors import (
+    RefusedError,
+    Visitor,
+    admit,
+    answer,
+    refused,
+    require_origin,
+    trouble,
+    visitor_of,
+)
 from spiral_server.store.errors import StoreError, UnknownRunError
 
 PATH = "/api/runs/{run}/commands"
@@ -63,24 +72,42 @@ def _trouble(identity: str, status: int, reason: str) -> Steered:
 
 
 class PageSteering:
-    """The commands of one page.
+    """The commands of one page, in their order.
 
     Parameters
     ----------
-    hub : Hub
-    visitor : Visitor
-        Whose page it is.
+    page : HTTPConnection
+        Who has come in there.
+    room : asyncio.Event
+        Set while the page takes what it is sent; one that does not is not heard either.
     say : callable
         Answers the page.
     """
 
-    def __init__(self, hub: Hub, visitor: Visitor, say: Callable[[Steered], None]) -> None:
-        self._hub = hub
-        self._visitor = visitor
+    def __init__(self, page: HTTPConnection, room: asyncio.Event, say: Callable[[Steered], None]) -> None:
+        self._page = page
+        self._token = visitor_of(page).token
+        self._hub: Hub = page.app.state.hub
+        self._room = room
         self._say = say
+        self._others_first = False
+
+    @contextmanager
+    def turn(self, messages: Sequence[AnyMessage]) -> Iterator[None]:
+        """Take no commands meanwhile where there are some among messages that are dealt with one after the other."""
+        self._others_first = any(isinstance(message, Steer) for message in messages)
+        try:
+            yield
+        finally:
+            self._others_first = False
 
     def take(self, messages: Sequence[AnyMessage]) -> bool:
-        """Give commands for runs that are in memory, without waiting; False where there is anything else."""
+        """Give commands for runs that are in memory, without waiting; False where that cannot be.
+
+        They do not wait for what the page has asked to see before.
+        """
+        if self._others_first or not self._room.is_set():
+            return False
         steers = [(message, self._hub.loaded(message.run)) for message in messages if isinstance(message, Steer)]
         found = [(message, live) for message, live in steers if live is not None]
         if len(found) < len(messages):
@@ -91,6 +118,7 @@ class PageSteering:
 
     async def give(self, message: Steer) -> None:
         """Give a command, for which the run may have to be read back."""
+        await self._room.wait()
         try:
             live = await self._hub.live(message.run)
         except StoreError as error:
@@ -99,16 +127,19 @@ class PageSteering:
             self._give(live, message.request)
 
     def _give(self, live: LiveRun, asked: CommandRequest) -> None:
-        holder = access.admission(self._visitor.token, self._visitor.holder, Right.STEER)
-        if isinstance(holder, access.Refusal):
-            self._say(_trouble(asked.id, holder.status, holder.reason))
+        try:
+            # Anew for each command: a token may have been taken back since the page has come in.
+            visitor = admit(self._page, Right.STEER, self._token)
+        except RefusedError as refusal:
+            refused("command", self._page, refusal)
+            self._say(_trouble(asked.id, refusal.status, str(refusal)))
             return
         reason = malformed(asked)
         if reason is not None:
             self._say(_trouble(asked.id, 400, reason))
             return
         try:
-            record, repeated = self._hub.journal.give(live, _signed(asked, self._visitor))
+            record, repeated = self._hub.journal.give(live, _signed(asked, visitor))
         except (EndedError, StaleError, BusyError, StoreError) as error:
             self._refuse(asked.id, error)
             return

@@ -13,7 +13,7 @@ from spiral_core.wire.session import Role
 from spiral_server.hub import Hub
 from spiral_server.live.parties import Viewer
 from spiral_server.routes.connection import Connection
-from spiral_server.routes.doors import settings_of, visitor_of
+from spiral_server.routes.doors import settings_of
 from spiral_server.routes.steer import PageSteering
 
 router = APIRouter()
@@ -57,14 +57,14 @@ async def _talk(connection: Connection, socket: WebSocket) -> None:
     hub: Hub = socket.app.state.hub
     await connection.greeting()
     connection.send([welcome(settings_of(socket).instance)])
-    steering = PageSteering(hub, visitor_of(socket), lambda told: connection.send([told]))
+    steering = PageSteering(socket, connection.room, lambda told: connection.send([told]))
     outlet = connection.outlet(lambda: hub.audience.ready(viewer))
     viewer = hub.arrive(outlet)
 
     def take(messages: list[AnyMessage]) -> bool:
         # What comes behind the word that nobody looks is not to be sent any more.
         looks = [message for message in messages if isinstance(message, Visibility)]
-        if len(looks) < len(messages):
+        if len(looks) < len(messages) or not connection.listening:
             return steering.take(messages)
         for message in looks:
             hub.audience.see(viewer, visible=message.visible)
@@ -73,11 +73,13 @@ async def _talk(connection: Connection, socket: WebSocket) -> None:
     try:
         connection.shorten(take)
         while True:
-            for message in await connection.receive():
-                if isinstance(message, Steer):
-                    await steering.give(message)
-                else:
-                    await heed(hub, viewer, message)
+            messages = await connection.receive()
+            with steering.turn(messages):
+                for message in messages:
+                    if isinstance(message, Steer):
+                        await steering.give(message)
+                    else:
+                        await heed(hub, viewer, message)
     finally:
         outlet.end()
         hub.audience.depart(viewer)

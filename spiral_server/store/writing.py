@@ -36,7 +36,9 @@ HELD_SECONDS = 0.1
 STEERING_SECONDS = 0.5
 """Whoever has given a command soon gives another one: for so long packing is begun behind acknowledgements alone."""
 REST_SECONDS = 0.006
-"""Behind an acknowledgement, packing is begun for so long; its parts take 1 to 3 ms."""
+"""Packing is begun for so long behind an acknowledgement and the commit that follows it; its parts take 1 to 3 ms."""
+LOOK_SECONDS = 0.5
+"""Between two looks whether what was left of packing can be done."""
 GATHER_JOBS = 256
 """Most jobs of one commit: bounds how long a command can wait for the commit before it."""
 OPEN_RUNS = 16
@@ -86,8 +88,12 @@ class WritingThread:
         self._broken: set[str] = set()
         self._jobs: queue.SimpleQueue[Job | RunSummary | _Rest | None] = queue.SimpleQueue()
         self._held = 0.0
+        self._resting = False
+        """Whether what was gathered last was behind an acknowledgement."""
         self._rest = 0.0
-        """Until when packing may be begun behind an acknowledgement."""
+        """Until when packing may be begun there."""
+        self._left: set[str] = set()
+        """Runs of which some was left."""
         self._steered = 0.0
         """Until when it may be begun there alone."""
         self._closed = False
@@ -118,7 +124,6 @@ class WritingThread:
     def rest(self, seconds: float) -> None:
         """Do what waits, so long from now: the command is over."""
         self._held = time.monotonic() + seconds
-        self._rest = self._held + REST_SECONDS
         if not self._closed:
             self._jobs.put(_Rest())
 
@@ -148,8 +153,9 @@ class WritingThread:
                 by_run.setdefault(job.run, []).append(job)
             for run, batch in by_run.items():
                 self._commit(run, batch)
-            for writer in list(self._writers.values()) if not jobs else ():
-                self._compact(writer)
+            if self._resting:
+                self._rest = time.monotonic() + REST_SECONDS
+            self._left = {run for run in {*by_run, *self._left} if run in self._writers and self._compact(run)}
             for summary in summaries.values():
                 self._settle(partial(self._catalog.note, summary, settled=False))
 
@@ -158,12 +164,12 @@ class WritingThread:
         jobs: list[Job] = []
         summaries: dict[str, RunSummary] = {}
         begun: float | None = None
-        resting = False
+        self._resting = False
         while len(jobs) < GATHER_JOBS:
             try:
-                item = self._jobs.get(timeout=self._patience(begun, resting))
+                item = self._jobs.get(timeout=self._patience(begun))
             except queue.Empty:
-                if self._patience(begun, resting) == 0.0:
+                if begun is None or self._patience(begun) == 0.0:
                     break
                 continue
             if item is None:
@@ -171,13 +177,13 @@ class WritingThread:
             if isinstance(item, Job) and item.ahead:
                 self._commit(item.run, [item])
                 # What was gathered is not to wait until no more of them come.
-                if self._patience(begun, resting) == 0.0:
+                if self._patience(begun) == 0.0:
                     break
                 continue
             if begun is None:
                 begun = time.monotonic()
             if isinstance(item, _Rest):
-                resting = True
+                self._resting = True
                 continue
             if isinstance(item, RunSummary):
                 summaries[item.id] = item
@@ -187,11 +193,11 @@ class WritingThread:
                 break
         return jobs, summaries, True
 
-    def _patience(self, begun: float | None, resting: bool) -> float | None:
+    def _patience(self, begun: float | None) -> float | None:
         """Give the seconds to wait for more than what has been gathered since then."""
         if begun is None:
-            return None
-        until = max(begun + (0.0 if resting else GATHER_SECONDS), min(self._held, begun + HELD_SECONDS))
+            return LOOK_SECONDS if self._left else None
+        until = max(begun + (0.0 if self._resting else GATHER_SECONDS), min(self._held, begun + HELD_SECONDS))
         return max(0.0, until - time.monotonic())
 
     def _commit(self, run: str, batch: list[Job]) -> None:
@@ -217,12 +223,16 @@ class WritingThread:
             return
         for job, result in zip(batch, results, strict=True):
             job.done.set_result(result)
-        self._compact(writer)
 
-    def _compact(self, writer: RunWriter) -> None:
-        while writer.compactable and (writer.overdue or self._is_quiet()):
+    def _compact(self, run: str) -> bool:
+        """Pack while nobody waits; tell whether something is left that can be packed later."""
+        writer = self._writers[run]
+        while writer.compactable:
+            if not (writer.overdue or self._is_quiet()):
+                return True
             if not self._settle(writer.compact_some):
                 break
+        return False
 
     def _is_quiet(self) -> bool:
         """Tell whether nobody waits, nor is likely to before a part of packing is done."""
@@ -242,7 +252,7 @@ class WritingThread:
             return
         if job.ahead and writer.overdue:
             # Commands alone fill the write-ahead log too.
-            self._compact(writer)
+            self._compact(job.run)
 
     def _let_go(self, run: str) -> None:
         """Close a run's database and forget its line of the list."""

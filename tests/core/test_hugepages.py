@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_memory_is_moved_where_the_system_can_and_holds_what_it_held() -> None:
     done = subprocess.run([sys.executable, "-c", STORY], capture_output=True, text=True, check=True)
     before, moved, after = (int(word) for word in done.stdout.split())
     allowed = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if allowed.exists() and "[never]" not in allowed.read_text():
+    known = tuple(int(part) for part in platform.release().split(".")[:2]) >= (6, 1) if allowed.exists() else False
+    if known and "[never]" not in allowed.read_text():
         assert moved > 20_000_000
         assert after >= before + moved * 0.9
     else:

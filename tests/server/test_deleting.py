@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from spiral_core.wire.limits import CLOSE_TRY_AGAIN, PROTOCOL
-from spiral_core.wire.messages import EngineHello, EngineWelcome, RunsListed, Snapshot, Stored, Watch
+from spiral_core.wire.messages import EngineHello, EngineWelcome, RunsListed, Snapshot, Steer, Steered, Stored, Watch
 from spiral_server.store.writing import Job
 
 from .asking import give, play, stored
@@ -45,6 +45,8 @@ def test_who_comes_while_a_run_is_deleted_is_asked_to_come_back(house: House) ->
                         await late.say(EngineHello(protocol=PROTOCOL, run="r1", incarnation=0))
                         assert await late.closed() == CLOSE_TRY_AGAIN
                     assert (await give(house, asking())).status_code == 404
+                    await page.say(Steer(run="r1", request=asking("c2")))
+                    assert (await page.next_of(Steered)).status == 404
                     await page.say(Watch(run="r1", width=800))
                     assert not deleting.done()
                 assert (await deleting).is_success

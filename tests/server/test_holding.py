@@ -94,8 +94,6 @@ def test_packing_goes_on_by_itself_once_nobody_steers_any_more(
     many = [frame(seq, seq) for seq in range(LOOSE_FRAMES + 100)]
     for at in range(0, len(many), 100):
         store.append("r1", entries(*many[at : at + 100])).result(10)
-    time.sleep(0.6)
-    store.append("r1", entries(frame(len(many), len(many)))).result(10)
     deadline = time.monotonic() + 30
     while blocks(store) == 0:
         assert time.monotonic() < deadline

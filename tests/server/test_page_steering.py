@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 from msgspec.structs import replace
+from websockets.exceptions import ConnectionClosed
 
 from spiral_core.wire import codec
-from spiral_core.wire.limits import CLOSE_PROTOCOL, PROTOCOL
+from spiral_core.wire.limits import CLOSE_PROTOCOL, CLOSE_TOO_OFTEN, PROTOCOL
 from spiral_core.wire.messages import (
     Ack,
     Command,
     CommandRecord,
     CommandRequest,
     Frame,
+    Snapshot,
     Steer,
     Steered,
     ViewHello,
@@ -30,6 +35,7 @@ from spiral_core.wire.messages import (
 from spiral_core.wire.parts import Setting
 from spiral_server.launch import tokens
 from spiral_server.live.tokens import Role
+from spiral_server.routes import connection
 
 from .asking import ask, give, play, shown, stored
 from .house import House, Peer, courier, dial, serving, viewer
@@ -262,5 +268,115 @@ def test_what_a_guard_or_another_page_has_done_is_told_as_ever(house: House) -> 
             await engine.say(ack(4, 1, "c1", run="two"))
             for page in (one, other):
                 assert (await page.next_of(Ack)).id == "c1"
+
+    play(story())
+
+
+def test_a_command_does_not_wait_for_what_its_page_has_asked_to_see_nor_overtakes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = Event()
+
+    async def story(house: House) -> None:
+        hub = house.app.state.hub
+        read = hub.showing.watch
+
+        begun = Event()
+
+        async def watch(viewer: Any, message: Watch) -> None:
+            begun.set()
+            await asyncio.to_thread(go_on.wait, 20)
+            await read(viewer, message)
+
+        monkeypatch.setattr(hub.showing, "watch", watch)
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            await page.say(Watch(run="r1", width=800))
+            assert await asyncio.to_thread(begun.wait, 10)
+            assert [(await steer(page, asking(name))).status for name in ("c1", "c2")] == [202, 202]
+            # In one packet with what is waited for, and behind it.
+            await page.say(Watch(run="r1", width=9), Steer(run="r1", request=asking("c3")))
+            await page.say(Steer(run="r1", request=asking("c4")))
+            await asyncio.sleep(0.1)
+            assert not any(isinstance(one, Snapshot) for one in page.seen)
+            go_on.set()
+            await page.next_of(Steered, lambda one: one.id == "c4")
+            told = [one.id for one in page.seen if isinstance(one, Steered)]
+            assert told == ["c1", "c2", "c3", "c4"]
+
+    with serving(tmp_path / "runs") as house:
+        play(story(house))
+        go_on.set()
+
+
+def test_a_page_that_steers_and_does_not_read_is_not_heard_any_more(tmp_path: Path) -> None:
+    long = CommandRequest(
+        id="long", verb="set", sets=[Setting(knob=f"{number:060}", value=1.0) for number in range(180)]
+    )
+
+    async def story(house: House) -> None:
+        async with courier(house) as engine, viewer(house) as page:
+            await engine.say(*opening())
+            await stored(engine, 3)
+            assert (await steer(page, long)).status == 422
+            (one,) = house.app.state.hub.audience.viewers
+            transport = one.outlet._frames.transport
+
+            def buffers(size: int) -> None:
+                for end, which in ((transport, socket.SO_SNDBUF), (page.socket.transport, socket.SO_RCVBUF)):
+                    end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, which, size)
+
+            buffers(4096)
+            page.socket.transport.pause_reading()
+            for _ in range(60):
+                await page.say(Steer(run="r1", request=replace(asking(), id="long")))
+            most = 0
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+                most = max(most, transport.get_write_buffer_size())
+            assert 0 < most < 500_000, "60 answers of 16 KB"
+            buffers(1_000_000)
+            page.socket.transport.resume_reading()
+            for _ in range(60):
+                await page.next_of(Steered)
+
+    with serving(tmp_path / "runs") as house:
+        play(story(house))
+
+
+@pytest.mark.parametrize("each", [1, 40])
+def test_a_page_that_steers_too_often_is_closed(house: House, each: int) -> None:
+    async def story() -> None:
+        async with viewer(house) as page:
+            for _ in range(600 // each):
+                try:
+                    await page.say(*[Steer(run="none", request=asking())] * each)
+                except ConnectionClosed:
+                    break
+            assert await page.closed() == CLOSE_TOO_OFTEN
+
+    play(story())
+
+
+def test_a_token_that_has_been_taken_back_steers_nothing_also_before_its_page_is_closed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, _ = tokens.make(house.settings.logdir, Role.OPERATOR, "leaves")
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(connection, "revoked", never)
+
+    async def story() -> None:
+        async with courier(house, "left") as engine, dial(house, "view", {"Authorization": f"Bearer {token}"}) as page:
+            await engine.say(*opening("left"))
+            await stored(engine, 3)
+            await page.say(ViewHello(protocol=PROTOCOL))
+            await page.next_of(ViewWelcome)
+            assert (await steer(page, asking("c1"), "left")).status == 202
+            tokens.revoke(house.settings.logdir, "leaves")
+            assert (await steer(page, asking("c2"), "left")).status == 401
 
     play(story())

@@ -52,8 +52,8 @@ export const browser: Surroundings = {
 /** A road on which no greeting comes back within this time leads nowhere: some proxies neither pass nor refuse. */
 const OPEN_SECONDS = 5;
 
-/** A command that is not answered within this time is not going to be. */
-const ANSWER_SECONDS = 10;
+/** A command that is not answered within this time goes another way: the connection may only look as if it were open. */
+const ANSWER_SECONDS = 2;
 
 /** Once may be a server that was just being started. */
 const FAILURES = 2;
