@@ -306,8 +306,11 @@ def test_commands_are_not_handed_down_while_an_older_log_is_carried(tmp_path: Pa
         peer.commands = orders(1, 2)
         again = await serve(peer.talk, "127.0.0.1", port, max_size=None)
         await until(lambda: (1, 0) in peer.later)
-        await asyncio.to_thread(inbox.wait, 10.0)
-        later = inbox.drain()
+        later: list[Command] = []
+        # They come down one behind the other.
+        while len(later) < 2:
+            await asyncio.to_thread(inbox.wait, 10.0)
+            later += inbox.drain()
         await shut(again)
         courier.process.kill()
         courier.process.wait()
