@@ -1,8 +1,8 @@
 """Moves what a process has allocated into huge pages: fewer places to look up when it is woken.
 
-Server and courier sleep most of the time and are woken for a tenth of a millisecond of work that touches a few hundred
-pages of 4 KiB each, beside an engine that has used the core's table of pages (TLB) for its own. In pages of 2 MiB the
-same work takes a tenth less. The engine's own Python between two kernels gains as well.
+Server and courier sleep most of the time and are woken for a moment of work that is spread over many pages of 4 KiB,
+beside an engine that has used the core's table of pages (TLB) for its own. With all three in pages of 2 MiB, half of
+the commands were acknowledged 0.1 to 0.5 ms sooner (`docs/performance.md`).
 
 Linux does that by itself only where the administrator lets it do so for everybody. Whoever knows what stays in memory
 can ask for it (madvise(2), ``MADV_COLLAPSE``, since Linux 6.1); elsewhere nothing happens.
@@ -28,7 +28,7 @@ _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
 def collapse() -> int:
     """Move what is allocated now into huge pages, as far as it fills them; give the bytes that have been moved.
 
-    To be called when a process has imported what it needs: what comes later is not moved. Takes 10 to 80 ms.
+    To be called when a process has imported what it needs: what comes later is not moved. Takes up to 80 ms.
     """
     if not sys.platform.startswith("linux"):
         return 0

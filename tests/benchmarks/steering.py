@@ -222,8 +222,7 @@ def stolen_seconds() -> float:
 
 def converse(server: Cockpit, run: str, commands: int, road: str) -> Latency:
     """Steer a run that trains, at moments that have nothing to do with its steps."""
-    chance = random.Random(0)
-    told = Latency([], [], [], [], [])
+    chance, told = random.Random(0), Latency([], [], [], [], [])
     given: list[tuple[float, int]] = []
     client = Client(server, run, road)
     assert client.listen(time.perf_counter() + 60, lambda: len(client.stamps) >= 3), "no frames come"
