@@ -231,27 +231,28 @@ class Hub:
                 if reason is not None:
                     raise RemoteError(CLOSE_PROTOCOL, reason)
                 entries.append(Entry(message, codec.encode(message)))
-        for message, data in entries:
-            self._show(live, message, data)
+        settled = [self._show(live, message, data) for message, data in entries]
         self._changed(live)
         self.audience.urge(live)
+        if any(settled):
+            self.journal.settled()
         if entries:
             size = sum(len(data) for _, data in entries)
             link.backlog += size
             link.newest = self._store.append(live.view.run, entries)
             link.newest.add_done_callback(self._calling.back(partial(self._kept, link, entries[-1].message, size)))
 
-    def _show(self, live: LiveRun, message: Logged, data: bytes) -> None:
+    def _show(self, live: LiveRun, message: Logged, data: bytes) -> bool:
+        """Show a message to those who watch; tell whether a command of theirs is over."""
         if not live.view.admits(message):
-            return
+            return False
         settled = live.view.fold(message)
         if isinstance(message, Frame):
             live.tail.append(message)
         self._tell(live, message, data)
         if settled is not None:
             self._tell(live, settled)
-            if settled.number > 0:
-                self.journal.settled()
+        return settled is not None and settled.number > 0
 
     def _kept(self, link: EngineLink, last: Logged, size: int, error: BaseException | None) -> None:
         link.backlog -= size

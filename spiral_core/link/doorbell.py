@@ -1,8 +1,9 @@
-"""The doorbell between engine and courier: one byte for each record that the engine has added to its log.
+"""The doorbell between engine and courier: a byte that says that the engine has added to its log.
 
 What a person waits for is carried at once. Frames are not waited for by themselves: where steps are short, the courier
 lets those of `GATHER_SECONDS` come together, because a packet costs courier and server far more than a frame in it, and
-the time that both take is taken from commands and acknowledgements.
+the time that both take is taken from commands and acknowledgements. Nor does it have to be woken for each of them: the
+engine rings for one and is quiet for `QUIET_SECONDS`, and behind that the courier looks by itself for what came then.
 """
 
 from __future__ import annotations
@@ -10,17 +11,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 
 GATHER_SECONDS = 0.02
+QUIET_SECONDS = 0.01
+"""Less than `GATHER_SECONDS`: where frames come without a pause, the courier is at its next look by then anyway."""
 HELD_SECONDS = 0.05
 """Longest time that frames wait while commands come one behind the other."""
 AT_ONCE, SOON = b"!", b"."
 
 
-def ring(doorbell: int, at_once: bool) -> None:
-    """Tell the courier that the log has grown. Never waits: where the pipe is full, the bell rings already."""
-    with contextlib.suppress(BlockingIOError, BrokenPipeError):
-        os.write(doorbell, AT_ONCE if at_once else SOON)
+class BellPush:
+    """The engine's end.
+
+    Parameters
+    ----------
+    descriptor : int
+        Writing end of the pipe, which does not block.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rung = float("-inf")
+
+    def ring(self, at_once: bool) -> None:
+        """Say that the log has grown. Never waits: where the pipe is full, the bell rings already."""
+        now = time.monotonic()
+        if at_once or now >= self._rung + QUIET_SECONDS:
+            self._rung = now
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._descriptor, AT_ONCE if at_once else SOON)
+
+    def close(self) -> None:
+        """Say that nothing more will be added."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
 
 class Doorbell:
@@ -36,7 +61,7 @@ class Doorbell:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._rung = self._hurried = False
-        self._answered = self._held = float("-inf")
+        self._heard = self._answered = self._held = float("-inf")
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
@@ -49,6 +74,7 @@ class Doorbell:
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             rings = os.read(self._descriptor, 1 << 16)
+            self._heard = asyncio.get_running_loop().time()
             if not rings:
                 asyncio.get_running_loop().remove_reader(self._descriptor)
                 self.over.set()
@@ -83,8 +109,10 @@ class Doorbell:
         self._consider()
 
     async def wait(self) -> None:
-        """Wait until there is something to carry; a ring that came since the last wait ended counts."""
+        """Wait until there may be something to carry; a ring that came since the last wait ended counts."""
         loop = asyncio.get_running_loop()
+        # The engine may have added to the log behind the last look, and have been quiet.
+        self._rung |= self._answered < self._heard + QUIET_SECONDS
         self._waiter = loop.create_future()
         try:
             self._consider()

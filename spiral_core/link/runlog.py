@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from spiral_core.errors import DecodeError, RunLogError
 from spiral_core.wire import codec, records
-from spiral_core.wire.messages import Frame, Logged
+from spiral_core.wire.messages import Frame, Logged, Strip
 
 PARTS = 8
 """Files that a log of the greatest size consists of."""
@@ -135,7 +135,7 @@ class RunLogWriter:
             raise RunLogError(f"cannot write to the run log {self._path}: {error.strerror}; free some space") from error
         self._size += len(data)
         self.seq += 1
-        self.on_append(kind is not Frame)
+        self.on_append(kind is not Frame and kind is not Strip)
         if self._part_bytes and self._size >= self._part_bytes:
             self._next_part()
         return message

@@ -13,7 +13,7 @@ from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
 from spiral_core.errors import ArgumentError
-from spiral_core.link import doorbell
+from spiral_core.link.doorbell import BellPush
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import parts_of
@@ -27,16 +27,11 @@ class CourierProcess:
     """A running courier and the doorbell that wakes it."""
 
     process: subprocess.Popen[bytes]
-    doorbell: int
-
-    def ring(self, at_once: bool) -> None:
-        """Tell the courier that the log has grown, see `doorbell`."""
-        doorbell.ring(self.doorbell, at_once)
+    doorbell: BellPush
 
     def finish(self, seconds: float) -> bool:
         """Let the courier deliver the rest, at most for a time, then end it; tell whether the server has everything."""
-        with contextlib.suppress(OSError):
-            os.close(self.doorbell)
+        self.doorbell.close()
         try:
             return self.process.wait(seconds) == 0
         except subprocess.TimeoutExpired:
@@ -132,7 +127,7 @@ class Line:
     def ring(self, at_once: bool) -> None:
         """Tell the courier, if there is one, that the log has grown."""
         if self._courier is not None:
-            self._courier.ring(at_once)
+            self._courier.doorbell.ring(at_once)
 
     def mend(self, now: float) -> None:
         """Start another courier when ours has died; less and less often while they go on dying young."""
@@ -213,4 +208,4 @@ def start(rundir: RunDir, *, incarnation: int, server: str, token: str, inbox: I
         signal.signal(signal.SIGINT, previous)
         os.close(bell_read)
         inbox.close_write_end()
-    return CourierProcess(process=process, doorbell=bell_write)
+    return CourierProcess(process=process, doorbell=BellPush(bell_write))

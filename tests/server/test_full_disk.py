@@ -62,7 +62,7 @@ class Engine:
             self.log.append(type(message), 0, **rest)
         self.log.append(StatusChanged, 0, status="training", done=0, total=0, detail="")
         self.courier = start(self.here, incarnation=0, server=house.url, token=TOKEN, inbox=Inbox())
-        self.log.on_append = self.courier.ring
+        self.log.on_append = self.courier.doorbell.ring
         self.steps = 0
 
     def train(self, count: int) -> None:

@@ -104,7 +104,7 @@ def with_engine(tmp_path: Path, port: int) -> Engine:
     rundir = RunDir(path=tmp_path, id="r")
     log = RunLogWriter(rundir.frames, run="r", incarnation=0, clock=time.time)
     courier = start(rundir, incarnation=0, server=f"http://127.0.0.1:{port}", token="secret", inbox=inbox)
-    log.on_append = courier.ring
+    log.on_append = courier.doorbell.ring
     return Engine(log, inbox, courier)
 
 
@@ -198,7 +198,7 @@ def test_a_resumed_run_brings_what_its_older_logs_still_hold_before_its_own(tmp_
         inbox = Inbox()
         courier = start(rundir, incarnation=3, server=f"http://127.0.0.1:{port}", token="", inbox=inbox)
         engine = Engine(logs[2], inbox, courier)
-        logs[2].on_append = courier.ring
+        logs[2].on_append = courier.doorbell.ring
         engine.say(20)
         await until(lambda: (3, 19) in peer.later)
         engine.say(5)
@@ -329,7 +329,7 @@ def test_a_courier_whose_run_was_resumed_says_no_last_word(scene: Play, tmp_path
         log.begin(Origin(run="r", name="a run", config=""))
         log.resume(Resumed(resumed=0, rev=0, kept=0, incarnation=1))
         log.close()
-        os.close(engine.courier.doorbell)
+        engine.courier.doorbell.close()
         server = await served(peer, port)
         await until(lambda: len(peer.stored) == 3)
         assert await asyncio.to_thread(engine.courier.process.wait, 10) == 0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import random
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from spiral_core.link import doorbell
-from spiral_core.link.doorbell import Doorbell, ring
+from spiral_core.link.doorbell import BellPush, Doorbell
 
 GATHER_SECONDS = 0.4
 """Here: so long that a busy machine does not blur it."""
+QUIET_SECONDS = 0.5 * GATHER_SECONDS
 HELD_SECONDS = 4 * GATHER_SECONDS
 AMPLE = 20.0
 
@@ -21,26 +23,27 @@ AMPLE = 20.0
 @pytest.fixture(autouse=True)
 def longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "GATHER_SECONDS", GATHER_SECONDS)
+    monkeypatch.setattr(doorbell, "QUIET_SECONDS", QUIET_SECONDS)
     monkeypatch.setattr(doorbell, "HELD_SECONDS", HELD_SECONDS)
 
 
-def with_bell(story: Callable[[Doorbell, int], Awaitable[None]]) -> None:
+def with_bell(story: Callable[[Doorbell, BellPush], Awaitable[None]]) -> None:
     """Tell a story of a doorbell that is listened to, and of the engine's end of it."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    engine = BellPush(writing)
 
     async def tell() -> None:
         bell = Doorbell(reading)
         bell.listen()
-        await asyncio.wait_for(story(bell, writing), AMPLE)
+        await asyncio.wait_for(story(bell, engine), AMPLE)
         asyncio.get_running_loop().remove_reader(reading)
 
     try:
         asyncio.run(tell())
     finally:
         os.close(reading)
-        with contextlib.suppress(OSError):
-            os.close(writing)
+        engine.close()
 
 
 async def seconds_of(bell: Doorbell) -> float:
@@ -52,21 +55,21 @@ async def seconds_of(bell: Doorbell) -> float:
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_first_ring_after_a_rest_is_answered_at_once(at_once: bool) -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
-        ring(engine, at_once)
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        engine.ring(at_once)
         assert await seconds_of(bell) < GATHER_SECONDS
 
     with_bell(story)
 
 
 def test_frames_are_gathered_for_a_moment_and_then_carried_without_another_ring() -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
-        ring(engine, False)
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        engine.ring(False)
         await bell.wait()
-        ring(engine, False)
+        engine.ring(False)
         assert await seconds_of(bell) > 0.8 * GATHER_SECONDS
         for _ in range(5):
-            ring(engine, False)
+            engine.ring(False)
         assert await seconds_of(bell) > 0.8 * GATHER_SECONDS
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(bell.wait(), 2 * GATHER_SECONDS)
@@ -75,35 +78,35 @@ def test_frames_are_gathered_for_a_moment_and_then_carried_without_another_ring(
 
 
 def test_what_is_waited_for_ends_the_gathering() -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
-        ring(engine, False)
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        engine.ring(False)
         await bell.wait()
-        ring(engine, False)
-        asyncio.get_running_loop().call_soon(ring, engine, True)
+        engine.ring(False)
+        asyncio.get_running_loop().call_soon(engine.ring, True)
         assert await seconds_of(bell) < 0.8 * GATHER_SECONDS
 
     with_bell(story)
 
 
 def test_while_a_command_is_under_way_frames_wait_for_its_answer() -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
+    async def story(bell: Doorbell, engine: BellPush) -> None:
         loop = asyncio.get_running_loop()
-        ring(engine, False)
+        engine.ring(False)
         await bell.wait()
-        ring(engine, False)
+        engine.ring(False)
         loop.call_later(0.7 * GATHER_SECONDS, bell.hold)
         assert await seconds_of(bell) > 1.4 * GATHER_SECONDS
-        ring(engine, False)
+        engine.ring(False)
         bell.hold()
-        loop.call_later(0.2 * GATHER_SECONDS, ring, engine, True)
+        loop.call_later(0.2 * GATHER_SECONDS, engine.ring, True)
         assert await seconds_of(bell) < 0.8 * GATHER_SECONDS
 
     with_bell(story)
 
 
 def test_commands_one_behind_the_other_hold_frames_up_for_a_bounded_time() -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
-        ring(engine, False)
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        engine.ring(False)
         await bell.wait()
 
         async def steer() -> None:
@@ -112,7 +115,7 @@ def test_commands_one_behind_the_other_hold_frames_up_for_a_bounded_time() -> No
                 await asyncio.sleep(0.2 * GATHER_SECONDS)
 
         steering = asyncio.create_task(steer())
-        ring(engine, False)
+        engine.ring(False)
         seconds = await seconds_of(bell)
         steering.cancel()
         assert 0.8 * HELD_SECONDS < seconds < 2 * HELD_SECONDS
@@ -121,12 +124,12 @@ def test_commands_one_behind_the_other_hold_frames_up_for_a_bounded_time() -> No
 
 
 def test_the_end_of_the_engine_is_heard_at_once_and_for_good() -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
-        ring(engine, False)
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        engine.ring(False)
         await bell.wait()
         assert not bell.over.is_set()
-        ring(engine, False)
-        os.close(engine)
+        engine.ring(False)
+        engine.close()
         assert await seconds_of(bell) < 0.8 * GATHER_SECONDS
         assert bell.over.is_set()
 
@@ -134,8 +137,8 @@ def test_the_end_of_the_engine_is_heard_at_once_and_for_good() -> None:
 
 
 def test_a_nudge_from_within_ends_a_wait() -> None:
-    async def story(bell: Doorbell, engine: int) -> None:
-        ring(engine, False)
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        engine.ring(False)
         await bell.wait()
         bell.nudge(at_once=True)
         assert await seconds_of(bell) < 0.8 * GATHER_SECONDS
@@ -146,8 +149,58 @@ def test_a_nudge_from_within_ends_a_wait() -> None:
 def test_an_engine_whose_courier_does_not_listen_or_is_gone_is_not_held_up() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    engine = BellPush(writing)
     for _ in range(100_000):
-        ring(writing, False)
+        engine.ring(True)
     os.close(reading)
-    ring(writing, True)
-    os.close(writing)
+    engine.ring(True)
+    engine.close()
+
+
+def test_an_engine_is_quiet_for_a_moment_after_a_ring_unless_somebody_waits() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    engine = BellPush(writing)
+    for _ in range(100):
+        engine.ring(False)
+    engine.ring(True)
+    engine.ring(False)
+    time.sleep(1.2 * QUIET_SECONDS)
+    engine.ring(False)
+    assert os.read(reading, 1000) == b".!."
+    engine.close()
+    os.close(reading)
+
+
+def test_what_is_added_while_the_engine_is_quiet_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As short as in use: what counts is that no moment is missed between ring, look and quiet.
+    monkeypatch.setattr(doorbell, "GATHER_SECONDS", 0.02)
+    monkeypatch.setattr(doorbell, "QUIET_SECONDS", 0.01)
+    chance = random.Random(0)
+    log: list[int] = []
+
+    async def story(bell: Doorbell, engine: BellPush) -> None:
+        found: list[int] = []
+
+        async def carry() -> None:
+            while True:
+                found[:] = log
+                await bell.wait()
+
+        def add_some() -> None:
+            for _ in range(chance.randrange(1, 8)):
+                log.append(len(log))
+                engine.ring(False)
+                time.sleep(chance.uniform(0.0, 0.012))
+
+        carrying = asyncio.create_task(carry())
+        for _ in range(40):
+            await asyncio.to_thread(add_some)
+            before = list(log)
+            deadline = time.monotonic() + AMPLE / 4
+            while found != before:
+                assert time.monotonic() < deadline, f"{len(before) - len(found)} records are left"
+                await asyncio.sleep(0.005)
+        carrying.cancel()
+
+    with_bell(story)
