@@ -21,7 +21,7 @@ HOLD_SECONDS = 0.05
 WRITE_SECONDS = 0.005
 """For so long, at most, they wait for one that is being written."""
 TELL_SECONDS = 0.002
-"""For so long they wait for the acknowledgement of one to be told."""
+"""For so long they leave the cores to those who have just been told of an acknowledgement."""
 
 
 class Journal:
@@ -121,5 +121,5 @@ class Journal:
             await asyncio.wait(writing, timeout=WRITE_SECONDS)
 
     def settled(self) -> None:
-        """Let frames go on: a command has been acknowledged, and those who watch are about to be told."""
+        """Let frames go on: a command has been acknowledged, and those who watch have been told."""
         self._store.rest(TELL_SECONDS)

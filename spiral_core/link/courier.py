@@ -4,7 +4,7 @@ A run that was resumed has one log for each incarnation: what the earlier ones c
 courier tails the newest log, owns the websocket, reconnects with jitter, and resumes behind the last record that the
 server has on disk. The training loop never waits for it: they share a file, a doorbell pipe and a command pipe.
 
-The engine rings the doorbell after each record; end of file on it means that the engine is done or dead.
+The engine rings the doorbell when it has added records; end of file on it means that the engine is done or dead.
 The courier then completes a log that ends without a last word (`lastword`), and leaves once the server has everything,
 or when its time is over.
 """

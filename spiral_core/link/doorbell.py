@@ -1,9 +1,10 @@
 """The doorbell between engine and courier: a byte that says that the engine has added to its log.
 
-What a person waits for is carried at once. Frames are not waited for by themselves: where steps are short, the courier
-lets those of `GATHER_SECONDS` come together, because a packet costs courier and server far more than a frame in it, and
-the time that both take is taken from commands and acknowledgements. Nor does it have to be woken for each of them: the
-engine rings for one and is quiet for `QUIET_SECONDS`, and behind that the courier looks by itself for what came then.
+What a person waits for is carried at once. Frames and strips are not waited for by themselves: where steps are short,
+the courier lets those of `GATHER_SECONDS` come together, because a packet costs courier and server far more than a
+frame in it, and the time that both take is taken from commands and acknowledgements. Nor does it have to be woken for
+each of them: the engine rings for one and is quiet for `QUIET_SECONDS`, and behind that the courier looks by itself for
+what came then.
 """
 
 from __future__ import annotations

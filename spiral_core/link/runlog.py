@@ -275,7 +275,7 @@ class RunLogReader:
         """Give every whole record from here to the present end of this file alone; see `records`.
 
         A read that gives less than was asked for is nearly always the last one. Where the rest comes with the next
-        ring anyway (not ``complete``), it is taken for that.
+        look anyway (not ``complete``), it is taken for that.
         """
         while True:
             more = os.pread(self._file, _READ_BYTES, self._offset + len(self._rest))

@@ -1,7 +1,8 @@
 """What others take of this machine's cores: programs that are not the benchmark's, and threads of the kernel.
 
-By the account of Linux's scheduler (``/proc/PID/task/TID/schedstat``: nanoseconds on a core); elsewhere nothing is
-seen.
+By the account of Linux's scheduler (``/proc/PID/task/TID/schedstat``: nanoseconds on a core); elsewhere nobody is seen.
+What began or ended between two looks is missing, and who runs at the moment of a look may be some milliseconds ahead.
+A look takes 1 to 3 ms of a core.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ def _parents() -> dict[str, str]:
     return found
 
 
+def _threads(process: str) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(f"/proc/{process}/task")
+    return []
+
+
 class Others:
     """All that is neither this process nor begun by it, as far as that was begun before."""
 
@@ -38,13 +45,12 @@ class Others:
         found = {}
         for one in os.listdir(_PROC) if _PROC.is_dir() else ():
             if one.isdigit() and one not in self._ours:
-                with suppress(OSError):
-                    for thread in os.listdir(f"/proc/{one}/task"):
-                        with open(f"/proc/{one}/task/{thread}/schedstat", encoding="ascii") as account:
-                            found[thread] = int(account.read().split()[0])
+                for thread in _threads(one):
+                    with suppress(OSError), open(f"/proc/{one}/task/{thread}/schedstat", encoding="ascii") as account:
+                        found[thread] = int(account.read().split()[0])
         return found
 
 
 def taken_between(before: dict[str, int], after: dict[str, int]) -> float:
     """Give the milliseconds that were taken between two looks."""
-    return sum(spent - before.get(thread, 0) for thread, spent in after.items()) / 1e6
+    return sum(spent - before[thread] for thread, spent in after.items() if thread in before) / 1e6

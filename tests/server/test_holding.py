@@ -14,6 +14,7 @@ import pytest
 from spiral_core.wire import codec
 from spiral_core.wire.limits import CLOSE_PROTOCOL
 from spiral_core.wire.messages import Command, EngineWelcome, Frame, Logged, Stored
+from spiral_server.audience import Audience
 from spiral_server.journal import TELL_SECONDS
 from spiral_server.live.mailbox import urgent
 from spiral_server.store import run_writer, writing
@@ -113,9 +114,17 @@ def test_old_frames_are_not_packed_while_a_command_is_under_way(store: SqliteSto
 def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[float] = []
     rested: list[float] = []
-    hold, rest = SqliteStore.hold, SqliteStore.rest
+    events: list[str] = []
+    hold, rest, urge = SqliteStore.hold, SqliteStore.rest, Audience.urge
+    monkeypatch.setattr(Audience, "urge", lambda audience, live: (events.append("told"), urge(audience, live)))
     monkeypatch.setattr(SqliteStore, "hold", lambda store, seconds: (held.append(seconds), hold(store, seconds)))
-    monkeypatch.setattr(SqliteStore, "rest", lambda store, seconds: (rested.append(seconds), rest(store, seconds)))
+
+    def note_rest(store: SqliteStore, seconds: float) -> None:
+        events.append("rested")
+        rested.append(seconds)
+        rest(store, seconds)
+
+    monkeypatch.setattr(SqliteStore, "rest", note_rest)
 
     async def story(house: House) -> None:
         async with courier(house) as engine:
@@ -133,6 +142,7 @@ def test_a_command_holds_the_store_until_it_is_acknowledged(tmp_path: Path, monk
             assert len(held) == 1
             # Those who watch are told first.
             assert rested == [TELL_SECONDS]
+            assert events[-2:] == ["told", "rested"]
 
     with serving(tmp_path / "runs") as house:
         play(story(house))

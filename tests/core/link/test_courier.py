@@ -232,7 +232,7 @@ def test_a_server_that_has_lost_what_it_had_is_given_everything_again(scene: Pla
     assert peer.stored == list(range(101))
 
 
-def test_commands_reach_the_inbox_and_each_record_leaves_when_the_bell_rings(scene: Play) -> None:
+def test_commands_reach_the_inbox_and_records_leave_when_the_bell_rings(scene: Play) -> None:
     told = [
         Command(run="r", number=number, id=str(number), verb="pause", sets=[], actor="", source="ui", time=0.0)
         for number in (1, 2)
@@ -252,7 +252,7 @@ def test_commands_reach_the_inbox_and_each_record_leaves_when_the_bell_rings(sce
         await shut(server)
 
     scene(story)
-    # That they arrived is the doorbell's doing: a courier that is not rung looks at its log only when it connects.
+    # That they arrived is the doorbell's doing: a courier that is never rung looks at its log only when it connects.
 
 
 def orders(*numbers: int, chars: int = 1) -> list[Command]:
