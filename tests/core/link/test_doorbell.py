@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -27,23 +28,31 @@ def longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "HELD_SECONDS", HELD_SECONDS)
 
 
-def with_bell(story: Callable[[Doorbell, BellPush], Awaitable[None]]) -> None:
-    """Tell a story of a doorbell that is listened to, and of the engine's end of it."""
+@contextlib.contextmanager
+def ends() -> Iterator[tuple[int, BellPush]]:
+    """Give the courier's end of a pipe and the engine's."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     engine = BellPush(writing)
-
-    async def tell() -> None:
-        bell = Doorbell(reading)
-        bell.listen()
-        await asyncio.wait_for(story(bell, engine), AMPLE)
-        asyncio.get_running_loop().remove_reader(reading)
-
     try:
-        asyncio.run(tell())
+        yield reading, engine
     finally:
-        os.close(reading)
         engine.close()
+        with contextlib.suppress(OSError):
+            os.close(reading)
+
+
+def with_bell(story: Callable[[Doorbell, BellPush], Awaitable[None]]) -> None:
+    """Tell a story of a doorbell that is listened to, and of the engine's end of it."""
+    with ends() as (reading, engine):
+
+        async def tell() -> None:
+            bell = Doorbell(reading)
+            bell.listen()
+            await asyncio.wait_for(story(bell, engine), AMPLE)
+            asyncio.get_running_loop().remove_reader(reading)
+
+        asyncio.run(tell())
 
 
 async def seconds_of(bell: Doorbell) -> float:
@@ -147,29 +156,22 @@ def test_a_nudge_from_within_ends_a_wait() -> None:
 
 
 def test_an_engine_whose_courier_does_not_listen_or_is_gone_is_not_held_up() -> None:
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    engine = BellPush(writing)
-    for _ in range(100_000):
+    with ends() as (reading, engine):
+        for _ in range(100_000):
+            engine.ring(True)
+        os.close(reading)
         engine.ring(True)
-    os.close(reading)
-    engine.ring(True)
-    engine.close()
 
 
 def test_an_engine_is_quiet_for_a_moment_after_a_ring_unless_somebody_waits() -> None:
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    engine = BellPush(writing)
-    for _ in range(100):
+    with ends() as (reading, engine):
+        for _ in range(100):
+            engine.ring(False)
+        engine.ring(True)
         engine.ring(False)
-    engine.ring(True)
-    engine.ring(False)
-    time.sleep(1.2 * QUIET_SECONDS)
-    engine.ring(False)
-    assert os.read(reading, 1000) == b".!."
-    engine.close()
-    os.close(reading)
+        time.sleep(1.2 * QUIET_SECONDS)
+        engine.ring(False)
+        assert os.read(reading, 1000) == b".!."
 
 
 def test_what_is_added_while_the_engine_is_quiet_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
