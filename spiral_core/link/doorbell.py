@@ -44,9 +44,11 @@ class BellPush:
                 os.write(self._descriptor, AT_ONCE if at_once else SOON)
 
     def close(self) -> None:
-        """Say that nothing more will be added."""
-        with contextlib.suppress(OSError):
+        """Say that nothing more will be added; a second time nothing happens."""
+        # The number may be another file's by then.
+        if self._descriptor >= 0:
             os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Doorbell:

@@ -99,7 +99,7 @@ class Latency:
     late: list[float]
     """By which sleeps of 1 ms were too long."""
     others: list[float]
-    """What others took of the cores during each command whose boundary interval is known."""
+    """What others took of the cores around each command whose boundary interval is known; 0 where nobody can tell."""
     relayed: list[float] = field(default_factory=list)
     """The way of a command with nothing on it."""
     stolen: float = 0.0
@@ -268,10 +268,11 @@ def report(milliseconds: int, told: Latency) -> bool:
     ):
         print(f"  calibration: {label}: p50 {quantile(values, 0.5):.2f} ms, p99 {quantile(values, 0.99):.2f}")
     print(f"  calibration: taken away by the host: {told.stolen:.1f} % of the cores' time")
-    print(
-        f"  calibration: taken by other programs and the kernel's own threads around a command: "
-        f"p50 {quantile(told.others, 0.5):.2f} ms, p99 {quantile(told.others, 0.99):.2f}"
-    )
+    if any(told.others):
+        print(
+            f"  calibration: taken by other programs and the kernel's own threads around a command: "
+            f"p50 {quantile(told.others, 0.5):.2f} ms, p99 {quantile(told.others, 0.99):.2f}"
+        )
     acks, beyond = told.acks, told.beyond
     alone = [late for late, taken in zip(beyond, told.others, strict=True) if taken < DISTURBED_MS]
     print(
@@ -284,7 +285,7 @@ def report(milliseconds: int, told: Latency) -> bool:
     ]
     late = [sum(one > ACK_MARGIN_MS for one in some) for some in (beyond, alone)]
     print(f"    more than {ACK_MARGIN_MS:g} ms beyond it: {late[0]} of {len(beyond)}")
-    if alone:
+    if alone and any(told.others):
         print(
             f"    of {len(alone)} around which others took less than {DISTURBED_MS:g} ms: {late[1]}; "
             f"their p99 {quantile(alone, 0.99):.2f} ms"

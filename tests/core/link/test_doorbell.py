@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from io import FileIO
 
 import pytest
 
@@ -29,28 +30,27 @@ def longer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def ends() -> Iterator[tuple[int, BellPush]]:
+def ends() -> Iterator[tuple[FileIO, BellPush]]:
     """Give the courier's end of a pipe and the engine's."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     engine = BellPush(writing)
-    try:
-        yield reading, engine
-    finally:
-        engine.close()
-        with contextlib.suppress(OSError):
-            os.close(reading)
+    with FileIO(reading) as courier:
+        try:
+            yield courier, engine
+        finally:
+            engine.close()
 
 
 def with_bell(story: Callable[[Doorbell, BellPush], Awaitable[None]]) -> None:
     """Tell a story of a doorbell that is listened to, and of the engine's end of it."""
-    with ends() as (reading, engine):
+    with ends() as (courier, engine):
 
         async def tell() -> None:
-            bell = Doorbell(reading)
+            bell = Doorbell(courier.fileno())
             bell.listen()
             await asyncio.wait_for(story(bell, engine), AMPLE)
-            asyncio.get_running_loop().remove_reader(reading)
+            asyncio.get_running_loop().remove_reader(courier)
 
         asyncio.run(tell())
 
@@ -156,22 +156,22 @@ def test_a_nudge_from_within_ends_a_wait() -> None:
 
 
 def test_an_engine_whose_courier_does_not_listen_or_is_gone_is_not_held_up() -> None:
-    with ends() as (reading, engine):
+    with ends() as (courier, engine):
         for _ in range(100_000):
             engine.ring(True)
-        os.close(reading)
+        courier.close()
         engine.ring(True)
 
 
 def test_an_engine_is_quiet_for_a_moment_after_a_ring_unless_somebody_waits() -> None:
-    with ends() as (reading, engine):
+    with ends() as (courier, engine):
         for _ in range(100):
             engine.ring(False)
         engine.ring(True)
         engine.ring(False)
         time.sleep(1.2 * QUIET_SECONDS)
         engine.ring(False)
-        assert os.read(reading, 1000) == b".!."
+        assert courier.read(1000) == b".!."
 
 
 def test_what_is_added_while_the_engine_is_quiet_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +206,12 @@ def test_what_is_added_while_the_engine_is_quiet_is_found(monkeypatch: pytest.Mo
         carrying.cancel()
 
     with_bell(story)
+
+
+def test_a_bell_that_is_closed_twice_closes_nobody_elses_file() -> None:
+    with ends() as (_, engine):
+        engine.close()
+        others = os.pipe()
+        engine.close()
+        for one in others:
+            os.close(one)
