@@ -14,11 +14,11 @@ from spiral_core.wire.messages import (
     Frame,
     HeatMaps,
     Merged,
-    Ping,
-    Pong,
     ProbeBatch,
     RunsListed,
     Snapshot,
+    Steer,
+    Steered,
     Tick,
     ViewHello,
     ViewWelcome,
@@ -29,7 +29,7 @@ from spiral_server.live.parties import Viewer
 
 from .asking import play, shown, stored
 from .house import House, courier, dial, eventually, serving, viewer
-from .saying import ack, declared, frame, heat_maps, opening
+from .saying import ack, asking, declared, frame, heat_maps, opening
 
 
 def test_a_viewer_waits_for_a_run_that_is_not_there_yet(house: House) -> None:
@@ -54,9 +54,10 @@ def test_a_viewer_changes_between_runs_and_sees_only_the_one_it_watches(house: H
             await stored(first, 3)
             await stored(second, 3)
             await shown(page, "a")
-            await page.say(Watch(run="b", width=100), Watch(run="a", width=100), Watch(run="b", width=100))
-            await page.say(Ping(time=1.0))
-            await page.next_of(Pong)
+            watched = [Watch(run=run, width=100) for run in ("b", "a", "b")]
+            # A command in the same packet is answered behind them; a heartbeat would not wait.
+            await page.say(*watched, Steer(run="none", request=asking()))
+            await page.next_of(Steered)
             await first.say(frame(4, 1, run="a"))
             await stored(first, 4)
             await second.say(frame(4, 2, run="b"))
