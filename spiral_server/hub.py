@@ -1,7 +1,8 @@
 """The single writer of live state: what engines say goes in here, what viewers see and engines are told comes out.
 
 Decides nothing by itself: the rules stand in `live`, the disk in `store`. All methods run on one event loop; what may
-wait for a disk runs on a thread. Frames are shown at once; `Stored` and commands wait for the disk.
+wait for a disk runs on a thread, but for single commands while the disk is quick (`RunStore.journal`). Frames are shown
+at once; `Stored` and commands wait for the disk.
 """
 
 from __future__ import annotations

@@ -91,8 +91,14 @@ class Journal:
         )
         live.journaling += 1
         self._store.hold(HOLD_SECONDS)
+        # In the order of their numbers: behind one that is being written none is done at once.
+        alone = not self._writing
         writing = self._writing[key] = loop.create_future()
-        self._store.journal(record).add_done_callback(self._calling.back(partial(self._written, live, record)))
+        done = self._store.journal(record, at_once=alone)
+        if alone and done.done():
+            self._written(live, record, done.exception())
+        else:
+            done.add_done_callback(self._calling.back(partial(self._written, live, record)))
         return writing, False
 
     def _written(self, live: LiveRun, record: CommandRecord, error: BaseException | None) -> None:

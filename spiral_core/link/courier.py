@@ -347,7 +347,8 @@ class Courier:
             # With an older log the end of its engine may be on its way, with which the command expires; where it does
             # not, it is given again to the connection that carries the newest log.
             self._commands.put(codec.encode(message))
-            self._bell.hold()
+            # Frames that wait leave before the answer comes: what it is carried by is then found in the caches.
+            self._bell.nudge(at_once=True)
 
     async def _beat(self, socket: ClientConnection, session: Session) -> None:
         loop = asyncio.get_running_loop()

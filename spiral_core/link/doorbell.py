@@ -17,8 +17,6 @@ import time
 GATHER_SECONDS = 0.02
 QUIET_SECONDS = 0.01
 """Less than `GATHER_SECONDS`: where frames come without a pause, the courier is at its next look by then anyway."""
-HELD_SECONDS = 0.05
-"""Longest time that frames wait while commands come one behind the other."""
 AT_ONCE, SOON = b"!", b"."
 
 
@@ -64,7 +62,7 @@ class Doorbell:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._rung = self._hurried = False
-        self._heard = self._answered = self._held = float("-inf")
+        self._heard = self._answered = float("-inf")
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
@@ -89,23 +87,15 @@ class Doorbell:
         self._hurried |= at_once
         self._consider()
 
-    def hold(self) -> None:
-        """Let frames wait a little longer: an answer that a person waits for is about to come, and takes them along."""
-        self._held = asyncio.get_running_loop().time() + GATHER_SECONDS
-
-    @property
-    def _due(self) -> float:
-        """When frames are carried at the latest."""
-        return max(self._answered + GATHER_SECONDS, min(self._held, self._answered + HELD_SECONDS))
-
     def _consider(self) -> None:
         if self._waiter is None or self._waiter.done() or not self._rung:
             return
         loop = asyncio.get_running_loop()
-        if self._hurried or self._due <= loop.time():
+        due = self._answered + GATHER_SECONDS
+        if self._hurried or due <= loop.time():
             self._waiter.set_result(None)
         elif self._timer is None:
-            self._timer = loop.call_at(self._due, self._ripe)
+            self._timer = loop.call_at(due, self._ripe)
 
     def _ripe(self) -> None:
         self._timer = None

@@ -26,16 +26,19 @@ def refusal(spec: KnobSpec, value: Value) -> str | None:
         return None if value in spec.choices else f"{spec.name} takes one of {', '.join(spec.choices)}, not {value!r}"
     if spec.type == "bool":
         return None if isinstance(value, bool) else f"{spec.name} takes true or false, not {value!r}"
-    bounds = f"between {number(spec.low)} and {number(spec.high)}"
     if isinstance(value, (bool, str)):
-        return f"{spec.name} takes a number {bounds}, not {value!r}"
+        return f"{spec.name} takes a number {_bounds(spec)}, not {value!r}"
     if not math.isfinite(value):
-        return f"{spec.name} takes a finite number {bounds}, not {value}"
+        return f"{spec.name} takes a finite number {_bounds(spec)}, not {value}"
     if spec.type == "int" and value != int(value):
-        return f"{spec.name} takes a whole number {bounds}, not {number(value)}"
+        return f"{spec.name} takes a whole number {_bounds(spec)}, not {number(value)}"
     if not spec.low <= value <= spec.high:
-        return f"{spec.name} = {number(value)} is out of bounds: it takes a number {bounds}"
+        return f"{spec.name} = {number(value)} is out of bounds: it takes a number {_bounds(spec)}"
     return None
+
+
+def _bounds(spec: KnobSpec) -> str:
+    return f"between {number(spec.low)} and {number(spec.high)}"
 
 
 def command_refusal(knobs: Mapping[str, KnobSpec], asked: Asked | CommandRequest) -> str | None:

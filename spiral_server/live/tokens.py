@@ -68,7 +68,8 @@ class Holder:
         """
         role = "" if self.role is Role.OWNER else f" ({self.role.value})"
         seen = f"{self.name}{role}, {address}"
-        claim = _UNPRINTABLE.sub(" ", claim).strip()[: MAX_ACTOR_CHARS - len(seen) - 4].rstrip()
+        if claim:
+            claim = _UNPRINTABLE.sub(" ", claim).strip()[: MAX_ACTOR_CHARS - len(seen) - 4].rstrip()
         return f"{claim} as {seen}" if claim else seen
 
 

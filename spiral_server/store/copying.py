@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
+from spiral_server.store import redo
 from spiral_server.store.errors import StoreError, UnknownRunError
 from spiral_server.store.protocol import check_run_id
+from spiral_server.store.redo import REDO_FILE
 from spiral_server.store.schema import RUN_FILE
 
-_NOT_COPIED = shutil.ignore_patterns(f"{RUN_FILE}*", "lock", "*.part", "thinning-*")
+ATTEMPTS = 5
+"""At reading commands while they are written."""
+_NOT_COPIED = shutil.ignore_patterns(f"{RUN_FILE}*", REDO_FILE, "lock", "*.part", "thinning-*")
 
 
 def back_up(logdir: Path, run: str, target: Path) -> Path:
@@ -34,8 +39,10 @@ def back_up(logdir: Path, run: str, target: Path) -> Path:
     part = target / f".copying-{run}"
     try:
         shutil.rmtree(part, ignore_errors=True)
-        # The database first: what the log has beyond it can be brought home from there, not the other way round.
         part.mkdir(parents=True)
+        # What stands there may be in the database a moment later, and never the other way round.
+        _copy_commands(source / REDO_FILE, part / REDO_FILE)
+        # The database before the log: what that has beyond it can be brought home from there.
         if (source / RUN_FILE).is_file():
             _copy_database(source / RUN_FILE, part / RUN_FILE)
         shutil.copytree(source, part, ignore=_NOT_COPIED, dirs_exist_ok=True)
@@ -44,6 +51,20 @@ def back_up(logdir: Path, run: str, target: Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         raise StoreError(f"run {run} cannot be copied to {target}: {error}") from error
     return made
+
+
+def _copy_commands(source: Path, target: Path) -> None:
+    left = redo.read(source)
+    for _ in range(ATTEMPTS):
+        if not left.damage:
+            break
+        # Read while one was being written.
+        time.sleep(0.01)
+        left = redo.read(source)
+    copy = redo.RedoLog(target, redo.Disk())
+    for record in left.records:
+        copy.append(record)
+    copy.close()
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -34,20 +34,20 @@ class MeasuredStore(SqliteStore):
 
     def append(self, run: str, entries: Sequence[Entry]) -> Future[None]:
         """Keep messages; the future is resolved when they are on disk."""
+        begun = time.monotonic()
         future = super().append(run, entries)
         self._metrics.messages.inc(len(entries))
         self._metrics.bytes.inc(sum(len(entry.data) for entry in entries))
         if entries:
             self._metrics.lag.observe(max(0.0, time.time() - entries[-1].message.time))
-        return self._timed("append", future)
+        return self._timed("append", future, begun)
 
-    def journal(self, record: CommandRecord) -> Future[None]:
+    def journal(self, record: CommandRecord, *, at_once: bool = False) -> Future[None]:
         """Keep a command; the future is resolved when it is on disk."""
-        return self._timed("journal", super().journal(record))
-
-    def _timed(self, work: str, future: Future[None]) -> Future[None]:
         begun = time.monotonic()
+        return self._timed("journal", super().journal(record, at_once=at_once), begun)
 
+    def _timed(self, work: str, future: Future[None], begun: float) -> Future[None]:
         def done(written: Future[Any]) -> None:
             if written.exception() is None:
                 self._metrics.store.labels(work).observe(time.monotonic() - begun)

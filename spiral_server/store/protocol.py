@@ -1,7 +1,8 @@
 """What a store of runs does, whatever it is made of.
 
-Says nothing of files or databases. Futures are resolved by a thread of the store; all other calls may block for a
-disk and belong on a thread too.
+Says nothing of files or databases. What gives a future may be called on an event loop; the future is resolved by a
+thread of the store, or is resolved already (`RunStore.journal`). All other calls may block for a disk and belong on a
+thread.
 """
 
 from __future__ import annotations
@@ -128,8 +129,11 @@ class RunStore(Protocol):
         After a failure the messages that follow fail too, until `stored` is asked: no gap gets on disk.
         """
 
-    def journal(self, record: CommandRecord) -> Future[None]:
-        """Keep a command, replacing an older state of it; the future is resolved when it is on disk."""
+    def journal(self, record: CommandRecord, *, at_once: bool = False) -> Future[None]:
+        """Keep a command, replacing an older state of it; the future is resolved when it is on disk.
+
+        ``at_once``: may be before this returns, where that takes no time to speak of, ahead of what was given before.
+        """
 
     def hold(self, seconds: float) -> None:
         """Begin nothing that nobody waits for, for so long from now: a command is under way."""

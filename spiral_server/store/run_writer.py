@@ -1,26 +1,27 @@
 """Writes one run's database: messages, commands, and frames that are packed into blocks as they grow old.
 
-Used by one thread at a time, inside a transaction that the caller opens and ends. Only `journal` needs none, and
-`compact_some` opens its own: what it does is done in parts of a few milliseconds, so that a command need not wait for
-the whole.
+Used by one thread at a time, inside a transaction that the caller opens and ends; any thread may put down a command
+(`redo`). `compact_some` opens its own: what it does is done in parts of a few milliseconds, so that others need not
+wait for the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from spiral_core.errors import DecodeError
 from spiral_core.wire import codec
-from spiral_core.wire.messages import CommandRecord, Frame, Strip
+from spiral_core.wire.messages import Frame, Strip
 from spiral_server.store import migrations, pyramid
 from spiral_server.store.blocks import BLOCK_STEPS, Block, build, checksum, decode_frame
 from spiral_server.store.command_table import CommandTable
-from spiral_server.store.errors import StoreError
 from spiral_server.store.marks import Mark, read_marks
 from spiral_server.store.protocol import Damage, Entry
+from spiral_server.store.redo import REDO_FILE, Disk, RedoLog
+from spiral_server.store.schema import UNREADABLE
 
 LOOSE_FRAMES = BLOCK_STEPS + 64
 """Single frames that are kept before a block is made: the youngest stay single, where a repeated step is cheap."""
@@ -65,14 +66,15 @@ class RunWriter:
         File of the database; its directory is created when it is missing.
     """
 
-    def __init__(self, run: str, path: Path) -> None:
+    def __init__(self, run: str, path: Path, disk: Disk) -> None:
         self.run = run
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.redo = RedoLog(path.with_name(REDO_FILE), disk)
         self.connection = migrations.open_current(path)
-        # By itself SQLite merges at the end of some commit, which may be that of a command.
+        # By itself SQLite merges at the end of some commit, which may be one that is waited for.
         self.connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._unmerged = 0
-        self._commands = CommandTable(self.connection)
+        self._commands = CommandTable(run, self.connection)
         self._read_marks()
 
     def _read_marks(self) -> None:
@@ -96,10 +98,12 @@ class RunWriter:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            entered = self._commands.enter(self.redo.pending)
             self._keep_frames()
             self._keep_marks()
             self.connection.execute("COMMIT")
             self._unmerged += 1 + self.connection.total_changes - before
+            self.redo.entered(entered)
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
@@ -172,16 +176,6 @@ class RunWriter:
             # Nothing is there yet; a write all the same.
             self._commands.keep_count()
         self._moved.clear()
-
-    def journal(self, record: CommandRecord) -> None:
-        """Write a command, over an older state of it; outside of a transaction it is on disk then."""
-        if self._commands.enter(record):
-            self._unmerged += 3
-            return
-        with nullcontext() if self.connection.in_transaction else self.transaction():
-            self._commands.remove(record)
-            if not self._commands.enter(record):
-                raise StoreError(f"command {record.id!r} cannot be written: the list of commands is damaged")
 
     @property
     def compactable(self) -> bool:
@@ -392,5 +386,14 @@ class RunWriter:
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Close the database."""
-        self.connection.close()
+        """Close the database; commands that are not in it yet and cannot be written stay where they are."""
+        try:
+            if self.redo.pending:
+                # What cannot be written now, or only after waiting for others, stays where it is.
+                with suppress(*UNREADABLE):
+                    self.connection.execute("PRAGMA busy_timeout = 0")
+                    with self.transaction():
+                        pass
+        finally:
+            self.redo.close()
+            self.connection.close()

@@ -1,4 +1,7 @@
-"""`RunStore` with SQLite: one database per run directory, and one thread that writes to all of them (`writing`)."""
+"""`RunStore` with SQLite: one database per run directory, and one thread that writes to all of them (`writing`).
+
+A command may be written by whoever gives it (`redo`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import structlog
 
 from spiral_core.wire.messages import CommandRecord, HeatMaps
 from spiral_core.wire.parts import RunSummary
-from spiral_server.store import mending, migrations
+from spiral_server.store import mending, migrations, redo
 from spiral_server.store.attempts import Attempts
 from spiral_server.store.catalog import Catalog
 from spiral_server.store.errors import LogdirInUseError, StoreError, UnknownRunError
@@ -101,7 +104,21 @@ class SqliteStore:
 
     def history(self, run: str) -> History:
         """Read what the view of a run is rebuilt from."""
-        return self._mended(run, lambda: self._reader(run).history())
+        # First, for they may be entered in the table at any moment.
+        pending, damage = self._pending(run)
+        history = self._mended(run, lambda: self._reader(run).history())
+        # The newer state of a command takes the place of the older one.
+        commands = {one.id: one for one in [*history.commands, *pending]}
+        history.commands = sorted(commands.values(), key=lambda one: one.number)
+        history.damage += damage
+        return history
+
+    def _pending(self, run: str) -> tuple[list[CommandRecord], list[Damage]]:
+        """Read the commands that are not in their table yet, and what is wrong behind them."""
+        left = self._writing.pending(run) if self._running else None
+        if left is None:
+            left = redo.read(self._path(run).with_name(redo.REDO_FILE))
+        return left.records, [Damage(run, 0, 0, left.damage, "command")] if left.damage else []
 
     def _mended(self, run: str, read: Callable[[], Readable]) -> Readable:
         """Read; mend what is found damaged, where that has not been tried in vain, and read again."""
@@ -139,7 +156,7 @@ class SqliteStore:
 
     def _verified(self, run: str) -> list[Damage]:
         try:
-            return mending.verify(self._reader(run))
+            return [*mending.verify(self._reader(run)), *self._pending(run)[1]]
         except UnknownRunError:
             raise
         except StoreError as error:
@@ -201,10 +218,10 @@ class SqliteStore:
             Job(check_run_id(run), lambda writer: writer.append(entries), urgent=False, appends=True)
         )
 
-    def journal(self, record: CommandRecord) -> Future[None]:
-        """Keep a command; the future is resolved when it is on disk."""
-        job = Job(check_run_id(record.run), lambda writer: writer.journal(record), alone=True, ahead=True)
-        return self._writing.submit(job)
+    def journal(self, record: CommandRecord, *, at_once: bool = False) -> Future[None]:
+        """Keep a command; the future is resolved when it is on disk (see `WritingThread.journal`)."""
+        check_run_id(record.run)
+        return self._writing.journal(record, at_once=at_once)
 
     def hold(self, seconds: float) -> None:
         """Begin nothing that nobody waits for, for so long from now: a command is under way."""

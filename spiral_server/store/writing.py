@@ -1,9 +1,9 @@
 """The thread of a store that writes: gathers what arrives within `GATHER_SECONDS` into one commit for each run.
 
-A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: they are committed by
-themselves as they come, old frames are packed in parts, between which they come, and while one is under way nothing is
-begun that can wait (`WritingThread.hold`). Where commands follow each other, what had to wait is done right behind the
-acknowledgement of one (`WritingThread.rest`), and not when the next one may come.
+A commit costs a sync of the disk and not the rows in it. Commands are not kept waiting: they are put down by
+themselves as they come (`redo`), old frames are packed in parts, between which they come, and while one is under way
+nothing is begun that can wait (`WritingThread.hold`). Where commands follow each other, what had to wait is done right
+behind the acknowledgement of one (`WritingThread.rest`), and not when the next one may come.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from spiral_core.wire.messages import CommandRecord
 from spiral_core.wire.parts import RunSummary
 from spiral_server.store.catalog import Catalog
+from spiral_server.store.complaint import complain
 from spiral_server.store.errors import StoreError
+from spiral_server.store.redo import Disk, Redo
 from spiral_server.store.run_writer import RunWriter
-
-log = structlog.get_logger(__name__)
 
 GATHER_SECONDS = 0.05
 """Longest time that a message waits for others to share its commit."""
@@ -60,7 +58,7 @@ class Job:
     alone: bool = False
     """Not inside a transaction; such a job is urgent."""
     ahead: bool = False
-    """Owes nothing to what is being gathered, and somebody waits: gets a commit of its own, at once."""
+    """Owes nothing to what is being gathered, and somebody waits: is done at once."""
     appends: bool = False
     """Part of a gapless sequence: not to be written when the part before it could not be."""
     done: Future[Any] = field(default_factory=Future)
@@ -83,6 +81,7 @@ class WritingThread:
         self._path = path
         self._runs = runs
         self._catalog = catalog
+        self._disk = Disk()
         self._unsettled: set[str] = set()
         self._writers: OrderedDict[str, RunWriter] = OrderedDict()
         self._broken: set[str] = set()
@@ -109,6 +108,30 @@ class WritingThread:
         else:
             self._jobs.put(job)
         return job.done
+
+    def journal(self, record: CommandRecord, *, at_once: bool) -> Future[Any]:
+        """Have a command put down; the future is resolved when it is on disk.
+
+        ``at_once``: before this returns, where the disk is quick. Then it overtakes what was handed in before.
+        """
+        writer = None if self._closed else self._writers.get(record.run)
+        if writer is not None and writer.redo.crowded:
+            # Whoever trains or watches has the run written before; here nobody does.
+            self.submit(Job(record.run, lambda _: None, urgent=False))
+        job = Job(record.run, lambda writer: writer.redo.append(record), alone=True, ahead=True)
+        try:
+            if at_once and writer is not None and writer.redo.append_soon(record):
+                job.done.set_result(None)
+                return job.done
+        except Exception as error:  # noqa: BLE001 - as on the thread: whoever waits must hear of it
+            self._fail(record.run, [job], error)
+            return job.done
+        return self.submit(job)
+
+    def pending(self, run: str) -> Redo | None:
+        """Give the commands of a run that are not in their table yet; None where it is not open."""
+        writer = self._writers.get(run)
+        return None if writer is None else Redo(writer.redo.pending, writer.redo.damage, 0)
 
     def note(self, summary: RunSummary) -> None:
         """Keep a line of the list of runs, some time soon."""
@@ -249,10 +272,6 @@ class WritingThread:
             job.done.set_result(job.work(writer))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             self._fail(run, [job], error)
-            return
-        if job.ahead and writer.overdue:
-            # Commands alone fill the write-ahead log too.
-            self._compact(job.run)
 
     def _let_go(self, run: str) -> None:
         """Close a run's database and forget its line of the list."""
@@ -264,7 +283,7 @@ class WritingThread:
         self._catalog.forget(run)
 
     def _fail(self, run: str, batch: list[Job], error: Exception) -> None:
-        _complain("a commit failed", run=run, error=str(error))
+        complain("a commit failed", run=run, error=str(error))
         if any(job.appends for job in batch):
             self._broken.add(run)
         for job in batch:
@@ -275,7 +294,7 @@ class WritingThread:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - the writing thread must outlive it
-            _complain("upkeep of the store failed", error=str(error))
+            complain("upkeep of the store failed", error=str(error))
             return False
         return True
 
@@ -284,7 +303,7 @@ class WritingThread:
         if writer is None:
             while len(self._writers) >= OPEN_RUNS:
                 self._writers.popitem(last=False)[1].close()
-            writer = self._writers[run] = RunWriter(run, self._path(run))
+            writer = self._writers[run] = RunWriter(run, self._path(run), self._disk)
         self._writers.move_to_end(run)
         if run not in self._unsettled:
             self._unsettled.add(run)
@@ -292,9 +311,3 @@ class WritingThread:
             if summary is not None:
                 self._catalog.note(summary, settled=False)
         return writer
-
-
-def _complain(event: str, **details: str) -> None:
-    """Say what went wrong, where that can be written: the log may lie on the very disk that is full."""
-    with suppress(OSError):
-        log.error(event, **details)

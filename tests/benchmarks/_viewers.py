@@ -64,9 +64,12 @@ class BareSocket:
         """Send a packet."""
         self.socket.sendall(WebsocketFrame(Opcode.BINARY, packet).serialize(mask=True))
 
+    def _receive(self) -> bytes:
+        return self.socket.recv(1 << 18)
+
     def read(self) -> list[bytes]:
         """Read what is there; give the packets that are whole."""
-        data = self.socket.recv(1 << 18)
+        data = self._receive()
         if not data:
             raise ConnectionError("the server has closed a connection")
         self.received += len(data)

@@ -16,6 +16,7 @@ from spiral_core.link.applied import History
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Frame
 from spiral_server.live.run_view import RunView
+from spiral_server.store import redo
 from spiral_server.store.protocol import SeriesQuery
 from spiral_server.store.rebuild import view_of
 from spiral_server.store.run_reader import RunReader
@@ -45,7 +46,10 @@ def judge(world: World, people: People, *, replayed: bool, gaps: bool = False) -
     check_promises(world)
     history = applied.read(world.directory.applied)
     reader = RunReader(world.run, world.logdir / world.run / RUN_FILE)
-    view = view_of(world.run, reader.history())
+    told = reader.history()
+    pending = redo.read(world.logdir / world.run / redo.REDO_FILE).records
+    told.commands = list({one.id: one for one in [*told.commands, *pending]}.values())
+    view = view_of(world.run, told)
     _check_journal(view, history, people)
     _check_lines(view, world)
     _check_values(view, history)

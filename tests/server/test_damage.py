@@ -233,8 +233,8 @@ def test_what_could_not_be_mended_for_want_of_room_is_mended_later(
 
 def test_rows_that_cannot_be_found_are_missed(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
-    keep(store, story())
     store.journal(judged(1)).result(5)
+    keep(store, story())
     for statement in ("DELETE FROM blocks WHERE id = 2", "DELETE FROM commands", "DELETE FROM messages WHERE seq = 1"):
         with closing(sqlite3.connect(tmp_path / "r1" / "run.db")) as connection, connection:
             connection.execute(statement)

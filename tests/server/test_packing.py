@@ -11,6 +11,7 @@ import pytest
 from spiral_core.wire import codec
 from spiral_core.wire.messages import Frame
 from spiral_server.store.protocol import Entry
+from spiral_server.store.redo import Disk
 from spiral_server.store.run_reader import RunReader
 from spiral_server.store.run_writer import LOOSE_FRAMES, RunWriter
 
@@ -27,7 +28,7 @@ def entries(first: int, last: int, sign: float = 1.0) -> list[Entry]:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[RunWriter]:
-    writer = RunWriter("r1", tmp_path / "r1" / "run.db")
+    writer = RunWriter("r1", tmp_path / "r1" / "run.db", Disk())
     with writer.transaction():
         # Few at a time: many at once would be made into blocks without being single first.
         writer.append(entries(0, 100))
@@ -45,9 +46,9 @@ def values_of(writer: RunWriter, tmp_path: Path) -> list[float]:
 
 
 def append_more(writer: RunWriter) -> None:
+    writer.redo.append(judged(1))
     with writer.transaction():
         writer.append(entries(COUNT, COUNT + 5))
-        writer.journal(judged(1))
 
 
 def mend_one(writer: RunWriter) -> None:

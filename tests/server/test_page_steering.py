@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -36,6 +34,7 @@ from spiral_core.wire.parts import Setting
 from spiral_server.launch import tokens
 from spiral_server.live.tokens import Role
 from spiral_server.routes import connection
+from spiral_server.store import redo
 
 from .asking import ask, give, play, shown, stored
 from .house import House, Peer, courier, dial, serving, viewer
@@ -129,8 +128,7 @@ def test_a_command_of_a_page_is_on_disk_before_it_is_answered_and_reaches_the_en
             await stored(engine, 3)
             await shown(page)
             told = await steer(page, asking("c1"))
-            with closing(sqlite3.connect(tmp_path / "runs" / "r1" / "run.db")) as database:
-                assert database.execute("SELECT id FROM commands").fetchall() == [("c1",)]
+            assert [one.id for one in redo.read(tmp_path / "runs" / "r1" / redo.REDO_FILE).records] == ["c1"]
             assert told.record is not None
             assert (told.record.actor, told.record.source) == ("me as owner, 127.0.0.1", "ui")
             assert (await steer(page, asking("c1"))).status == 200
@@ -215,12 +213,12 @@ def test_a_journal_that_cannot_be_written_is_said_and_the_page_may_ask_again(tmp
         async with courier(house) as engine, viewer(house) as page:
             await engine.say(*opening())
             await stored(engine, 3)
-            with closing(sqlite3.connect(tmp_path / "runs" / "r1" / "run.db")) as database:
-                database.execute("CREATE TRIGGER full BEFORE INSERT ON commands BEGIN SELECT RAISE(ABORT, 'full'); END")
-                told = await steer(page, asking("c1"))
-                assert (told.status, told.record) == (503, None)
-                assert "cannot be written" in told.reason
-                database.execute("DROP TRIGGER full")
+            in_the_way = tmp_path / "runs" / "r1" / redo.REDO_FILE
+            in_the_way.mkdir()
+            told = await steer(page, asking("c1"))
+            assert (told.status, told.record) == (503, None)
+            assert "cannot be written" in told.reason
+            in_the_way.rmdir()
             assert (await steer(page, asking("c1"))).status == 202
             assert (await engine.next_of(Command)).id == "c1"
 

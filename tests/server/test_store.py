@@ -188,8 +188,8 @@ def test_a_flipped_byte_in_a_single_frame_is_reported_before_and_after_it_is_pac
 
 
 def test_damaged_messages_and_commands_are_left_out_of_the_history(store: SqliteStore) -> None:
-    keep(store, *opening(), heat_maps(4, 1), heat_maps(5, 2))
     store.journal(judged(1)).result(5)
+    keep(store, *opening(), heat_maps(4, 1), heat_maps(5, 2))
     flip(run_file(store), "messages", "kind = 'knobs-declared'")
     flip(run_file(store), "messages", "step = 2")
     flip(run_file(store), "commands")
@@ -401,6 +401,7 @@ def test_a_command_costs_the_same_however_many_there_are_and_all_are_counted(sto
     connection.set_trace_callback(said.append)
     for number in (2, 3, 2):
         store.journal(judged(number)).result(5)
+        store.stored("r1", 0).result(5)
     connection.set_trace_callback(None)
     looked = [sentence for sentence in said if sentence.startswith(("SELECT", "DELETE"))]
     assert looked

@@ -60,6 +60,9 @@ class Peer:
     break_after: int | None = None
     silent: bool = False
     commands: list[Command] = field(default_factory=list)
+    """Given to each courier that comes."""
+    give: Callable[..., Awaitable[None]] | None = None
+    """Gives more of them to the one that is there."""
 
     async def talk(self, socket: ServerConnection) -> None:
         assert socket.request is not None
@@ -73,8 +76,9 @@ class Peer:
                     hello = message
                     welcome = EngineWelcome(protocol=PROTOCOL, stored=self.last(hello.incarnation))
                     await socket.send(session.send([welcome]))
+                    self.give = lambda *commands: socket.send(session.send(commands))
                     if self.commands:
-                        await socket.send(session.send(self.commands))
+                        await self.give(*self.commands)
                 elif isinstance(message, Logged) and message.incarnation:
                     self.later.append((message.incarnation, message.seq))
                 elif isinstance(message, Logged):
@@ -260,6 +264,28 @@ def orders(*numbers: int, chars: int = 1) -> list[Command]:
         Command(run="r", number=one, id=str(one), verb="pause", sets=[], actor="a" * chars, source="ui", time=0.0)
         for one in numbers
     ]
+
+
+def test_frames_that_wait_leave_with_a_command_and_not_with_its_answer(scene: Play) -> None:
+    peer = Peer()
+
+    async def story(engine: Engine, port: int) -> None:
+        server = await served(peer, port)
+        engine.say(1)
+        await until(lambda: peer.stored == [0])
+        # Added while the bell is quiet, as most frames are.
+        engine.log.on_append = lambda _at_once: None
+        await asyncio.sleep(0.2)
+        engine.say(3)
+        await asyncio.sleep(0.2)
+        assert peer.stored == [0]
+        assert peer.give is not None
+        await peer.give(*orders(1))
+        await until(lambda: peer.stored == [0, 1, 2, 3])
+        assert await asyncio.to_thread(engine.end, 5.0)
+        await shut(server)
+
+    scene(story)
 
 
 def test_an_engine_that_does_not_read_its_commands_holds_nothing_up(scene: Play) -> None:

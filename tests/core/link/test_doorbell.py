@@ -18,7 +18,6 @@ from spiral_core.link.doorbell import BellPush, Doorbell
 GATHER_SECONDS = 0.4
 """Here: so long that a busy machine does not blur it."""
 QUIET_SECONDS = 0.5 * GATHER_SECONDS
-HELD_SECONDS = 4 * GATHER_SECONDS
 AMPLE = 20.0
 
 
@@ -26,7 +25,6 @@ AMPLE = 20.0
 def longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "GATHER_SECONDS", GATHER_SECONDS)
     monkeypatch.setattr(doorbell, "QUIET_SECONDS", QUIET_SECONDS)
-    monkeypatch.setattr(doorbell, "HELD_SECONDS", HELD_SECONDS)
 
 
 @contextlib.contextmanager
@@ -93,41 +91,6 @@ def test_what_is_waited_for_ends_the_gathering() -> None:
         engine.ring(False)
         asyncio.get_running_loop().call_soon(engine.ring, True)
         assert await seconds_of(bell) < 0.8 * GATHER_SECONDS
-
-    with_bell(story)
-
-
-def test_while_a_command_is_under_way_frames_wait_for_its_answer() -> None:
-    async def story(bell: Doorbell, engine: BellPush) -> None:
-        loop = asyncio.get_running_loop()
-        engine.ring(False)
-        await bell.wait()
-        engine.ring(False)
-        loop.call_later(0.7 * GATHER_SECONDS, bell.hold)
-        assert await seconds_of(bell) > 1.4 * GATHER_SECONDS
-        engine.ring(False)
-        bell.hold()
-        loop.call_later(0.2 * GATHER_SECONDS, engine.ring, True)
-        assert await seconds_of(bell) < 0.8 * GATHER_SECONDS
-
-    with_bell(story)
-
-
-def test_commands_one_behind_the_other_hold_frames_up_for_a_bounded_time() -> None:
-    async def story(bell: Doorbell, engine: BellPush) -> None:
-        engine.ring(False)
-        await bell.wait()
-
-        async def steer() -> None:
-            while True:
-                bell.hold()
-                await asyncio.sleep(0.2 * GATHER_SECONDS)
-
-        steering = asyncio.create_task(steer())
-        engine.ring(False)
-        seconds = await seconds_of(bell)
-        steering.cancel()
-        assert 0.8 * HELD_SECONDS < seconds < 2 * HELD_SECONDS
 
     with_bell(story)
 
