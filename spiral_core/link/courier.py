@@ -63,8 +63,8 @@ class Courier:
         ``ws://host:port/ws/engine``.
     token : str
         Sent as a bearer token.
-    doorbell : int
-        Reading end of the engine's doorbell pipe.
+    doorbell : sequence of int
+        Reading end of the engine's doorbell pipe, and its eventfd, if there is one.
     commands : int
         Writing end of the engine's command pipe.
     listen : callable, optional
@@ -78,7 +78,7 @@ class Courier:
         incarnation: int,
         url: str,
         token: str,
-        doorbell: int,
+        doorbell: Sequence[int],
         commands: int,
         listen: Callable[[int, int], None] = lambda _incarnation, _seq: None,
     ) -> None:
@@ -87,7 +87,7 @@ class Courier:
         self._segments = deque(rundir.segments(incarnation))
         self._url = url
         self._token = token
-        self._bell = Doorbell(doorbell)
+        self._bell = Doorbell(*doorbell)
         self._commands = CommandPipe(commands)
         self._replaced = False
         self._refused = False
@@ -372,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--incarnation", type=int, required=True)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--doorbell", type=int, required=True)
+    parser.add_argument("--doorbell", type=int, nargs="+", required=True)
     parser.add_argument("--commands", type=int, required=True)
     options = parser.parse_args(argv)
     # Ctrl-C in a terminal reaches the whole group; the courier leaves when the engine closes the doorbell.

@@ -5,6 +5,10 @@ the courier lets those of `GATHER_SECONDS` come together, because a packet costs
 frame in it, and the time that both take is taken from commands and acknowledgements. Nor does it have to be woken for
 each of them: the engine rings for one and is quiet for `QUIET_SECONDS`, and behind that the courier looks by itself for
 what came then.
+
+The bell is a pipe, whose end of file says that the engine is gone. What is waited for goes by an eventfd where there is
+one (Linux): who writes to a pipe is taken to be about to sleep, so that the courier may be put on the engine's core,
+behind the engine, which goes on computing until the next tick of the system.
 """
 
 from __future__ import annotations
@@ -12,12 +16,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 
 GATHER_SECONDS = 0.02
 QUIET_SECONDS = 0.01
 """Less than `GATHER_SECONDS`: where frames come without a pause, the courier is at its next look by then anyway."""
 AT_ONCE, SOON = b"!", b"."
+_ONE = (1).to_bytes(8, sys.byteorder)
+"""What is added to an eventfd, eventfd(2)."""
+
+
+def hurry_line() -> int:
+    """Make an eventfd that does not block; -1 where the system has none."""
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
 
 
 class BellPush:
@@ -27,10 +39,13 @@ class BellPush:
     ----------
     descriptor : int
         Writing end of the pipe, which does not block.
+    hurry : int
+        Of `hurry_line`.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, hurry: int = -1) -> None:
         self._descriptor = descriptor
+        self._hurry = hurry
         self._rung = float("-inf")
 
     def ring(self, at_once: bool) -> None:
@@ -38,15 +53,18 @@ class BellPush:
         now = time.monotonic()
         if at_once or now >= self._rung + QUIET_SECONDS:
             self._rung = now
+            if at_once and self._hurry >= 0:
+                os.write(self._hurry, _ONE)
+                return
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._descriptor, AT_ONCE if at_once else SOON)
 
     def close(self) -> None:
         """Say that nothing more will be added; a second time nothing happens."""
-        # The number may be another file's by then.
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        # The numbers may be another file's by then.
+        for one in {self._descriptor, self._hurry} - {-1}:
+            os.close(one)
+        self._descriptor = self._hurry = -1
 
 
 class Doorbell:
@@ -56,11 +74,14 @@ class Doorbell:
     ----------
     descriptor : int
         Reading end of the pipe. Its end of file means that the engine is done or dead.
+    hurry : int
+        The eventfd; -1 for none.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, hurry: int = -1) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+        self._hurry = hurry
         self._rung = self._hurried = False
         self._heard = self._answered = float("-inf")
         self._waiter: asyncio.Future[None] | None = None
@@ -71,6 +92,14 @@ class Doorbell:
     def listen(self) -> None:
         """Begin to hear it, on the loop that runs."""
         asyncio.get_running_loop().add_reader(self._descriptor, self._hear)
+        if self._hurry >= 0:
+            asyncio.get_running_loop().add_reader(self._hurry, self._hear_at_once)
+
+    def _hear_at_once(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._hurry, len(_ONE))
+            self._heard = asyncio.get_running_loop().time()
+            self.nudge(at_once=True)
 
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):

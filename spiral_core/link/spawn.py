@@ -13,7 +13,7 @@ from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 
 from spiral_core.errors import ArgumentError
-from spiral_core.link.doorbell import BellPush
+from spiral_core.link.doorbell import BellPush, hurry_line
 from spiral_core.link.inbox import Inbox
 from spiral_core.link.rundir import RunDir
 from spiral_core.link.runlog import parts_of
@@ -185,27 +185,30 @@ def start(rundir: RunDir, *, incarnation: int, server: str, token: str, inbox: I
     url = engine_socket(server)
     try:
         bell_read, bell_write = os.pipe()
+        hurry = hurry_line()
     except OSError:
         inbox.close_write_end()
         raise
     os.set_blocking(bell_write, False)
+    bell = BellPush(bell_write, hurry)
+    heard = [one for one in (bell_read, hurry) if one >= 0]
     words = [sys.executable, "-m", "spiral_core.link.courier", "--folder", str(rundir.path), "--run", rundir.id]
     words += ["--incarnation", str(incarnation), "--url", url]
-    words += ["--doorbell", str(bell_read), "--commands", str(inbox.write_end)]
+    words += ["--doorbell", *map(str, heard), "--commands", str(inbox.write_end)]
     # The child is born deaf to Ctrl-C; otherwise one that comes while it still imports would end it with a traceback.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            pass_fds=(bell_read, inbox.write_end),
+            pass_fds=(*heard, inbox.write_end),
             env={**os.environ, "SPIRAL_TOKEN": token},
         )
     except OSError:
-        os.close(bell_write)
+        bell.close()
         raise
     finally:
         signal.signal(signal.SIGINT, previous)
         os.close(bell_read)
         inbox.close_write_end()
-    return CourierProcess(process=process, doorbell=BellPush(bell_write))
+    return CourierProcess(process=process, doorbell=bell)

@@ -65,7 +65,7 @@ async def upload(rundir: RunDir, *, server: str, token: str, listen: Callable[[i
     newest = rundir.logs()[-1][0]
     try:
         courier = Courier(
-            rundir, incarnation=newest, url=url, token=token, doorbell=doorbell, commands=commands, listen=listen
+            rundir, incarnation=newest, url=url, token=token, doorbell=[doorbell], commands=commands, listen=listen
         )
         return await courier.run() == 0
     finally:

@@ -28,6 +28,7 @@ from playwright.sync_api import Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks._quantile import quantile
 from e2e.cockpit import Cockpit, finish, open_chromium, start, wait_for
 
 PIXEL_BUDGET_SECONDS = 0.10
@@ -73,12 +74,6 @@ WATCH_ACKS = """() => {
     if (now !== last) { last = now; window.__acks.push(performance.timeOrigin + performance.now()); }
   }).observe(document.body, {subtree: true, childList: true, characterData: true});
 }"""
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Give the smallest value that at least this share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
 
 
 def pixel_delays(page: Page, seconds: float) -> list[float]:

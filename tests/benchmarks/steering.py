@@ -42,6 +42,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._others import Others, taken_between
+from benchmarks._quantile import quantile
 from benchmarks._relay import pass_once, relays
 from benchmarks._steerer import Client, Heard
 from e2e.cockpit import Cockpit, finish, start
@@ -63,12 +64,6 @@ DISTURBED_MS = 1.0
 PAGE_BYTES = 4096
 SECONDS = 60.0
 """For the commands of one kind of step, at most."""
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Give the smallest value that at least this share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -280,7 +275,8 @@ def report(milliseconds: int, told: Latency) -> bool:
     acks, beyond = told.acks, told.beyond
     alone = [late for late, taken in zip(beyond, told.others, strict=True) if taken < DISTURBED_MS]
     print(
-        f"  acknowledgement of {len(acks)} commands, until it is in the client's socket: p50 {quantile(acks, 0.5):.2f} ms, p99 {quantile(acks, 0.99):.2f}; "
+        f"  acknowledgement of {len(acks)} commands, until it is in the client's socket: "
+        f"p50 {quantile(acks, 0.5):.2f} ms, p99 {quantile(acks, 0.99):.2f}; "
         f"one median interval and {ACK_MARGIN_MS:g} ms are {quantile(told.intervals, 0.5) + ACK_MARGIN_MS:.2f}"
     )
     kept = [

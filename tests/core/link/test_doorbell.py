@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from io import FileIO
@@ -13,7 +14,7 @@ from io import FileIO
 import pytest
 
 from spiral_core.link import doorbell
-from spiral_core.link.doorbell import BellPush, Doorbell
+from spiral_core.link.doorbell import BellPush, Doorbell, hurry_line
 
 GATHER_SECONDS = 0.4
 """Here: so long that a busy machine does not blur it."""
@@ -27,28 +28,41 @@ def longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "QUIET_SECONDS", QUIET_SECONDS)
 
 
+@pytest.fixture(autouse=True, params=["pipe", "eventfd"])
+def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is waited for goes by the one or by the other."""
+    if request.param == "pipe":
+        monkeypatch.setattr(sys.modules[__name__], "hurry_line", lambda: -1)
+    return str(request.param)
+
+
 @contextlib.contextmanager
-def ends() -> Iterator[tuple[FileIO, BellPush]]:
-    """Give the courier's end of a pipe and the engine's."""
+def ends() -> Iterator[tuple[FileIO, BellPush, int]]:
+    """Give the courier's end of the pipe, the engine's end of both, and the courier's of the eventfd."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    engine = BellPush(writing)
+    hurry = hurry_line()
+    heard = hurry if hurry < 0 else os.dup(hurry)
+    engine = BellPush(writing, hurry)
     with FileIO(reading) as courier:
         try:
-            yield courier, engine
+            yield courier, engine, heard
         finally:
             engine.close()
+            if heard >= 0:
+                os.close(heard)
 
 
 def with_bell(story: Callable[[Doorbell, BellPush], Awaitable[None]]) -> None:
     """Tell a story of a doorbell that is listened to, and of the engine's end of it."""
-    with ends() as (courier, engine):
+    with ends() as (courier, engine, heard):
 
         async def tell() -> None:
-            bell = Doorbell(courier.fileno())
+            bell = Doorbell(courier.fileno(), heard)
             bell.listen()
             await asyncio.wait_for(story(bell, engine), AMPLE)
-            asyncio.get_running_loop().remove_reader(courier)
+            for one in {courier.fileno(), heard} - {-1}:
+                asyncio.get_running_loop().remove_reader(one)
 
         asyncio.run(tell())
 
@@ -119,22 +133,25 @@ def test_a_nudge_from_within_ends_a_wait() -> None:
 
 
 def test_an_engine_whose_courier_does_not_listen_or_is_gone_is_not_held_up() -> None:
-    with ends() as (courier, engine):
+    with ends() as (courier, engine, _):
         for _ in range(100_000):
             engine.ring(True)
         courier.close()
         engine.ring(True)
 
 
-def test_an_engine_is_quiet_for_a_moment_after_a_ring_unless_somebody_waits() -> None:
-    with ends() as (courier, engine):
+def test_an_engine_is_quiet_for_a_moment_after_a_ring_unless_somebody_waits(road: str) -> None:
+    with ends() as (courier, engine, heard):
         for _ in range(100):
             engine.ring(False)
         engine.ring(True)
         engine.ring(False)
         time.sleep(1.2 * QUIET_SECONDS)
         engine.ring(False)
-        assert courier.read(1000) == b".!."
+        if road == "eventfd":
+            assert (courier.read(1000), int.from_bytes(os.read(heard, 8), sys.byteorder)) == (b"..", 1)
+        else:
+            assert courier.read(1000) == b".!."
 
 
 def test_what_is_added_while_the_engine_is_quiet_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +189,9 @@ def test_what_is_added_while_the_engine_is_quiet_is_found(monkeypatch: pytest.Mo
 
 
 def test_a_bell_that_is_closed_twice_closes_nobody_elses_file() -> None:
-    with ends() as (_, engine):
+    with ends() as (_, engine, _):
         engine.close()
-        others = os.pipe()
+        others = (*os.pipe(), *os.pipe())
         engine.close()
         for one in others:
             os.close(one)
