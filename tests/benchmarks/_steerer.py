@@ -42,7 +42,7 @@ class StampedSocket(BareSocket):
         super().__init__(port, token, road)
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.arrived = 0.0
-        """Of the last byte that was read, by `time.time`."""
+        """Of the last byte that was read, by `time.time`; where the kernel does not say, when that was read."""
 
     def _receive(self) -> bytes:
         data, told, *_ = self.socket.recvmsg(1 << 18, socket.CMSG_SPACE(_STAMP.size))
