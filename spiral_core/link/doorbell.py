@@ -28,8 +28,11 @@ _ONE = (1).to_bytes(8, sys.byteorder)
 
 
 def hurry_line() -> int:
-    """Make an eventfd that does not block; -1 where the system has none."""
-    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
+    """Make an eventfd that does not block; -1 where the system has none: the pipe does as well, a little later."""
+    try:
+        return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
+    except OSError:
+        return -1
 
 
 class BellPush:

@@ -164,7 +164,7 @@ class RedoLog:
         Raises
         ------
         OSError
-            It is not, and will not be found there.
+            It is not, and neither a kill nor a copy brings it back.
         """
         data = codec.encode(record)
         with self._lock:
