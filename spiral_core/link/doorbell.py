@@ -7,8 +7,8 @@ each of them: the engine rings for one and is quiet for `QUIET_SECONDS`, and beh
 what came then.
 
 The bell is a pipe, whose end of file says that the engine is gone. What is waited for goes by an eventfd where there is
-one (Linux): who writes to a pipe is taken to be about to sleep, so that the courier may be put on the engine's core,
-behind the engine, which goes on computing until the next tick of the system.
+one (Linux): who writes to a pipe is taken to be about to sleep, and who is woken by it may be put on the same core.
+There the engine goes on computing until the next tick of the system.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -33,7 +32,7 @@ class Doorkeeper:
 
     def __init__(self, logdir: Path, owner: str) -> None:
         self._logdir = logdir
-        self._file = str(logdir / tokens.FILE)
+        self._file = logdir / tokens.FILE
         self._owner = owner
         self._stamp: tuple[int, int, int] | None = None
         self._book = TokenBook(owner)
@@ -60,12 +59,10 @@ class Doorkeeper:
         return self._book
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
-        # At each request and each command; a path, and a context around it, take several times as long.
-        try:
-            status = os.stat(self._file)
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
+        with suppress(OSError):
+            status = self._file.stat()
+            return (status.st_mtime_ns, status.st_size, status.st_ino)
+        return None
 
     async def until_revoked(self, token: str, holder: Holder) -> None:
         """Wait until a token no longer stands for its holder."""

@@ -68,8 +68,7 @@ class Holder:
         """
         role = "" if self.role is Role.OWNER else f" ({self.role.value})"
         seen = f"{self.name}{role}, {address}"
-        if claim:
-            claim = _UNPRINTABLE.sub(" ", claim).strip()[: MAX_ACTOR_CHARS - len(seen) - 4].rstrip()
+        claim = _UNPRINTABLE.sub(" ", claim).strip()[: MAX_ACTOR_CHARS - len(seen) - 4].rstrip()
         return f"{claim} as {seen}" if claim else seen
 
 
