@@ -17,7 +17,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -98,26 +98,32 @@ class Disk:
 
     Nobody can know that the next write will not stall; then the loop waits for it once, and not again until a thread
     has found the disk quick.
+
+    Parameters
+    ----------
+    clock : callable, optional
+        Gives seconds that never go back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._took = 0.0
         self._rested = 0.0
 
     @property
     def quick(self) -> bool:
         """Whether the last command took little time, and long enough ago."""
-        return self._took <= QUICK_SECONDS and time.monotonic() >= self._rested
+        return self._took <= QUICK_SECONDS and self._clock() >= self._rested
 
     def write(self, file: int, data: bytes, at: int) -> None:
         """Write bytes and wait until they are on the disk."""
-        begun, self._took = time.monotonic(), math.inf
+        begun, self._took = self._clock(), math.inf
         view = memoryview(data)
         while view:
             written = os.pwrite(file, view, at)
             view, at = view[written:], at + written
         os.fdatasync(file)
-        now = time.monotonic()
+        now = self._clock()
         self._took = now - begun
         self._rested = now + self._took * (1 / BLOCKED_SHARE - 1)
 

@@ -7,7 +7,6 @@ import resource
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -307,52 +306,72 @@ def test_commands_survive_that_databases_are_opened_and_closed_all_the_time(
         assert (numbers(history.commands), history.damage) == (list(range(1, 301)), [])
 
 
+class Slow:
+    """A disk that takes as long for a command as it is told to, by a clock of its own; none here can be told to.
+
+    Attributes
+    ----------
+    now, takes : float
+        Seconds.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.takes = 0.0
+        monkeypatch.setattr(os, "fdatasync", self._sync)
+
+    def _sync(self, _file: int) -> None:
+        self.now += self.takes
+
+    def clock(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Give a disk that takes so many seconds for a command; there is none here that can be told to."""
-    return lambda seconds: monkeypatch.setattr(os, "fdatasync", lambda _file: time.sleep(seconds))
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    return Slow(monkeypatch)
 
 
-def test_an_event_loop_waits_for_a_quick_disk_alone_and_seldom(tmp_path: Path, disk: Callable[[float], None]) -> None:
-    one = Disk()
+def test_an_event_loop_waits_for_a_quick_disk_alone_and_seldom(tmp_path: Path, slow: Slow) -> None:
+    one = Disk(slow.clock)
     logs = [RedoLog(tmp_path / name, one) for name in ("a", "b")]
     assert not logs[0].append_soon(judged(1)), "to make the file takes longer"
-    disk(2 * redo.QUICK_SECONDS)
+    slow.takes = 2 * redo.QUICK_SECONDS
     for log in logs:
         log.append(judged(1))
-    time.sleep(0.2)
+    slow.now += 60
     assert not logs[0].append_soon(judged(2))
-    disk(0.0)
+    slow.takes = redo.QUICK_SECONDS / 2
     logs[1].append(judged(2))
-    time.sleep(0.05)
+    assert not logs[0].append_soon(judged(3)), "it has just been waited for"
+    slow.now += slow.takes * (1 / redo.BLOCKED_SHARE - 1) * 1.01
     assert logs[0].append_soon(judged(3)), "what one run has found holds for the others"
-    disk(0.5 * redo.QUICK_SECONDS)
-    logs[0].append(judged(4))
-    assert not logs[1].append_soon(judged(5)), "it has just been waited for"
+    assert not logs[1].append_soon(judged(4))
+    slow.now += 60
     for log in logs:
         log.close()
         assert not log.append_soon(judged(5))
 
 
-def test_a_disk_that_has_failed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = RedoLog(tmp_path / REDO_FILE, Disk())
+def test_a_disk_that_has_failed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Slow) -> None:
+    log = RedoLog(tmp_path / REDO_FILE, Disk(slow.clock))
     log.append(judged(1))
     refuse(monkeypatch, log, judged(2))
-    time.sleep(0.1)
+    slow.now += 60
     assert not log.append_soon(judged(2))
     log.append(judged(2))
-    assert numbers(redo.read(tmp_path / REDO_FILE).records) == [1, 2]
+    slow.now += 60
+    assert log.append_soon(judged(3))
+    assert numbers(redo.read(tmp_path / REDO_FILE).records) == [1, 2, 3]
     log.close()
 
 
-def test_where_the_disk_is_quick_no_thread_is_waited_for(store: SqliteStore, disk: Callable[[float], None]) -> None:
-    disk(0.0)
+def test_where_the_disk_is_quick_no_thread_is_waited_for(store: SqliteStore, slow: Slow) -> None:
+    store._writing._disk = Disk(slow.clock)
     keep(store, *opening())
     store.journal(judged(1)).result(5)
     busy, free = threading.Event(), threading.Event()
     store._writing.submit(writing.Job("r1", lambda _: (busy.set(), free.wait(20))))
     assert busy.wait(5)
-    time.sleep(0.1)  # behind the last one, a loop leaves the disk alone for a while
     assert store.journal(judged(2), at_once=True).done()
     waiting = store.journal(judged(3))
     assert not waiting.done()
