@@ -15,6 +15,7 @@ from faults.plan import CIRCUMSTANCES, COMMON, DIGITS, draw
 from faults.schedule import Schedule, begin, run_out, settled, telling
 from faults.smalldisk import small_disk
 from faults.world import FINAL, World, wait_for
+from spiral_core.link.chain import ROOM_BYTES
 from spiral_core.link.runlog import RunLogReader
 from spiral_core.wire.messages import Frame
 from spiral_core.wire.records import MAGIC
@@ -50,6 +51,12 @@ def by_file(world: World) -> list[dict[str, Any]]:
     return [one for one in records if one["source"] == "file"]
 
 
+def used_up(applied: Path) -> bool:
+    """Tell whether the disk holds no room for another command behind those of an applied log."""
+    held = applied.stat()
+    return held.st_blocks * 512 - held.st_size < ROOM_BYTES
+
+
 def test_a_full_disk_under_the_engine_costs_frames_and_no_run(tmp_path: Path) -> None:
     with small_disk(tmp_path) as disk:
         world = World(tmp_path, QUIET, CIRCUMSTANCES, apart=disk.path)
@@ -72,6 +79,7 @@ def test_a_full_disk_under_the_engine_costs_frames_and_no_run(tmp_path: Path) ->
             disk.fill()
             posted = [f"full{number}" for number in range(150)]
             assert {world.post(set_gain(identity, 0.5))[0] for identity in posted} == {202}
+            wait_for(lambda: used_up(world.directory.applied), "the room that is held to be used up")
             asked = world.directory.path / "checkpoint"
             asked.touch()
             wait_for(lambda: not asked.exists(), "the engine to answer what was asked for by file")
