@@ -28,6 +28,7 @@ from spiral_core.wire.messages import (
     Pong,
     ViewHello,
     ViewWelcome,
+    Visibility,
 )
 from spiral_server.app import Server, create_app, uvicorn_config
 from spiral_server.settings import Settings
@@ -174,6 +175,16 @@ def page(parent: Path) -> Path:
     (assets / "index-Abc12345.js").write_text("// code\n" * 1000)
     (parent / "secret").write_text("secret")
     return parent / "page"
+
+
+async def hide(house: House, page: Peer) -> None:
+    """Say that nobody looks at a page, which is the only one of which that is said, and wait until it is heeded."""
+    await page.say(Visibility(visible=False))
+
+    async def heeded() -> bool:
+        return any(not viewer.visible for viewer in list(house.app.state.hub.audience.viewers))
+
+    await eventually(heeded)
 
 
 async def eventually(question: Callable[[], Awaitable[bool]]) -> None:

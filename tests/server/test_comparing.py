@@ -19,7 +19,7 @@ from spiral_server.settings import Pace
 from spiral_server.store.sqlite_store import SqliteStore
 
 from .asking import play, stored
-from .house import House, Peer, courier, eventually, serving, viewer
+from .house import House, Peer, courier, eventually, hide, serving, viewer
 from .saying import frame, opening
 
 NAMES = ["train/s1", "train/none", "train/s0"]
@@ -91,8 +91,7 @@ def test_a_hidden_page_gets_no_points_and_the_whole_when_it_is_seen_again(tmp_pa
             for one in (page, other):
                 await one.say(Compare(runs=["a"], series=NAMES, width=500))
                 await one.next_of(Compared)
-            await page.say(Visibility(visible=False), Ping(time=1.0))
-            await page.next_of(Pong)
+            await hide(house, page)
             page.seen.clear()
             await engine.say(frame(5, 2, run="a"))
             await other.next_of(Points)

@@ -33,7 +33,7 @@ from spiral_server.routes import connection as connection_module
 from spiral_server.settings import Pace
 
 from .asking import give, play, shown, stored
-from .house import House, Peer, courier, dial, eventually, serving, viewer
+from .house import House, Peer, courier, dial, eventually, hide, serving, viewer
 from .saying import ack, asking, frame, heat_maps, opening
 
 VIEWERS = 300
@@ -86,8 +86,7 @@ def test_a_hidden_page_is_sent_only_what_must_not_be_lost_and_catches_up_when_it
             await stored(engine, 3)
             await shown(page)
             await shown(other)
-            await page.say(Visibility(visible=False), Ping(time=1.0))
-            await page.next_of(Pong)
+            await hide(house, page)
             page.seen.clear()
             await engine.say(*(frame(seq, seq) for seq in range(4, 54)), heat_maps(54, 54), ack(55, 1, "c"))
             await other.next_of(HeatMaps)
@@ -113,7 +112,7 @@ def test_a_page_that_was_hidden_for_too_long_gets_a_fresh_snapshot(house: House)
             await engine.say(*opening())
             await stored(engine, 3)
             await shown(page)
-            await page.say(Visibility(visible=False))
+            await hide(house, page)
             for seq in range(4, 34):
                 await engine.say(frame(seq, seq, [0.5] * 10_000))
             await stored(engine, 33)
