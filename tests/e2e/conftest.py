@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page
 
 from e2e.cockpit import Cockpit, finish, open_chromium, start, wait_for
-
-# Its 5 s are little where a machine draws with two cores what three tests ask for.
-expect.set_options(timeout=30_000)
 
 
 # Per module and not per session: playwright keeps an event loop running, and other tests run one of their own.

@@ -60,7 +60,7 @@ def test_checkpoints_are_drawn_named_and_lead_to_the_command_that_goes_on(chromi
     # One that is asked for while the page is open takes the place of that of the same step.
     command(kept, "checkpoint")
     mark = page.get_by_test_id("checkpoint-100")
-    expect(mark).to_have_attribute("data-reason", "asked")
+    expect(mark).to_have_attribute("data-reason", "asked", timeout=10_000)
     # The next one lets the oldest go.
     command(kept, "step", steps=20)
     page.wait_for_selector('[data-testid="checkpoint-120"]', state="attached")

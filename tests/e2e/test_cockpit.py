@@ -83,7 +83,7 @@ def test_the_gain_slider_steers_the_run_and_every_number_agrees(page: Page, demo
     record = wait_for(lambda: applied(page, "zspace.gain", 0.2), 10, "for the acknowledgement")
     since = record["step"]
     assert record["changes"][0]["old"] == 1.0
-    expect(page.get_by_test_id("knob-zspace.gain-inforce")).to_contain_text(str(since))
+    expect(page.get_by_test_id("knob-zspace.gain-inforce")).to_contain_text(str(since), timeout=5000)
     for chart in MARKED:
         wait_for(lambda chart=chart: markers(page, chart) > before, 5, f"for the marker on {chart}")
 
@@ -115,7 +115,7 @@ def test_a_learning_rate_typed_in_comes_into_force(page: Page, demo: Cockpit) ->
     field.fill("0.0015")
     field.press("Enter")
     record = wait_for(lambda: applied(page, "optim.lr", 0.0015), 10)
-    expect(page.get_by_test_id("knob-optim.lr-inforce")).to_contain_text(str(record["step"]))
+    expect(page.get_by_test_id("knob-optim.lr-inforce")).to_contain_text(str(record["step"]), timeout=5000)
     wait_for(lambda: demo.run()["step"] > record["step"] + 2, 10)
     rates = demo.series(demo.run()["id"], "optim/learning_rate")
     assert rates[record["step"]] == 0.0015
@@ -130,7 +130,7 @@ def test_a_value_out_of_bounds_is_refused_with_its_reason(page: Page, demo: Cock
     field.fill(typed)
     field.press("Enter")
     refusal = page.get_by_test_id("knob-optim.lr-refusal")
-    expect(refusal).to_be_visible()
+    expect(refusal).to_be_visible(timeout=5000)
     expect(refusal).to_contain_text(re.compile("between"))
     page.wait_for_timeout(300)
     assert in_force(page, "optim.lr") == before
@@ -150,7 +150,7 @@ def test_two_pages_show_the_same_value_in_force(page: Page, demo: Cockpit, chrom
     for each in (page, other):
         wait_for(lambda each=each: in_force(each, "zspace.gain") == pytest.approx(value), 10)
         shown = each.get_by_test_id("knob-zspace.gain-inforce")
-        expect(shown).to_contain_text(f"{value:g}")
+        expect(shown).to_contain_text(f"{value:g}", timeout=5000)
     other.context.close()
 
 
@@ -180,14 +180,14 @@ def steer(demo: Cockpit, knob: str, value: float) -> dict[str, Any]:
 
 def test_pause_holds_the_run_and_commands_given_meanwhile_apply(page: Page, demo: Cockpit) -> None:
     page.get_by_test_id("btn-pause").click()
-    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "paused")
+    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "paused", timeout=5000)
     held = wait_for(lambda: demo.run()["step"], 5)
     steer(demo, "zspace.gain", 0.41)
     wait_for(lambda: in_force(page, "zspace.gain") == pytest.approx(0.41), 5)
     page.wait_for_timeout(300)
     assert demo.run()["step"] == held
     page.get_by_test_id("btn-resume").click()
-    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "training")
+    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "training", timeout=5000)
     wait_for(lambda: demo.run()["step"] > held, 10)
 
 
@@ -200,7 +200,7 @@ def test_a_chart_opens_in_plotly_with_its_mode_bar_and_without_an_upload_button(
     assert page.locator(".modebar-btn--logo").count() == 0
     assert page.locator("g.trace.scatter, g.scatterlayer .trace").count() >= 1
     page.keyboard.press("Escape")
-    expect(page.locator(".modebar-btn")).to_have_count(0)
+    expect(page.locator(".modebar-btn")).to_have_count(0, timeout=5000)
 
 
 def test_no_request_leaves_the_machine_and_nothing_fails(demo: Cockpit, chromium: Browser) -> None:
@@ -252,7 +252,7 @@ def test_the_geometry_of_the_steps_is_chosen_from_a_list_and_comes_into_force(pa
     expect(choice.locator("option")).to_have_text(["euclidean", "realgrad", "hypergrad", "riemannian"])
     choice.select_option("hypergrad")
     wait_for(lambda: in_force(page, "optim.mode") == "hypergrad", 10)
-    expect(page.get_by_test_id("knob-optim.mode-inforce")).to_contain_text("hypergrad")
+    expect(page.get_by_test_id("knob-optim.mode-inforce")).to_contain_text("hypergrad", timeout=5000)
     choice.select_option("euclidean")
     wait_for(lambda: in_force(page, "optim.mode") == "euclidean", 10)
 
@@ -270,12 +270,12 @@ def test_auto_gain_moves_the_gains_and_the_knobs_show_where_they_are(page: Page,
     expect(page.get_by_test_id("knob-zspace.zbn2.curvature-number")).to_be_enabled()
     steer(demo, "zspace.auto_gain", 0.99)
     notice = page.get_by_test_id("banner-notice")
-    expect(notice).to_contain_text("auto-gain cannot bring zbn1 to radius 0.99")
+    expect(notice).to_contain_text("auto-gain cannot bring zbn1 to radius 0.99", timeout=10_000)
     steer(demo, "zspace.auto_gain", 0.0)
     wait_for(lambda: in_force(page, "zspace.auto_gain") == 0, 10)
     expect(page.get_by_test_id("knob-zspace.gain-slider")).to_be_enabled()
     expect(locked).to_have_count(0)
-    expect(notice).to_have_count(0)
+    expect(notice).to_have_count(0, timeout=10_000)
 
 
 def test_the_curvature_slider_of_negative_numbers_steers_every_layer(page: Page, demo: Cockpit) -> None:
@@ -339,7 +339,7 @@ def test_stop_asks_first_and_then_ends_the_run(page: Page, demo: Cockpit) -> Non
     page.get_by_test_id("btn-stop").click()
     assert demo.run()["status"] == "training"
     page.get_by_test_id("btn-stop-confirm").click()
-    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "stopped")
+    expect(page.get_by_test_id("status")).to_have_attribute("data-status", "stopped", timeout=10_000)
     wait_for(lambda: demo.run()["status"] == "stopped", 5)
     page.reload()
     page.wait_for_selector('[data-testid="heatmap-7"]')

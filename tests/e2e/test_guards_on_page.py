@@ -90,11 +90,11 @@ def test_a_rule_is_turned_off_and_its_limit_set_from_the_page(page: Page, images
     rule = page.get_by_test_id("rule-spike")
     expect(rule).to_have_text("spike: when train.loss > 4 x its median of 50 mark, rest 50")
     page.get_by_test_id("knob-guard.spike.on-switch").click()
-    expect(rule).to_have_text("spike: off when train.loss > 4 x its median of 50 mark, rest 50")
+    expect(rule).to_have_text("spike: off when train.loss > 4 x its median of 50 mark, rest 50", timeout=5000)
     limit = page.get_by_test_id("knob-guard.saturated-number")
     limit.fill("0.75")
     limit.press("Enter")
-    expect(page.get_by_test_id("rule-saturated")).to_contain_text("zspace.*.saturation > 0.75 for 5")
+    expect(page.get_by_test_id("rule-saturated")).to_contain_text("zspace.*.saturation > 0.75 for 5", timeout=5000)
     told = images.get(f"/api/runs/{images.run()['id']}/knobs")["knobs"]
     assert {knob["name"]: knob["value"] for knob in told}["guard.spike.on"] is False
 

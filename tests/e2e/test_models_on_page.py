@@ -56,9 +56,9 @@ def test_a_sequence_is_drawn_as_a_curve_with_its_heat_map_over_time(tmp_path: Pa
             assert cockpit.post(f"/api/runs/{cockpit.run()['id']}/commands", body)[0] == 202
 
         command("gain", "set", gain=0.5)
-        expect(page.get_by_test_id("knob-zspace.gain-inforce")).to_contain_text("0.5")
+        expect(page.get_by_test_id("knob-zspace.gain-inforce")).to_contain_text("0.5", timeout=5000)
         command("hold", "pause")
-        expect(page.get_by_test_id("status")).to_have_attribute("data-status", "paused")
+        expect(page.get_by_test_id("status")).to_have_attribute("data-status", "paused", timeout=5000)
 
         shown = wait_for(lambda: page.evaluate("window.spiral.heatMaps()"), 5)
         maps = np.array(shown["maps"])

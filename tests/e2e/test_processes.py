@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, expect
 from e2e.cockpit import Cockpit, finish, start, wait_for
 from spiral_core import choices
 
-COLD_SECONDS = 150.0
+COLD_SECONDS = 60.0
 """Ample for a busy machine; what it really takes is measured by tests/benchmarks/startup.py."""
 
 

@@ -207,12 +207,12 @@ def test_a_viewers_page_is_refused_when_it_steers_and_let_go_when_its_token_is_r
     assert page.evaluate(post, f"api/runs/{run}/commands") == 403
     assert page.evaluate(SOCKET, f"ws{server.url[4:]}/ws/engine") == {"open": True, "code": CLOSE_FORBIDDEN}
     page.get_by_test_id("btn-pause").click()
-    page.get_by_text("may not steer").first.wait_for()
+    page.get_by_text("may not steer").first.wait_for(timeout=10_000)
     assert len(server.get(f"/api/runs/{run}/commands")["commands"]) == before
     assert server.run()["status"] == "training"
     tokens.revoke(server.logdir, "guest")
     wait_for(lambda: page.evaluate("window.spiral.state().connection") == "closed", 10, "for the page to be let go")
-    page.get_by_text("does not know this browser").or_(page.get_by_role("alert")).first.wait_for()
+    page.get_by_text("does not know this browser").or_(page.get_by_role("alert")).first.wait_for(timeout=10_000)
     assert page.evaluate(SOCKET, f"ws{server.url[4:]}/ws/view") == {"open": True, "code": CLOSE_UNAUTHORIZED}
 
 

@@ -54,7 +54,7 @@ class Visitor:
         self.page.get_by_test_id(f"knob-{knob}-number").press("Enter")
 
     def status(self, wanted: str) -> None:
-        expect(self.page.get_by_test_id("status")).to_have_attribute("data-status", wanted)
+        expect(self.page.get_by_test_id("status")).to_have_attribute("data-status", wanted, timeout=10_000)
 
 
 def visit(chromium: Browser, demo: Cockpit) -> Visitor:
@@ -118,7 +118,7 @@ def test_keys_step_save_and_evaluate_but_not_while_a_person_types(one: Visitor, 
     one.page.keyboard.press("e")
     for verb in ("checkpoint", "evaluate"):
         wait_for(lambda verb=verb: [record["state"] for record in one.records(verb)] == ["applied"], 10, f"for {verb}")
-        expect(one.page.get_by_test_id(f"btn-{verb}")).to_be_enabled()
+        expect(one.page.get_by_test_id(f"btn-{verb}")).to_be_enabled(timeout=5000)
     folder = demo.logdir / demo.run()["id"] / "checkpoints"
     wait_for(lambda: any(f"{begun + 1}" in path.name for path in folder.iterdir()), 10, "for the checkpoint's file")
 
@@ -222,7 +222,7 @@ def test_the_journal_is_narrowed_to_refusals_and_copied(one: Visitor) -> None:
     one.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     one.type_in(RATE, "100000")
     one.enter(RATE)
-    expect(one.page.get_by_test_id(f"knob-{RATE}-refusal")).to_be_visible()
+    expect(one.page.get_by_test_id(f"knob-{RATE}-refusal")).to_be_visible(timeout=5000)
     rows = one.page.get_by_test_id("journal-row")
     one.page.get_by_test_id("journal-refused").click()
     expect(rows).to_have_count(1)

@@ -19,7 +19,7 @@ from spiral_core.wire.messages import (
 from .house import House, Peer
 
 
-def play(story: Coroutine[Any, Any, None], seconds: float = 90) -> None:
+def play(story: Coroutine[Any, Any, None], seconds: float = 30) -> None:
     asyncio.run(asyncio.wait_for(story, seconds))
 
 

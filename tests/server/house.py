@@ -34,7 +34,7 @@ from spiral_server.app import Server, create_app, uvicorn_config
 from spiral_server.settings import Settings
 
 TOKEN = "correct-horse"
-PATIENCE = 20.0
+PATIENCE = 5.0
 
 
 class House:

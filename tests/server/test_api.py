@@ -189,12 +189,12 @@ def test_a_server_behind_a_prefix_and_without_a_page_says_so(tmp_path: Path) -> 
 
 def test_no_answer_waits_for_the_acknowledgement_of_its_own_head(http: httpx.Client) -> None:
     times = []
-    for _ in range(40):
+    for _ in range(15):
         began = time.monotonic()
         http.get("/api/runs")
         times.append(time.monotonic() - began)
-    # Nagle's algorithm against a delayed acknowledgement makes each of them 40 ms, once the kernel has seen a few.
-    assert min(times[20:]) < 0.03
+    # Nagle's algorithm against a delayed acknowledgement makes it 40 ms.
+    assert sorted(times)[7] < 0.025
 
 
 def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path) -> None:

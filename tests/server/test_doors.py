@@ -24,7 +24,7 @@ CSP = (
 
 
 def play(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(story, 60))
+    asyncio.run(asyncio.wait_for(story, 20))
 
 
 @pytest.mark.parametrize("road", ["engine", "view"])
